@@ -1,0 +1,92 @@
+# One command for each use; `make` lists them.
+
+SUITE   ?= demo
+CORES   ?= all
+PROFILE ?= profiles/default
+PYTHON  ?= python3.11
+UV      ?= uv
+WORKERS ?= 2
+
+# The full environment where it is current, else a light one without torch.
+LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
+
+SNAKEMAKE = .venv/bin/python -m snakemake --workflow-profile $(PROFILE) --cores $(CORES) \
+            --config suite=$(SUITE)
+COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+            --generate-hashes --no-annotate --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help replicate plan status retry pretrain figures publish test lint lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "SUITE=$(SUITE)  a name in benchmarks/suites or the path of a suite file"
+	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)   PYTHON=$(PYTHON)"
+	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
+
+replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
+	@$(SNAKEMAKE)
+
+plan: .venv/requirements.lock ## List the runs of the suite, which are done, the time each needs
+	@.venv/bin/python -m benchmarks.plan $(SUITE)
+
+status: .venv/requirements.lock ## Count the runs that are done, failed and to do
+	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
+
+retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
+	@.venv/bin/python -m benchmarks.plan $(SUITE) --retry
+
+pretrain: .venv/requirements.lock ## Prepare the data and the backbones of the suite, train nothing else
+	@$(SNAKEMAKE) --until backbone
+
+figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
+	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
+	@echo "report: results/published/report/index.html"
+
+publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published
+	@$(SNAKEMAKE) publish
+
+test: lint ## Check style and workflow, then run every test
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+lint: .venv/requirements.lock ## Check style and workflow
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/python -m snakemake --lint
+
+lock: ## Resolve requirements*.in anew (needs uv; UPGRADE=1 takes newer versions)
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in -o requirements.lock
+	$(COMPILE) requirements-figures.in -c requirements.lock -o requirements-figures.lock
+	@{ echo "# Made by 'make lock' from requirements.lock; the pins are complete, so create it with"; \
+	   echo "#   PIP_NO_DEPS=1 conda env create -f environment.yml"; \
+	   echo "name: treelora"; \
+	   echo "channels: [conda-forge]"; \
+	   echo "dependencies:"; \
+	   echo "  - python=3.11"; \
+	   echo "  - pip"; \
+	   echo "  - pip:"; \
+	   sed -n 's/^\([a-z0-9].*==.*\) \\$$/      - \1/p' requirements.lock; } > environment.yml
+
+clean: ## Remove environments and caches; results/ and resources/ stay
+	rm -rf .venv .venv-figures .snakemake .pytest_cache .ruff_cache .hypothesis
+
+# An environment is current when it holds a copy of its lock. The copy is written last, so an
+# interrupted installation starts anew, and compared by content, so a checkout installs nothing.
+.venv/requirements.lock: requirements.lock
+	@$(call install,.venv,about 5 minutes and 6 GB)
+
+.venv-figures/requirements.lock: requirements-figures.lock
+	@$(call install,.venv-figures,less than a minute)
+
+define install
+if cmp -s $< $@; then touch $@; exit; fi; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+  echo "Python 3.11 is needed and '$(PYTHON)' is not one:" \
+       "install it or name it with PYTHON=/path/to/python3.11." >&2; exit 1; }; \
+echo "installing the pinned packages into $(1) ($(2), once)"; \
+$(PYTHON) -m venv --clear $(1) && \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< && \
+cp $< $@
+endef
