@@ -87,6 +87,6 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
        "install it or name it with PYTHON=/path/to/python3.11." >&2; exit 1; }; \
 echo "installing the pinned packages into $(1) ($(2), once)"; \
 $(PYTHON) -m venv --clear $(1) && \
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< && \
+$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $< && \
 cp $< $@
 endef

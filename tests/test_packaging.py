@@ -1,0 +1,101 @@
+"""The environments agree with each other, and what is committed is small, portable and complete."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MEGABYTE = 2**20
+
+
+def pins(text: str) -> dict[str, str]:
+    """Each pinned package with its version and, where it has one, its platform marker."""
+    found = re.findall(r"^\s*(?:- )?([a-z0-9][a-z0-9.-]*)==(.+?)(?: \\)?$", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "a package is pinned twice"
+    return dict(found)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def named(name: str) -> set[str]:
+    """The packages that a requirements*.in names, those of the file it includes among them."""
+    lines = [line.split("#")[0].strip() for line in read(name).splitlines()]
+    included = [named(line.split()[1]) for line in lines if line.startswith("-r")]
+    own = {re.split(r"[=<>~! ]", line)[0] for line in lines if line and line[0] != "-"}
+    return own.union(*included)
+
+
+def tracked() -> list[Path]:
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_conda_environment_carries_the_pins_of_the_lock():
+    *conda, pip = yaml.safe_load(read("environment.yml"))["dependencies"]
+    assert conda == ["python=3.11", "pip"]
+    assert pins("\n".join(pip["pip"])) == pins(read("requirements.lock"))
+
+
+def test_the_light_environment_is_a_part_of_the_full_one_and_has_no_torch():
+    light, full = pins(read("requirements-figures.lock")), pins(read("requirements.lock"))
+    assert light.items() <= full.items()
+    assert not [name for name in light if name.startswith(("torch", "nvidia"))]
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-figures"])
+def test_every_named_package_is_pinned_with_hashes(name):
+    lock = read(f"{name}.lock")
+    assert named(f"{name}.in") <= set(pins(lock))
+    entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_gpu_profile_is_the_default_one_with_one_run_at_a_time():
+    default, gpu = (yaml.safe_load(read(f"profiles/{n}/config.yaml")) for n in ("default", "gpu"))
+    assert gpu == default | {"resources": ["gpu=1"]}
+
+
+def test_the_tree_is_small():
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked()}
+    assert {name: size for name, size in sizes.items() if size > 5 * MEGABYTE} == {}
+    assert sum(sizes.values()) < 15 * MEGABYTE
+
+
+def test_no_file_names_a_machine():
+    """No home or temporary folder, registry host or user appears in what is committed."""
+    machine = re.compile(
+        r"(?<![\w.~])/(?:home|root|Users|tmp|work|mnt|opt|private)/\w|"
+        r"\b(?:pypi|pythonhosted)\.org|--(?:extra-)?index-url|--find-links"
+    )
+    found = []
+    for path in tracked():
+        if path == Path(__file__):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.name}: {match[0]}" for match in machine.finditer(text)]
+    assert found == []
+
+
+def test_the_commands_of_the_readme_are_make_targets():
+    targets = set(re.findall(r"^([a-z]+):.*## ", read("Makefile"), re.MULTILINE))
+    commands = set(re.findall(r"\bmake ([a-z]+)\b", " ".join(code_of(read("README.md")))))
+    assert commands and commands <= targets
+
+
+def code_of(markdown: str) -> list[str]:
+    return re.findall(r"```.*?```|`[^`\n]+`", markdown, re.DOTALL)
+
+
+def test_make_lists_its_commands():
+    shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
+    assert re.findall(r"^make ([a-z]+)", shown, re.MULTILINE) == declared
