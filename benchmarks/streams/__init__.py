@@ -1,0 +1,52 @@
+"""Streams of tasks: one module per stream, found by its file name.
+
+A stream module needs no torch and exposes
+
+    MODALITY       "vision" or "language"
+    N_TASKS        number of tasks (of a class split: the default number)
+    fingerprint(data_dir)      hex digest that names the exact content, without preparing it
+    prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
+
+A new stream is a new file in this folder and nothing else.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+from benchmarks.files import DataError, write_json
+
+__all__ = ["load", "names", "prepare"]
+
+
+def names() -> list[str]:
+    """Names of all streams, sorted."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The module of stream `name`; DataError with the nearest name if there is none."""
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
+        raise DataError(f"There is no stream named {name!r} in benchmarks/streams: {hint}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def prepare(name: str, out: Path, data_dir: Path | None = None) -> dict:
+    """Prepare stream `name` in the folder `out` and return its manifest.
+
+    `out/manifest.json` is written last, so a folder that has one is complete.
+    """
+    stream = load(name)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / "manifest.json"
+    target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
+    manifest = stream.prepare(out, Path(data_dir) if data_dir else None)
+    write_json(target, manifest)
+    return manifest

@@ -1,0 +1,269 @@
+"""docs: which part of a library does this text describe?
+
+Eight language tasks made of the docstrings of the pinned scientific packages, two tasks from each
+of four packages. A prompt is the beginning of a docstring's prose, the answer one word that names
+the part of the library it was taken from. The docstrings are read from the source files with
+`ast`; no package is imported. Docstrings of other parts and packages, none of which shares eight
+consecutive words with a prompt, are the pre-training text.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.files import DataError, write_bytes
+
+MODALITY = "language"
+N_TASKS = 8
+# sha256 of data.json followed by pretrain.json
+DIGEST = "92adc41b4d3b94634df4d8f1d95542703da689575c837ab79549fb06f5609f11"
+
+N_TRAIN, N_TEST = 480, 100  # items of a task, spread evenly over its answers
+QUESTION = "\nPart:"
+MASK = "_"
+MIN_WORDS, GOOD_WORDS = 8, 12  # shorter prose says too little; longer than GOOD_WORDS is preferred
+MAX_WORDS, MAX_CHARACTERS = 45, 270  # of a prompt: at most about 90 pieces of a small byte BPE
+PRETRAIN_WORDS = (12, 200)  # shortest and longest pre-training text
+SAME_WORDS = 12  # texts that begin with the same words (letters only) are the same text
+SHARED_WORDS = 8  # a run of words that no pre-training text shares with a prompt
+
+# The digest holds for these versions only; they are the ones of requirements.lock.
+PACKAGES = {"scipy": "1.17.1", "pandas": "3.1.1", "sympy": "1.14.0", "torch": "2.14.1",
+            "numpy": "2.4.6", "scikit-learn": "1.9.1", "networkx": "3.6.1", "matplotlib": "3.11.2"}
+
+# task -> (package, {answer: its folders and files, as patterns})
+TASKS = {
+    "scipy-data": ("scipy", {
+        "stats": ["stats"], "signal": ["signal"], "optimize": ["optimize"],
+        "sparse": ["sparse/*.py", "sparse/csgraph"]}),
+    "scipy-space": ("scipy", {
+        "special": ["special"], "linalg": ["linalg", "sparse/linalg"],
+        "interpolate": ["interpolate"], "spatial": ["spatial", "cluster"]}),
+    "pandas-tables": ("pandas", {
+        "indexes": ["core/indexes"], "arrays": ["core/arrays"], "frame": ["core/frame.py"],
+        "files": ["io"]}),
+    "pandas-work": ("pandas", {
+        "types": ["core/dtypes"], "groups": ["core/groupby", "core/window", "core/resample.py"],
+        "series": ["core/series.py", "core/generic.py"],
+        "engine": ["core/internals", "core/computation", "core/array_algos", "core/ops",
+                   "core/algorithms.py", "core/nanops.py"]}),
+    "sympy-discrete": ("sympy", {
+        "physics": ["physics"], "polys": ["polys"], "combinatorics": ["combinatorics"],
+        "solvers": ["solvers"]}),
+    "sympy-continuous": ("sympy", {
+        "geometry": ["geometry"], "integrals": ["integrals"], "probability": ["stats"],
+        "matrices": ["matrices"]}),
+    "torch-models": ("torch", {
+        "layers": ["nn"], "distributed": ["distributed"], "graphs": ["fx"],
+        "quantization": ["ao"]}),
+    "torch-programs": ("torch", {
+        "cuda": ["cuda"], "functorch": ["_functorch"], "codegen": ["_inductor/codegen"],
+        "export": ["export", "_export"]}),
+}
+PRETRAIN = {
+    "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
+    "sklearn": ["."],
+    "networkx": ["."],
+    "matplotlib": ["."],
+    "scipy": ["constants", "fft", "fftpack", "integrate", "io", "ndimage", "odr"],
+    "pandas": ["core/reshape", "core/strings", "core/tools", "core/indexers", "errors",
+               "plotting", "tseries"],
+    "sympy": ["assumptions", "calculus", "concrete", "core", "crypto", "functions", "logic",
+              "ntheory", "printing", "series", "sets", "simplify", "tensor", "utilities", "vector"],
+    "torch": ["autograd", "distributions", "jit", "onnx", "optim", "package", "utils"],
+}
+NOT_THE_LIBRARY = {"tests", "test", "testing", "conftest.py", "externals", "_vendor", "vendored",
+                   "__config__.py", "version.py", "_version.py"}
+
+
+def fingerprint(data_dir: Path | None = None) -> str:
+    """Digest of the content, known beforehand."""
+    return DIGEST
+
+
+def prepare(out: Path, data_dir: Path | None = None) -> dict:
+    """Write data.json (the tasks) and pretrain.json (a list of texts) into `out`."""
+    tasks, pretrain = build()
+    # One item per line keeps a task readable and the file small.
+    contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
+    found = hashlib.sha256(b"".join(contents.values())).hexdigest()
+    if found != DIGEST:
+        raise DataError(
+            f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
+            f"packages give {found[:12]} ({_differing_versions()}); "
+            "install the versions of requirements.lock.")
+    for name, content in contents.items():
+        write_bytes(out / name, content)
+    return {
+        "name": "docs", "modality": MODALITY, "fingerprint": DIGEST,
+        "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
+        "packages": PACKAGES, "n_bytes": sum(map(len, contents.values())),
+        "n_pretrain": len(pretrain),
+        "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
+    }
+
+
+def build() -> tuple[list[dict], list[str]]:
+    """The tasks and the pre-training texts."""
+    seen: set[str] = set()  # one docstring often stands under several names
+    tasks = [_task(name, package, parts, seen) for name, (package, parts) in TASKS.items()]
+    shared = {run for task in tasks for item in task["train"] + task["test"]
+              for run in _runs(item["prompt"].removesuffix(QUESTION))}
+    pretrain = []
+    for package, paths in PRETRAIN.items():
+        for text in _texts(package, paths):
+            words = text.split()
+            text = " ".join(words[:PRETRAIN_WORDS[1]])
+            if len(words) >= PRETRAIN_WORDS[0] and _new(text, seen) and not _runs(text) & shared:
+                pretrain.append(text)
+    return tasks, pretrain
+
+
+def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) -> dict:
+    masked = re.compile(rf"\w*({'|'.join(parts)})\w*", re.IGNORECASE)
+    n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
+    train, test = [], []
+    for answer, paths in parts.items():
+        prompts = []
+        for text in _texts(package, paths):
+            # A word with any of the task's answers in it is masked, whichever is the right one:
+            # the mask alone gives nothing away.
+            text = _shorten(masked.sub(MASK, text))
+            if len(text.split()) >= MIN_WORDS and _new(text, seen):
+                prompts.append(text + QUESTION)
+        if len(prompts) < n_train + n_test:
+            raise DataError(f"Task {name} of the docs stream needs {n_train + n_test} docstrings "
+                             f"for {answer!r}, the installed {package} has {len(prompts)}; "
+                             "install the versions of requirements.lock.")
+        prompts.sort(key=_draw)
+        items = [{"prompt": prompt, "answer": answer} for prompt in prompts]
+        train.append(items[:n_train])
+        test.append(items[n_train:n_train + n_test])
+    return {"name": name, "group": package, "metric": "exact", "answers": list(parts),
+            "train": _interleave(train), "test": _interleave(test)}
+
+
+def _draw(prompt: str) -> tuple[bool, str]:
+    """Sort key: long enough prose first, otherwise an order that looks random."""
+    short = len(prompt.split()) <= GOOD_WORDS  # the question counts as one word
+    return short, hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def _interleave(lists: list[list]) -> list:
+    """One item of each list in turn, so that every prefix is balanced."""
+    return [item for row in zip(*lists, strict=True) for item in row]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def _new(text: str, seen: set[str]) -> bool:
+    """Whether no earlier text begins with the same words; remembers it."""
+    key = " ".join(_words(text)[:SAME_WORDS])
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = _words(text)
+    return {tuple(words[i:i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)}
+
+
+def _shorten(text: str) -> str:
+    words = text.split()[:MAX_WORDS]
+    while len(" ".join(words)) > MAX_CHARACTERS:
+        words.pop()
+    return " ".join(words)
+
+
+def _texts(package: str, paths: list[str]) -> Iterator[str]:
+    """The prose of every docstring below `paths` of an installed package, files sorted by path."""
+    spec = importlib.util.find_spec(package)  # of a top-level name: finds it, runs nothing of it
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"The docs stream needs the package {package}, which is not installed; "
+                         "install requirements.lock.")
+    root = Path(spec.submodule_search_locations[0])
+    for path in paths:
+        pattern = path if path.endswith(".py") else f"{path}/**/*.py"
+        for name in sorted(file.relative_to(root).as_posix() for file in root.glob(pattern)):
+            if not NOT_THE_LIBRARY.intersection(name.split("/")):
+                yield from map(prose, _docstrings((root / name).read_text(encoding="utf-8")))
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # escape sequences in other people's strings
+        tree = ast.parse(source)
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:  # grows while it is read; statements only, which ast.walk cannot do
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
+        for field in ("body", "orelse", "handlers", "finalbody"):
+            nodes.extend(getattr(node, field, ()))
+
+
+_UNDERLINE = re.compile(r"([-=~^*#])\1{2,}$")
+_PROSE_SECTIONS = {"explanation", "description", "notes", "overview", "summary"}
+_LIST_OR_CODE = re.compile(r">>>|\.\.\. |:\w+.*?:|@|\||\+--|[-*] |\w+ : |\w+ ?\(.*\): ")
+_BLOCK_TITLE = re.compile(r"[A-Z][a-z]+( [a-z]+)?:$")  # Args:, Returns:, Example usage:
+_MARKUP = [(re.compile(pattern), to) for pattern, to in (
+    (r":math:`[^`]*`|\$[^$]*\$", ""),
+    (r":[\w:.+-]+:`~?([^`<]*?)(\s*<[^`]*>)?`", r"\1"),
+    (r"[`*]+|_+(?=\s|$)|%\(\w+\)s", ""))]
+
+
+def prose(docstring: str) -> str:
+    """The running text of a docstring on one line: no examples, parameter lists or markup.
+
+    Reads the numpydoc, Google and plain reStructuredText conventions.
+    """
+    lines = docstring.expandtabs().splitlines()
+    kept: list[str] = []
+    in_prose, block = True, None  # block: indentation of the line that opened a skipped block
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        if not text or _UNDERLINE.match(text):
+            continue
+        if block is not None and indent > block:
+            continue
+        block = None
+        if _UNDERLINE.match(following.strip()):
+            in_prose = text.lower() in _PROSE_SECTIONS or not kept
+        elif in_prose and (text.startswith(".. ") or _BLOCK_TITLE.match(text)
+                           or _LIST_OR_CODE.match(text)):
+            block = indent
+        elif in_prose:
+            kept.append(text.removesuffix(":") if text.endswith("::") else text)
+            if text.endswith("::"):
+                block = indent
+    joined = " ".join(kept)
+    for pattern, replacement in _MARKUP:
+        joined = pattern.sub(replacement, joined)
+    return " ".join(joined.split())
+
+
+def _json(rows: list) -> bytes:
+    return json.dumps(rows, indent=0, ensure_ascii=False).encode() + b"\n"
+
+
+def _differing_versions() -> str:
+    def installed(name: str) -> str:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return "missing"
+    found = {name: installed(name) for name in PACKAGES}
+    return ", ".join(f"{name} {found[name]} instead of {version}"
+                     for name, version in PACKAGES.items()
+                     if found[name].split("+")[0] != version) or "of the pinned versions"
