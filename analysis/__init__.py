@@ -1,0 +1,5 @@
+"""From result records to tables, figures and the report; without torch.
+
+One module per step: `records` reads and checks, `metrics` computes, `compare` finds published
+counterparts, `tables`, `figures` and `report` show. `python -m analysis --help` is the way in.
+"""

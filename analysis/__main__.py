@@ -1,0 +1,120 @@
+"""The command line: `python -m analysis RUNS.jsonl ... --out DIR` (see `--help`)."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from analysis.exhibits import NAMES, make
+from analysis.records import Suite, read
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HELP = f"""\
+Draws tables, figures and the report from result records. Needs no torch.
+
+  python -m analysis results/demo/runs.jsonl --out results/demo
+  python -m analysis benchmarks/published/*.jsonl --out results/published
+  python -m analysis results/demo/runs.jsonl --out results/demo --exhibits accuracy fig4a
+  python -m analysis benchmarks/published/*.jsonl --readme README.md [--check]
+
+One file is drawn in DIR itself, several each in DIR/SUITE:
+  summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg,png}}, report/index.html
+The same records give the same bytes. All files are read and checked before anything is
+written; one beside a SHA256SUMS must have the digest that is listed there.
+
+Exhibits: {", ".join(NAMES)}."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command: 0, or 1 if --check found an outdated file, or 2 for unusable input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS.jsonl", help="collected runs")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="draw in this folder")
+    target.add_argument(
+        "--readme", type=Path, metavar="FILE", help=f"put the scores between {BEGIN} and {END}"
+    )
+    parser.add_argument(
+        "--exhibits", nargs="+", default=NAMES, metavar="NAME", help="with --out: only these"
+    )
+    parser.add_argument("--check", action="store_true", help="with --readme: only compare")
+    options = parser.parse_args(arguments)
+    try:
+        for name in options.exhibits:
+            _check_exhibit(name)
+        suites = [read(path) for path in options.runs]
+        if options.readme:
+            return readme(options.readme, suites, options.check)
+        draw(suites, options.out, options.exhibits)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}; what was there is kept.", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_exhibit(name: str) -> None:
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(NAMES)}."
+        raise ValueError(f"There is no exhibit {name!r}: {hint}")
+
+
+def draw(suites: list[Suite], out: Path, names: list[str]) -> None:
+    """Draws each suite in `out`, or in a folder of its own there if there are several."""
+    suite_names = [suite.name for suite in suites]
+    if len(set(suite_names)) < len(suites):
+        raise ValueError(f"Every file must hold another suite, but these are {suite_names}.")
+    for suite in suites:
+        folder = out / suite.name if len(suites) > 1 else out
+        made = make(suite, folder, names)
+        for path, content in made.items():
+            write(path, content)
+        print(f"{suite.name}: {len(made)} files from {len(suite.runs)} runs in {folder}")
+        if folder / "report/index.html" in made:
+            print(f"report: {folder / 'report/index.html'}")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def readme(path: Path, suites: list[Suite], check: bool) -> int:
+    """Replaces the text between the markers of a file, or with `check` only compares: 0 or 1."""
+    from analysis.tables import compact
+
+    text = path.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} must hold the line {BEGIN} and after it {END}: add them.")
+    tables = "\n\n".join(compact(suite) for suite in suites)
+    new = f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}"
+    if new == text:
+        return 0
+    if check:
+        print(f"{path} differs from the records: run this again without --check.", file=sys.stderr)
+        return 1
+    write(path, new.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""A table as data, and its forms: Markdown, LaTeX (booktabs), CSV and cells for the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from analysis.metrics import Estimate
+
+ABSENT = "–"
+
+
+def plain(value: float, signed: bool = False, like: float | None = None) -> str:
+    """A number with a typographic minus sign; whole, or with as many digits as `like` deserves."""
+    size = abs(value if like is None else like)
+    whole = size >= 100 or (size == int(size) and like is None and not signed and size)
+    digits = 0 if whole else 1 if size >= 10 else 2
+    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+
+
+def percent(value: float, signed: bool = False, like: float | None = None) -> str:
+    """A fraction in percent, with two digits as in the paper."""
+    return f"{100 * value:{'+' if signed else ''}.2f}".replace("-", "−")
+
+
+def mebibytes(value: float, signed: bool = False, like: float | None = None) -> str:
+    """Bytes in MiB."""
+    return plain(value / 2**20, signed, None if like is None else like / 2**20)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best."""
+
+    key: str
+    title: str
+    show: Callable[..., str] | None = None
+    better: int = 0
+    signed: bool = False
+
+    def text(self, value: object) -> str:
+        """The printed cell: mean ± sd [interval] for an estimate, an en dash for None."""
+        if value is None or value == "":
+            return ABSENT
+        if not isinstance(value, Estimate):
+            return str(value)
+        text = self.show(value.mean, self.signed)
+        if value.sd:
+            sd = self.show(value.sd, like=value.mean)
+            text += f" ± {sd}" if sd.strip("0.") else ""
+        if value.low is not None:
+            low, high = (self.show(end, True, value.mean) for end in (value.low, value.high))
+            text += f" [{low}, {high}]"
+        return text
+
+
+class Cell(NamedTuple):
+    text: str
+    bold: bool
+
+
+@dataclass
+class Table:
+    """Rows of raw values by column key.
+
+    `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
+    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes.
+    """
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[dict]
+    below: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    setting: list[str] = field(default_factory=list)
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def grid(self) -> list[list[list[Cell]]]:
+        """The printed cells above and, where there are any, below the rule."""
+        best = {column.key: self._best(column) for column in self.columns}
+        groups = [(self.rows, best), (self.below, {})]
+        return [
+            [
+                [
+                    Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
+                    for c in self.columns
+                ]
+                for row in rows
+            ]
+            for rows, chosen in groups
+            if rows
+        ]
+
+    def _best(self, column: Column) -> str | None:
+        values = [row.get(column.key) for row in self.rows]
+        values = [value for value in values if isinstance(value, Estimate)]
+        if not column.better or len(values) < 2:
+            return None
+        return column.text(max(values, key=lambda value: column.better * value.mean))
+
+    def markdown(self) -> str:
+        """A GitHub table under its title, and the notes as a list."""
+
+        def line(cells: list[str]) -> str:
+            return "| " + " | ".join(cells) + " |"
+
+        def escape(text: str) -> str:
+            return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+        rows = [row for group in self.grid() for row in group]
+        lines = [
+            *(f"**{escape(self.title)}**", ""),
+            line([escape(column.title) for column in self.columns]),
+            line(["---:" if column.show else ":---" for column in self.columns]),
+            *(line([f"**{escape(t)}**" if bold else escape(t) for t, bold in r]) for r in rows),
+        ]
+        if notes := [*self.setting, *self.notes]:
+            lines += ["", *(f"- {escape(note)}" for note in notes)]
+        return "\n".join(lines) + "\n"
+
+    def latex(self) -> str:
+        """A table* for a document that loads booktabs."""
+
+        def line(cells: list[str]) -> str:
+            return " & ".join(cells) + r" \\"
+
+        body = []
+        for group in self.grid():
+            body.append(r"\midrule")
+            body += [
+                line([rf"\textbf{{{tex(t)}}}" if bold else tex(t) for t, bold in r]) for r in group
+            ]
+        lines = [
+            r"\begin{table*}",
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{tex(self.title)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if c.show else 'l' for c in self.columns)}}}",
+            r"\toprule",
+            line([tex(column.title) for column in self.columns]),
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par {tex(note)}" for note in [*self.setting, *self.notes]),
+            r"\end{table*}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """Raw values (scores as fractions), with spread and interval in columns of their own."""
+        rows = []
+        for row in [*self.rows, *self.below]:
+            flat = dict(self.facts)
+            for column in self.columns:
+                value, key = row.get(column.key), column.key
+                if column.show is None:
+                    flat[key] = value
+                    continue
+                known = value if isinstance(value, Estimate) else Estimate(None, None, 0)
+                flat |= {key: known.mean, f"{key}_sd": known.sd}
+                if column.signed:
+                    flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
+            rows.append(flat)
+        return to_csv(rows)
+
+
+_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "\n": " ",
+}
+
+
+def tex(text: str) -> str:
+    """Escapes a string for LaTeX."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def to_csv(rows: list[dict]) -> str:
+    """Rows with the same keys as CSV; None is an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
