@@ -1,0 +1,194 @@
+"""The interface of a continual-learning method, for vision and language alike.
+
+Batches are tensors only. Vision: x (B, 3, H, W) in [0, 1], y (B,) global class. Language:
+x (B, 2, L) = token ids and a mask (0 padding, 1 prompt, 2 answer), y (B, L) = token ids, -100 on
+prompt and padding; sequences are padded on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+MASKS = ("all", "seen", "current")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a learner may see of a task. It carries no test split, so none can leak."""
+
+    index: int
+    name: str
+    train: Dataset
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods of a run share: the training settings, not the method's own.
+
+    Attributes:
+        modality: "vision" or "language".
+        n_tasks: length of the stream.
+        task_of_class: (C,) the task that brings each class; empty on language.
+        batch_size: samples per step.
+        learning_rate: constant rate of Adam(0.9, 0.999) without weight decay.
+        clip_norm: largest gradient norm, None for no clipping.
+        optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
+        mask: the class logits that compete in the training loss: "all" classes, those "seen" so
+            far, or those of the sample's own task ("current"); None on language.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        seed: seed of the run; each task derives its own from it.
+        device: where to train.
+    """
+
+    modality: str
+    n_tasks: int
+    task_of_class: Tensor
+    batch_size: int
+    learning_rate: float
+    clip_norm: float | None = 1.0
+    optimizer_reset: bool = True
+    mask: str | None = "all"
+    precision: str = "float32"
+    seed: int = 0
+    device: str = "cpu"
+
+
+class ClassificationLoss:
+    """Cross-entropy over the classes that may compete (see `Setting.mask`)."""
+
+    def __init__(self, mask: str, task_of_class: Tensor):
+        self._mask = mask
+        self._task_of_class = task_of_class
+        self.task = 0
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """logits (B, C), y (B,) -> scalar, the mean over the batch."""
+        if self._mask != "all":
+            task_of_class = self._task_of_class.to(y.device)
+            if self._mask == "seen":
+                competes = (task_of_class <= self.task).expand_as(logits)
+            else:  # from the labels, so that replayed samples compete within their own task
+                competes = task_of_class[None, :] == task_of_class[y][:, None]
+            logits = logits.masked_fill(~competes, -torch.inf)
+        return F.cross_entropy(logits.float(), y)
+
+
+class TokenLoss:
+    """Next-token cross-entropy on the answer tokens, averaged over all of the batch."""
+
+    task = 0
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """logits (B, L, V), y (B, L) with -100 where nothing is asked -> scalar."""
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), y[:, 1:].flatten())
+
+
+class Method:
+    """A continual-learning method; subclass it in a file of its own.
+
+    A subclass overrides what it needs: `Config` and `version`, `adapt` (what is trained),
+    `plugins` (Avalanche plugins for the shared loop), `penalty` (added to each step's loss),
+    `begin` and `end` (before and after a task), `state_dict` and `load_state_dict` (what the
+    method remembers beyond the trained parameters), `diagnostics`. A method that does not fit the
+    loop overrides `learn`.
+
+    Attributes:
+        version: raise it when a default or a numeric detail changes; results are keyed by it.
+        offline: the method sees the whole stream as one task.
+        model: ready for evaluation; never given a task id.
+    """
+
+    version = 1
+    offline = False
+
+    @dataclass(frozen=True)
+    class Config:
+        """The method's own settings. Checks its values; a bad one raises ValueError."""
+
+        def check(self, adapted_matrices: int) -> None:
+            """Raise ValueError if the settings do not fit that many adapted matrices."""
+
+    def __init__(self, backbone: nn.Module, config: Any, setting: Setting):
+        from baselines.loop import Loop  # avalanche takes seconds to import
+
+        self.config = config
+        self.setting = setting
+        self.model = self.adapt(backbone)
+        self.model.to(setting.device)
+        self.loop = Loop(method=self)
+
+    @classmethod
+    def skip(cls, modality: str) -> str | None:
+        """Why the method cannot run on that modality; None if it can."""
+        return None
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        """Freeze and extend the backbone; what requires a gradient afterwards is trained."""
+        raise NotImplementedError(f"{type(self).__name__} must say in adapt() what is trained")
+
+    def plugins(self) -> list:
+        """Avalanche plugins that make the method out of the shared loop."""
+        return []
+
+    def penalty(self, loss: Tensor) -> Tensor | float:
+        """A term added to the loss of the current step, which it may look at."""
+        return 0.0
+
+    def begin(self, task: Task) -> None:
+        """Called before a task's optimiser is made."""
+
+    def end(self, task: Task) -> None:
+        """Called when a task is learnt."""
+
+    def learn(self, task: Task, report: Callable[[Tensor, int], None] | None = None) -> dict:
+        """Learn one task.
+
+        Args:
+            task: the task.
+            report: called after each step with its loss and number of samples.
+
+        Returns:
+            steps, samples, last_loss, curve, train_seconds (optimisation steps only) and
+            consolidate_seconds (everything else).
+        """
+        return self.loop.learn(task, report)
+
+    def state_dict(self) -> dict:
+        """What learning changed, nothing frozen; tensors, numbers, strings, lists and dicts."""
+        parameters = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        return {"parameters": parameters, "loop": self.loop.state_dict()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned."""
+        own = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                own[name].copy_(value)
+        self.loop.load_state_dict(state["loop"])
+
+    def diagnostics(self) -> dict:
+        """Facts for the record beyond accuracy and time, JSON-ready (a tree, for example)."""
+        return {}
+
+    def footprint(self) -> dict:
+        """Numbers of parameters trained at present and of values kept from task to task."""
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return {"trainable_parameters": trainable, "stored_values": _numel(self.state_dict())}
+
+
+def _numel(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.numel()
+    if isinstance(state, Mapping):
+        return sum(_numel(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(_numel(value) for value in state)
+    return 0

@@ -1,0 +1,55 @@
+"""GEM: gradients are projected so that the loss on stored samples of no earlier task rises.
+
+Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (NeurIPS 2017), by
+Avalanche's GEMPlugin on the adapter and classifier. With reference gradients G, one per earlier
+task from its whole memory, a step whose gradient g violates any <g, g_k> >= 0 uses g + G'v, where v
+solves min 1/2 v'(GG' + 1e-3 I)v + (Gg)'v subject to v >= memory_strength.
+
+Departures from the paper:
+1. the optimiser is the run's Adam, for which the projected direction is no guarantee;
+2. the memory holds random training samples rather than the last ones seen (Avalanche);
+3. memory losses compete over the same classes as training (see `mask`), not per task by default.
+The TreeLoRA paper: 100 samples, strength 0.05 (A.3), without saying whether 100 is per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from baselines.lora import LoraMethod, LoraSettings
+
+
+class GEM(LoraMethod):
+    """Gradient episodic memory on a sequentially trained adapter."""
+
+    @dataclass(frozen=True)
+    class Config(LoraSettings):
+        """Settings of the memory.
+
+        Attributes:
+            memory_per_task: samples kept of each task.
+            memory_strength: lower bound of the dual variables once a constraint is violated.
+        """
+
+        memory_per_task: int = 100
+        memory_strength: float = 0.05
+
+    def plugins(self) -> list:
+        from avalanche.training.plugins import GEMPlugin
+
+        self._gem = GEMPlugin(self.config.memory_per_task, self.config.memory_strength)
+        return [self._gem]
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {
+            "memory_x": dict(self._gem.memory_x),
+            "memory_y": dict(self._gem.memory_y),
+            "memory_tid": dict(self._gem.memory_tid),
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        super().load_state_dict(state)
+        self._gem.memory_x = dict(state["memory_x"])
+        self._gem.memory_y = dict(state["memory_y"])
+        self._gem.memory_tid = dict(state["memory_tid"])

@@ -1,0 +1,199 @@
+"""The one training loop: Avalanche's supervised template over in-memory tensors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+# Avalanche warns at import about optional packages that are not used here.
+logging.getLogger("avalanche").setLevel(logging.ERROR)
+
+from avalanche.core import SupervisedPlugin  # noqa: E402
+from avalanche.training.templates import SupervisedTemplate  # noqa: E402
+
+from baselines.base import ClassificationLoss, Method, Task, TokenLoss  # noqa: E402
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class TrainableView(nn.Module):
+    """A model that lists only its trainable parameters.
+
+    Avalanche's EWC and GEM copy or concatenate all of `named_parameters()`; behind this view that
+    is the adapter and not the frozen backbone.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+    def named_parameters(self, *args, **kwargs):
+        return ((n, p) for n, p in super().named_parameters(*args, **kwargs) if p.requires_grad)
+
+
+class Batches:
+    """Shuffled mini-batches of a dataset that can be indexed with a tensor of positions."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, generator: torch.Generator):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self):
+        order = torch.randperm(len(self.dataset), generator=self.generator)
+        for chosen in order.split(self.batch_size):
+            x, y = self.dataset.batch(chosen)
+            yield [x, y, torch.zeros_like(chosen)]  # Avalanche wants a task label; there is none
+
+
+class _NoMetrics(SupervisedPlugin):
+    """Stands where Avalanche's evaluation would: evaluation is ours, and not part of TIME."""
+
+    def get_last_metrics(self) -> dict:
+        return {}
+
+
+class Loop(SupervisedTemplate):
+    """Avalanche's strategy for one method: its plugins, its penalty, timing and progress."""
+
+    def __init__(self, *, method: Method):
+        setting = method.setting
+        self.method = method
+        self.setting = setting
+        criterion = (
+            TokenLoss()
+            if setting.modality == "language"
+            else ClassificationLoss(setting.mask, setting.task_of_class)
+        )
+        super().__init__(
+            model=TrainableView(method.model),
+            optimizer=None,
+            criterion=criterion,
+            train_mb_size=setting.batch_size,
+            device=setting.device,
+            plugins=method.plugins(),
+            evaluator=_NoMetrics(),
+        )
+
+    # What Avalanche's template asks for, on our terms
+
+    def train_dataset_adaptation(self, **kwargs):
+        self.adapted_dataset = self.experience.dataset
+
+    def make_train_dataloader(self, **kwargs):
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        self.dataloader = Batches(self.adapted_dataset, self.train_mb_size, generator)
+
+    def check_model_and_optimizer(self, **kwargs):
+        if self.optimizer is None or self.setting.optimizer_reset:
+            self.make_optimizer()
+
+    def make_optimizer(self, **kwargs):
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.setting.learning_rate)
+
+    def _unpack_minibatch(self):
+        self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+
+    def forward(self):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.setting.precision == "bfloat16"
+        ):
+            return self.model(self.mb_x)
+
+    def criterion(self):
+        loss = self._criterion(self.mb_output, self.mb_y)
+        return loss + self.method.penalty(loss)
+
+    def optimizer_step(self):
+        if self.setting.clip_norm is not None:  # after the plugins' changes of the gradient
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.setting.clip_norm)
+        self.optimizer.step()
+
+    def training_epoch(self, **kwargs):
+        self._synchronise()
+        start = time.perf_counter()
+        super().training_epoch(**kwargs)
+        self._synchronise()
+        self.train_seconds += time.perf_counter() - start
+        self._check_loss(self.loss.item())
+
+    def _after_training_iteration(self, **kwargs):
+        super()._after_training_iteration(**kwargs)
+        self.steps += 1
+        self.samples += len(self.mb_y)
+        if self._report is not None:
+            self._report(self.loss, len(self.mb_y))
+        if self.steps % self._curve_every == 0:
+            loss = self._check_loss(self.loss.item())
+            self.curve.append({"samples": self.samples, "loss": loss})
+
+    # What the methods ask for
+
+    def learn(self, task: Task, report=None) -> dict:
+        """Train on one task; see `Method.learn`."""
+        start = time.perf_counter()
+        self.train_seconds, self.steps, self.samples, self.curve = 0.0, 0, 0, []
+        steps = math.ceil(len(task.train) / self.train_mb_size) * task.epochs
+        self._curve_every = max(1, steps // 20)
+        self._report = report
+        self.train_epochs = task.epochs
+        self._criterion.task = task.index
+        self.method.begin(task)
+        experience = SimpleNamespace(
+            dataset=task.train,
+            current_experience=task.index,
+            origin_stream=SimpleNamespace(name="train"),
+        )
+        self._last_loss = None
+        self.train(experience, eval_streams=[])
+        self.method.end(task)
+        self._synchronise()
+        return {
+            "steps": self.steps,
+            "samples": self.samples,
+            "last_loss": self._last_loss,
+            "curve": self.curve,
+            "train_seconds": self.train_seconds,
+            "consolidate_seconds": time.perf_counter() - start - self.train_seconds,
+        }
+
+    def state_dict(self) -> dict:
+        """The number of finished tasks and, if it lives on, the optimiser's state."""
+        keep = self.optimizer is not None and not self.setting.optimizer_reset
+        return {
+            "finished_tasks": self.clock.train_exp_counter,
+            "optimizer": self.optimizer.state_dict() if keep else None,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.clock.train_exp_counter = state["finished_tasks"]
+        if state["optimizer"] is not None:
+            self.make_optimizer()
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def _check_loss(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the loss became {loss} at step {self.steps} of the task: "
+                f"lower learning_rate (now {self.setting.learning_rate}) or set clip_norm"
+            )
+        self._last_loss = loss
+        return loss
+
+    def _synchronise(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

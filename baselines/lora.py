@@ -1,0 +1,73 @@
+"""What the LoRA methods share: PEFT's adapters on the query and value projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from baselines.base import Method
+
+TARGETS = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class LoraSettings(Method.Config):
+    """Settings of the adapters.
+
+    Attributes:
+        rank: r; HiDeLoRA and TreeLoRA's appendix A.3 use 10 on vision, the released code 8.
+        alpha: the adapter's output is scaled by alpha / r.
+        dropout: on the adapter's input.
+        layers: how many transformer blocks are adapted, from the first; None adapts all.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    layers: int | None = None
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, but is {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
+
+    def check(self, adapted_matrices: int) -> None:
+        blocks = adapted_matrices // len(TARGETS)
+        if self.layers is not None and not 1 <= self.layers <= blocks:
+            raise ValueError(
+                f"layers must lie between 1 and the backbone's {blocks}, but is {self.layers}"
+            )
+
+    def adapted_matrices(self, available: int) -> int:
+        """How many of the backbone's query and value projections are adapted."""
+        return available if self.layers is None else self.layers * len(TARGETS)
+
+
+def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
+    """Freeze the backbone, add a trainable adapter by PEFT, keep a classifier trainable."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds to import
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(TARGETS),
+        layers_to_transform=None if settings.layers is None else list(range(settings.layers)),
+        layers_pattern=None if settings.layers is None else ["blocks", "layers"],
+    )
+    model = inject_adapter_in_model(config, backbone, adapter_name=adapter)
+    for name, parameter in model.named_parameters():
+        in_adapter = f".lora_A.{adapter}." in name or f".lora_B.{adapter}." in name
+        parameter.requires_grad_(in_adapter or name.startswith("head."))
+    return model
+
+
+class LoraMethod(Method):
+    """A method that trains one adapter (and, on vision, the classifier) through the stream."""
+
+    Config = LoraSettings
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        return add_lora(backbone, self.config)

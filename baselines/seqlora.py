@@ -1,0 +1,12 @@
+"""SeqLoRA: one adapter trained on task after task, nothing done against forgetting.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), applied sequentially;
+the lower reference of Tables 1 and 3. Whether the logits of other tasks' classes are masked in
+training changes its accuracy by tens of points: see `mask` in the run's settings.
+"""
+
+from baselines.lora import LoraMethod
+
+
+class SeqLoRA(LoraMethod):
+    """One adapter, trained sequentially."""

@@ -1,0 +1,332 @@
+"""Suites: one complete YAML document says what to run; unknown keys and bad values are refused.
+
+A suite lists experiments; each joins a stream, a backbone, training settings shared by all methods
+and the methods with what they set themselves:
+
+    label: what the numbers are, printed wherever they appear
+    seeds: [0, 1, 2]
+    experiments:
+      - stream: {name: glyphs, train_per_class: 40}
+        backbone: {name: micro-vit}
+        train: {epochs: 4, learning_rate: 0.005, mask: all}
+        methods:
+          seqlora: {}
+          l2p: {learning_rate: 0.03, pool_size: 10}     # own settings, or shared ones overridden
+          treelora-strong: {method: treelora, strength: 1.0}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import backbones, streams
+from benchmarks.files import DataError, digest_of
+
+SUITES = Path(__file__).parent / "suites"
+PROTOCOL = 1  # raise it when the loop, the evaluation or the data splits change any number
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """The task stream of an experiment.
+
+    Attributes:
+        name: a module of `benchmarks/streams`.
+        order: "seed" draws the order of tasks (or of classes, where tasks are splits of one
+            dataset) from the run's seed, the same for all methods; "fixed" keeps the stream's own.
+        n_tasks: how many tasks to learn; None for all the stream has.
+        train_per_class, test_per_class: the first so many images of each class; None for all.
+        train_per_task, test_per_task: the first so many items of each text task; None for all.
+        max_prompt_tokens: longer prompts lose their beginning.
+    """
+
+    name: str
+    order: str = "seed"
+    n_tasks: int | None = None
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+    train_per_task: int | None = None
+    test_per_task: int | None = None
+    max_prompt_tokens: int = 128
+
+    def __post_init__(self):
+        if self.order not in ("seed", "fixed"):
+            raise ValueError(f"order must be seed or fixed, not {self.order!r}")
+        for name in ("train_per_class", "test_per_class", "train_per_task", "test_per_task"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}")
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The backbone of an experiment; `image_size` in pixels, None for its own."""
+
+    name: str
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Training settings shared by all methods of an experiment; see `baselines.base.Setting`."""
+
+    epochs: int | list[int]
+    batch_size: int = 32
+    learning_rate: float = 0.005
+    clip_norm: float | None = 1.0
+    optimizer_reset: bool = True
+    mask: str | None = None
+    precision: str = "float32"
+
+    def __post_init__(self):
+        epochs = self.epochs if isinstance(self.epochs, list) else [self.epochs]
+        if min(epochs, default=0) < 1:
+            raise ValueError(f"epochs must be at least 1, but is {self.epochs}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but is {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, fully resolved.
+
+    Attributes:
+        spec: what is asked for, as in the result record.
+        key: 12 hex digits of everything that decides the numbers, settings at their default left
+            out, so that a new option keeps old results valid.
+        skip: why the run cannot be made; None if it can.
+    """
+
+    spec: dict
+    key: str
+    skip: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite."""
+
+    name: str
+    label: str
+    threads: int
+    runs: list[RunSpec] = field(repr=False)
+
+
+def load_suite(name: str, data_dir: Path | None = None) -> Suite:
+    """Read and check a suite by name or path, and resolve all its runs.
+
+    Raises:
+        DataError: one sentence that says where, what was expected, found, and what to do.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SUITES / f"{name}.yaml"
+        if not path.exists():
+            known = sorted(p.stem for p in SUITES.glob("*.yaml"))
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise DataError(f"no suite is called {name!r} and no such .yaml file exists: {hint}")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"the suite file {path} does not exist: check the path") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    where = path.name
+    allowed = {"label", "seeds", "threads", "experiments"}
+    _check_keys(document, allowed, {"label", "seeds", "experiments"}, where)
+    seeds = document["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
+        raise DataError(f"{where}: seeds must be a list of integers, but is {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"{where}: seeds must differ, but are {seeds}")
+    runs = []
+    for i, experiment in enumerate(document["experiments"]):
+        runs += _resolve(experiment, seeds, f"{where}, experiment {i + 1}", data_dir)
+    names = [(r.spec["stream"]["name"], r.spec["method"]["label"], r.spec["seed"]) for r in runs]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        stream, label, _ = min(doubled)
+        raise DataError(f"{where}: {label} stands twice on stream {stream}; give one another name")
+    return Suite(path.stem, str(document["label"]), _threads(document, where), runs)
+
+
+def _threads(document: dict, where: str) -> int:
+    threads = document.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise DataError(f"{where}: threads must be a positive integer, but is {threads!r}")
+    return threads
+
+
+def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) -> list[RunSpec]:
+    import baselines
+
+    parts = {"stream", "backbone", "train", "methods"}
+    _check_keys(experiment, parts, parts, where)
+    stream = from_mapping(StreamOptions, experiment["stream"], f"{where}, stream")
+    backbone = from_mapping(BackboneOptions, experiment["backbone"], f"{where}, backbone")
+    try:
+        module = streams.load(stream.name)
+        network = backbones.find(backbone.name)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    modality = module.MODALITY
+    if network.modality != modality:
+        raise DataError(
+            f"{where}: stream {stream.name} is {modality}, "
+            f"but backbone {backbone.name} is {network.modality}"
+        )
+    n_tasks = stream.n_tasks or module.N_TASKS
+    whole = getattr(module, "N_CLASSES", None)
+    if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > module.N_TASKS):
+        limit = f"divide its {whole} classes" if whole else f"be at most {module.N_TASKS}"
+        raise DataError(f"{where}: n_tasks of {stream.name} must {limit}, but is {n_tasks}")
+    stream_key = _without_defaults(stream) | {"digest": module.fingerprint(data_dir)}
+    backbone_key = _without_defaults(backbone) | {
+        "digest": backbones.fingerprint(backbone.name, data_dir)
+    }
+    if not isinstance(experiment["methods"], dict) or not experiment["methods"]:
+        raise DataError(f"{where}: methods must map at least one method's name to its settings")
+    shared = {f.name for f in dataclasses.fields(TrainOptions)}
+    runs = []
+    for label, own in experiment["methods"].items():
+        place = f"{where}, method {label}"
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(label)):
+            raise DataError(f"{place}: a name has lower-case letters, digits and hyphens only")
+        own = dict(own or {})
+        name = own.pop("method", label)
+        try:
+            method = baselines.load(name)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+        settings = {k: v for k, v in own.items() if k not in shared}
+        overrides = {k: v for k, v in own.items() if k in shared}
+        _check_keys(own, shared | {f.name for f in dataclasses.fields(method.Config)}, set(), place)
+        config = from_mapping(method.Config, settings, place)
+        train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
+        train = dataclasses.replace(train, mask=_mask(train.mask, modality, place))
+        epochs = train.epochs if isinstance(train.epochs, list) else [train.epochs] * n_tasks
+        if len(epochs) != n_tasks:
+            raise DataError(
+                f"{place}: epochs must be one number or {n_tasks} of them, one per task, "
+                f"but the list has {len(epochs)}"
+            )
+        try:
+            config.check(network.adapted_matrices)
+        except ValueError as error:
+            raise DataError(f"{place}: {error}") from error
+        for seed in seeds:
+            base = {"protocol": PROTOCOL, "seed": seed, "modality": modality}
+            key = base | {
+                "stream": stream_key,
+                "backbone": backbone_key,
+                "method": [name, method.version, _without_defaults(config)],
+                "train": _without_defaults(train) | {"epochs": epochs, "mask": train.mask},
+            }
+            digests = {"stream": stream_key["digest"], "backbone": backbone_key["digest"]}
+            spec = base | {
+                "stream": _as_dict(stream) | {"n_tasks": n_tasks, "digest": digests["stream"]},
+                "backbone": _as_dict(backbone) | {"digest": digests["backbone"]},
+                "method": {
+                    "label": label,
+                    "name": name,
+                    "version": method.version,
+                    "config": _as_dict(config),
+                },
+                "train": _as_dict(train) | {"epochs": epochs, "optimizer": "adam"},
+            }
+            runs.append(RunSpec(spec, digest_of(key)[:12], method.skip(modality)))
+    return runs
+
+
+def _mask(mask: str | None, modality: str, where: str) -> str | None:
+    from baselines.base import MASKS
+
+    if modality == "language":
+        if mask is not None:
+            raise DataError(f"{where}: mask is for class logits; leave it out on language")
+        return None
+    if mask not in MASKS:
+        raise DataError(f"{where}: mask must be one of {', '.join(MASKS)}, but is {mask!r}")
+    return mask
+
+
+def from_mapping(cls: type, mapping: Any, where: str) -> Any:
+    """A dataclass from a mapping, every key known and every value of the declared type."""
+    hints = typing.get_type_hints(cls)
+    required = {
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    _check_keys(mapping, {f.name for f in dataclasses.fields(cls)}, required, where)
+    values = {}
+    for key, value in mapping.items():
+        try:
+            values[key] = _typed(value, hints[key])
+        except TypeError as error:
+            raise DataError(f"{where}: {key} must be {error}, but is {value!r}") from error
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """The value as the annotated type; TypeError names the type if it is not one."""
+    if isinstance(hint, types.UnionType):
+        for option in typing.get_args(hint):
+            try:
+                return _typed(value, option)
+            except TypeError:
+                continue
+    elif typing.get_origin(hint) is list:
+        if isinstance(value, list):
+            return [_typed(item, typing.get_args(hint)[0]) for item in value]
+    elif hint is float and type(value) in (int, float, str):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif type(value) is hint or (hint is types.NoneType and value is None):
+        return value
+    raise TypeError(str(getattr(hint, "__name__", hint)))
+
+
+def _check_keys(mapping: Any, allowed: set[str], required: set[str], where: str) -> None:
+    if not isinstance(mapping, dict):
+        raise DataError(f"{where}: a mapping of settings was expected, but found {mapping!r}")
+    for key in mapping:
+        if key not in allowed:
+            near = get_close_matches(str(key), allowed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(allowed))}"
+            raise DataError(f"{where}: {key!r} is no setting here: {hint}")
+    missing = sorted(required - mapping.keys())
+    if missing:
+        raise DataError(f"{where}: {missing[0]} is missing: add it")
+
+
+def _as_dict(value: Any) -> dict:
+    return dataclasses.asdict(value)
+
+
+def _without_defaults(value: Any) -> dict:
+    """The fields that differ from their default."""
+    return {
+        f.name: getattr(value, f.name)
+        for f in dataclasses.fields(value)
+        if getattr(value, f.name) != f.default
+    }

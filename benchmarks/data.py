@@ -1,0 +1,233 @@
+"""From prepared streams to tasks: limits, order and tensors, the same for every method."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.files import DataError, read_json, seed_for
+
+RESOURCES = Path("resources")
+
+
+class Samples(Dataset):
+    """In-memory samples; images are kept as bytes and become floats batch by batch."""
+
+    def __init__(self, x: Tensor, y: Tensor):
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Several samples at once: x as `baselines.base` defines it, and y."""
+        x = self.x[positions]
+        if x.dtype == torch.uint8:
+            x = x.float() / 255
+        if x.dim() == 3 and x.is_floating_point():  # grey images (B, H, W)
+            x = x.unsqueeze(1).expand(-1, 3, -1, -1)
+        return x, self.y[positions]
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int]:
+        """One sample and a task label, which is always 0: Avalanche's plugins expect one."""
+        x, y = self.batch(torch.tensor([position]))
+        return x[0], y[0], 0
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task as the runner holds it: training samples, test inputs and their gold answers.
+
+    Attributes:
+        test_x: images (n, ...) uint8, or prompts (n, 2, L) padded on the left.
+        gold: (n,) class indices, or the n answers as text.
+        metric: "accuracy" (class-incremental) or "exact" (match of the whole answer).
+    """
+
+    name: str
+    group: str
+    metric: str
+    train: Samples
+    test_x: Tensor
+    gold: Tensor | list[str]
+
+
+def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], Tensor]:
+    """The tasks of a stream in the order of this seed.
+
+    Args:
+        spec: the record's `spec["stream"]`.
+        seed: decides the order if `spec["order"]` is "seed"; split and limits never depend on it.
+        tokenizer: for language.
+
+    Returns:
+        The tasks, and the task of each class (C,), empty on language.
+
+    Raises:
+        DataError: the prepared data is missing, corrupt or other than what the spec names.
+    """
+    folder = RESOURCES / "streams" / spec["name"]
+    manifest = read_json(folder / "manifest.json")
+    if manifest["fingerprint"] != spec["digest"]:
+        raise DataError(
+            f"the data in {folder} is not what this run asks for (digest "
+            f"{manifest['fingerprint'][:12]}, asked {spec['digest'][:12]}): delete the folder and "
+            f"run again"
+        )
+    if manifest["modality"] == "vision":
+        return _vision(spec, seed, manifest, folder)
+    return _language(spec, seed, folder, tokenizer), torch.empty(0, dtype=torch.long)
+
+
+def _order(n: int, spec: dict, seed: int) -> list[int]:
+    if spec["order"] == "fixed":
+        return list(range(n))
+    return np.random.default_rng(seed_for(seed, "order")).permutation(n).tolist()
+
+
+def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[TaskData], Tensor]:
+    try:
+        with np.load(folder / "data.npz", allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder / 'data.npz'} cannot be read ({error}): delete {folder} and run again"
+        ) from error
+    n_tasks = spec["n_tasks"]
+    if "tasks" in manifest:
+        per_task = len(manifest["tasks"][0]["classes"])
+        chosen = _order(len(manifest["tasks"]), spec, seed)[:n_tasks]
+        groups = [list(range(t * per_task, (t + 1) * per_task)) for t in chosen]
+        names = [(manifest["tasks"][t]["name"], manifest["tasks"][t]["group"]) for t in chosen]
+    else:
+        classes = _order(len(manifest["classes"]), spec, seed)
+        size = len(classes) // n_tasks
+        groups = [classes[t * size : (t + 1) * size] for t in range(n_tasks)]
+        names = [(f"task{t + 1}", "") for t in range(n_tasks)]
+    tasks, first = [], 0
+    for (name, group), labels in zip(names, groups, strict=True):
+        train_x, train_y = _select(data, "train", labels, spec["train_per_class"], first)
+        test_x, test_y = _select(data, "test", labels, spec["test_per_class"], first)
+        tasks.append(TaskData(name, group, "accuracy", Samples(train_x, train_y), test_x, test_y))
+        first += len(labels)
+    sizes = torch.tensor([len(labels) for labels in groups])
+    return tasks, torch.arange(n_tasks).repeat_interleave(sizes)
+
+
+def _select(data: dict, part: str, labels: list[int], limit: int | None, first: int):
+    """The first `limit` images of each label, classes renumbered from `first` on."""
+    images, targets = [], []
+    for i, label in enumerate(labels):
+        positions = np.flatnonzero(data[f"{part}_labels"] == label)
+        if limit is not None:
+            if len(positions) < limit:
+                raise DataError(
+                    f"{part}_per_class asks for {limit} images, but class {label} has "
+                    f"{len(positions)}: lower it"
+                )
+            positions = positions[:limit]
+        images.append(data[f"{part}_images"][positions])
+        targets.append(np.full(len(positions), first + i))
+    x = torch.from_numpy(np.concatenate(images))
+    if x.dim() == 4:
+        x = x.permute(0, 3, 1, 2).contiguous()
+    return x, torch.from_numpy(np.concatenate(targets)).long()
+
+
+def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
+    try:
+        raw = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder / 'data.json'} cannot be read ({error}): delete {folder} and run again"
+        ) from error
+    tasks = []
+    for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
+        task = raw[t]
+        parts = {}
+        for part in ("train", "test"):
+            limit = spec[f"{part}_per_task"]
+            if limit is not None and len(task[part]) < limit:
+                raise DataError(
+                    f"{part}_per_task asks for {limit} items, but {task['name']} has "
+                    f"{len(task[part])}: lower it"
+                )
+            parts[part] = task[part][:limit]
+        train = [
+            encode(tokenizer, item["prompt"], item["answer"], spec["max_prompt_tokens"])
+            for item in parts["train"]
+        ]
+        x, y = pad_left(train)
+        test = [
+            encode(tokenizer, item["prompt"], None, spec["max_prompt_tokens"])
+            for item in parts["test"]
+        ]
+        gold = [item["answer"].strip() for item in parts["test"]]
+        samples = Samples(x, y)
+        tasks.append(
+            TaskData(
+                task["name"], task["group"], task["metric"], samples, pad_left(test)[0], gold
+            )
+        )
+    return tasks
+
+
+def special_ids(tokenizer) -> tuple[int, int, int]:
+    """Ids of padding, begin and end of text."""
+    return tuple(tokenizer.token_to_id(token) for token in ("<pad>", "<s>", "</s>"))
+
+
+def encode(
+    tokenizer, prompt: str, answer: str | None, max_prompt_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Token ids of begin + prompt + answer + end, and how many of them are the answer's.
+
+    A long prompt loses its beginning, never its closing question. Prompt and answer are encoded
+    apart, so that the ids a model is trained on are those it is asked for after the prompt.
+    """
+    _, begin, end = special_ids(tokenizer)
+    ids = [begin, *tokenizer.encode(prompt).ids[-max_prompt_tokens:]]
+    answer_ids = [] if answer is None else [*tokenizer.encode(answer).ids, end]
+    return ids + answer_ids, len(answer_ids)
+
+
+def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
+    """x (n, 2, L) and y (n, L) of `baselines.base`, padded on the left with id 0."""
+    length = max(len(ids) for ids, _ in encoded)
+    x = torch.zeros(len(encoded), 2, length, dtype=torch.long)
+    y = torch.full((len(encoded), length), -100)
+    for i, (ids, n_answer) in enumerate(encoded):
+        start, boundary = length - len(ids), length - n_answer
+        x[i, 0, start:] = torch.tensor(ids)
+        x[i, 1, start:boundary] = 1
+        x[i, 1, boundary:] = 2
+        y[i, boundary:] = x[i, 0, boundary:]
+    return x, y
+
+
+def union(parts: list[Samples], repeats: list[int]) -> Samples:
+    """All samples together, those of part i `repeats[i]` times."""
+    length = max(p.y.shape[-1] for p in parts) if parts[0].y.dim() == 2 else None
+    x, y = [], []
+    for part, times in zip(parts, repeats, strict=True):
+        px, py = part.x, part.y
+        if length is not None:
+            missing = length - py.shape[1]
+            px = torch.nn.functional.pad(px, (missing, 0))
+            py = torch.nn.functional.pad(py, (missing, 0), value=-100)
+        x += [px] * times
+        y += [py] * times
+    return Samples(torch.cat(x), torch.cat(y))
+
+
+def union_epochs(epochs: list[int]) -> tuple[int, list[int]]:
+    """Epochs over the union, and each task's repeats, that show each sample as often as asked."""
+    common = math.gcd(*epochs)
+    return common, [e // common for e in epochs]

@@ -1,0 +1,132 @@
+"""The two kinds of backbone as methods see them: embed, encode, classify or generate."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _SplitQKV(nn.Module):
+    """timm's fused attention input as three linear maps, so that LoRA can adapt each alone."""
+
+    def __init__(self, fused: nn.Linear):
+        super().__init__()
+        width = fused.in_features
+        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            part = nn.Linear(width, width, bias=fused.bias is not None)
+            rows = slice(i * width, (i + 1) * width)
+            part.weight.data = fused.weight.data[rows].clone()
+            if fused.bias is not None:
+                part.bias.data = fused.bias.data[rows].clone()
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
+
+
+class VisionModel(nn.Module):
+    """A timm vision transformer with a linear classifier on the class token.
+
+    Inputs (B, 3, H, W) in [0, 1] of any size are resized (bicubic) and normalised inside.
+    """
+
+    derived: tuple[str, ...] = ()
+
+    def __init__(self, network: nn.Module, n_classes: int, mean: float, std: float):
+        super().__init__()
+        self.network = network
+        self.width = network.embed_dim
+        self.image_size = network.patch_embed.img_size
+        self._mean, self._std = mean, std
+        self.head = nn.Linear(self.width, n_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def fitted(self, state: dict) -> dict:
+        """A checkpoint with its position embedding resampled to this input size."""
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        return checkpoint_filter_fn(state, self.network)
+
+    def split_qkv(self) -> VisionModel:
+        """Separate the query, key and value projections; the function does not change."""
+        for block in self.network.blocks:
+            block.attn.qkv = _SplitQKV(block.attn.qkv)
+        return self
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> class token and patches with positions (B, 1 + patches, width)."""
+        if x.shape[-2:] != torch.Size(self.image_size):
+            x = F.interpolate(x, self.image_size, mode="bicubic", antialias=False).clamp(0, 1)
+        network = self.network
+        tokens = network.patch_embed((x - self._mean) / self._std)
+        return network.norm_pre(network._pos_embed(tokens))
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, n, width) through all blocks and the final norm; the same shape."""
+        return self.network.norm(self.network.blocks(tokens))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> logits (B, C)."""
+        return self.head(self.encode(self.embed(x))[:, 0])
+
+
+class LanguageModel(nn.Module):
+    """A causal language model of transformers behind tensors; see `baselines.base` for x.
+
+    Positions count unmasked tokens, so that left padding never changes a result.
+    """
+
+    derived = ("lm_head.weight",)  # tied to the embedding
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.width = network.config.hidden_size
+        self.vocabulary = network.config.vocab_size
+
+    def fitted(self, state: dict) -> dict:
+        return state
+
+    def split_qkv(self) -> LanguageModel:
+        """Query, key and value are separate already."""
+        return self
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (..., L) -> embeddings (..., L, width)."""
+        return self.network.get_input_embeddings()(ids)
+
+    def hidden(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, L, width) and mask (B, L) -> last hidden states (B, L, width)."""
+        attended = (mask > 0).long()
+        positions = (attended.cumsum(dim=1) - 1).clamp_min(0)
+        return self.network.model(
+            inputs_embeds=embedded,
+            attention_mask=attended,
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, L, width) -> logits (B, L, V)."""
+        return self.network.lm_head(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 2, L) -> logits (B, L, V)."""
+        return self.logits(self.hidden(self.embed(x[:, 0]), x[:, 1]))
+
+    def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
+        """Greedy continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens)."""
+        return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens)
+
+    def generate_from(self, embedded: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
+        """The same from embeddings (B, L, width) and their mask (B, L)."""
+        return self.network.generate(
+            inputs_embeds=embedded,
+            attention_mask=(mask > 0).long(),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            top_k=None,
+            top_p=None,
+        )

@@ -1,0 +1,300 @@
+"""One run: a method learns a stream task by task and leaves a result record.
+
+`python -m benchmarks.run SPEC.json --out FOLDER` writes FOLDER/result.json. State is saved after
+each task, so a run that was killed continues there and ends with the same R. A run that fails leaves
+a record that says why and exits 0, so that other runs go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import io
+import os
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import baselines
+from baselines.base import Setting, Task
+from benchmarks import backbones
+from benchmarks.data import load_stream, union, union_epochs
+from benchmarks.evaluate import score
+from benchmarks.files import DataError, read_json, seed_for, write_bytes
+from benchmarks.results import provenance, read_record, write_record
+
+
+class Progress:
+    """One line on stderr: every second on a terminal, every ten in a log."""
+
+    def __init__(self, name: str, total_steps: int):
+        self.name = name
+        self.total = total_steps
+        self.done = 0
+        self.seconds = 0.0
+        self._terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def start_task(self, place: str) -> None:
+        self.place = place
+        self._start = self._last = time.monotonic()
+        self._samples = 0
+
+    def step(self, loss: torch.Tensor, n_samples: int) -> None:
+        """Count a step, and show where the run is if the last line is old enough."""
+        now = time.monotonic()
+        self.done += 1
+        self._samples += n_samples
+        self.seconds += now - self._last
+        self._last = now
+        if now - self._shown < (1 if self._terminal else 10):
+            return
+        self._shown = now
+        left = self.seconds / self.done * (self.total - self.done)
+        self.say(
+            f"{self.place} step {self.done}/{self.total} loss {loss.item():.3f} "
+            f"{self._samples / (now - self._start):.0f} samples/s, about {left:.0f} s left"
+        )
+
+    def say(self, text: str, last: bool = False) -> None:
+        """Show a line; on a terminal it replaces the one before."""
+        end = "\n" if last or not self._terminal else ""
+        start = "\r\033[K" if self._terminal else ""
+        print(f"{start}{self.name}: {text}", end=end, file=sys.stderr, flush=True)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def learn_stream(spec: dict, key: str, out: Path) -> dict:
+    """Make the run, from its last saved state on, and return the record's measured part."""
+    record: dict = {"tasks": [], "R": None, "R0": None, "curve": []}
+    try:
+        _learn_stream(spec, key, out, record)
+    except Exception as error:
+        error.record = record
+        raise
+    return record
+
+
+def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
+    seed = spec["seed"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.use_deterministic_algorithms(device == "cpu")
+    manifest = read_json(Path(f"resources/backbones/{spec['backbone']['name']}/manifest.json"))
+    if manifest["fingerprint"] != spec["backbone"]["digest"]:
+        raise DataError(
+            f"the weights of {manifest['name']} are not what this run asks for: delete "
+            f"resources/backbones/{manifest['name']} and run again"
+        )
+    language = spec["modality"] == "language"
+    tokenizer = backbones.tokenizer(manifest["name"]) if language else None
+    data, task_of_class = load_stream(spec["stream"], seed, tokenizer)
+    record["stream"] = {"tasks": [t.name for t in data], "groups": [t.group for t in data]}
+    n_tasks = len(data)
+    train = spec["train"]
+    seed_everything(seed_for(seed, "init"))
+    network = backbones.load(manifest, len(task_of_class), spec["backbone"]["image_size"])
+    method_class = baselines.load(spec["method"]["name"])
+    shared = ("batch_size", "learning_rate", "clip_norm", "optimizer_reset", "mask", "precision")
+    setting = Setting(
+        modality=spec["modality"],
+        n_tasks=n_tasks,
+        task_of_class=task_of_class,
+        seed=seed,
+        device=device,
+        **{name: train[name] for name in shared},
+    )
+    config = method_class.Config(**spec["method"]["config"])
+    method = method_class(network.split_qkv(), config, setting)
+
+    tasks = [
+        Task(i, t.name, t.train, e) for i, (t, e) in enumerate(zip(data, train["epochs"], strict=True))
+    ]
+    if method.offline:
+        epochs, repeats = union_epochs(train["epochs"])
+        tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs)]
+    steps = [t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
+    progress = Progress(f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}", sum(steps))
+
+    def evaluate(after: int) -> list[float | None]:
+        known = range(n_tasks) if method.offline else range(after + 1)
+        n_seen = int((task_of_class <= known[-1]).sum())
+        scores = [score(method.model, data[j], n_seen, device, tokenizer) for j in known]
+        return scores + [None] * (n_tasks - len(scores))
+
+    state_path = out / "state.pt"
+    first = 0
+    if state_path.exists():
+        state = _load_state(state_path, key, device)
+        method.load_state_dict(state["method"])
+        record.update(state["record"])
+        first = len(record["tasks"])
+        progress.done = sum(steps[:first])
+        progress.seconds = sum(t["train_seconds"] for t in record["tasks"])
+        progress.say(f"continues after task {first} of {len(tasks)}", last=True)
+    else:
+        n_classes = len(task_of_class)
+        record["R0"] = [score(method.model, t, n_classes, device, tokenizer) for t in data]
+        record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
+
+    for task in tasks[first:]:
+        seed_everything(seed_for(seed, "train", task.index))
+        _reset_peak(device)
+        progress.start_task(f"task {task.index + 1}/{len(tasks)} {task.name},")
+        learnt = method.learn(task, progress.step)
+        peak = _peak_bytes(device)
+        start = time.perf_counter()
+        row = evaluate(task.index)
+        eval_seconds = time.perf_counter() - start
+        record["R"][n_tasks - 1 if method.offline else task.index] = row
+        record["curve"] += [{"task": task.index, **point} for point in learnt.pop("curve")]
+        tested = data if method.offline else [data[task.index]]
+        record["tasks"].append(
+            learnt
+            | {
+                "name": task.name,
+                "metric": data[task.index].metric,
+                "n_train": len(task.train),
+                "n_test": sum(len(t.gold) for t in tested),
+                "epochs": task.epochs,
+                "eval_seconds": eval_seconds,
+                "peak_bytes": peak,
+            }
+        )
+        seen = [s for s in row if s is not None]
+        progress.say(
+            f"task {task.index + 1}/{len(tasks)} {task.name}: {100 * sum(seen) / len(seen):.1f} % "
+            f"on {len(seen)} tasks, {learnt['train_seconds']:.1f} s",
+            last=True,
+        )
+        _save_state(state_path, key, method.state_dict(), record)
+    record["diagnostics"] = method.diagnostics()
+    footprint = method.footprint()
+    stored = footprint.pop("stored_values")
+    record["footprint"] = footprint | {
+        "stored_parameters": stored,
+        "state_bytes": state_path.stat().st_size,
+    }
+    record["provenance"] = {"device": _device_name(device), "deterministic": device == "cpu"}
+
+
+def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
+    buffer = io.BytesIO()
+    torch.save({"key": key, "method": method_state, "record": record}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _load_state(path: Path, key: str, device: str) -> dict:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        own = state["key"]
+    except Exception as error:
+        raise DataError(f"{path} is corrupt: delete it to start the run again") from error
+    if own != key:
+        raise DataError(f"{path} belongs to run {own}, not {key}: delete it")
+    return state
+
+
+def _reset_peak(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # then the peak is that of the whole process
+
+
+def _peak_bytes(device: str) -> int:
+    """Peak memory since the last reset: allocated on the GPU, resident on the CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU, {line.partition(':')[2].strip()}"
+    except OSError:
+        pass
+    return "CPU"
+
+
+def run(spec_path: Path, out: Path) -> dict:
+    """Make or finish a run and save its record.
+
+    Raises:
+        DataError: the spec or an existing record is corrupt, or nothing could be saved.
+    """
+    asked = read_json(spec_path)
+    spec, key = asked["spec"], asked["key"]
+    path = out / "result.json"
+    if path.exists():
+        record = read_record(path, key)
+        if record["status"] == "done":
+            print(f"{path} is there already", file=sys.stderr)
+            return record
+    out.mkdir(parents=True, exist_ok=True)
+    started = _now()
+    facts = provenance() | {"started": started, "threads": torch.get_num_threads()}
+    record = {"status": "done", "error": None, "key": key, "spec": spec}
+    try:
+        measured = learn_stream(spec, key, out)
+    except Exception as error:
+        text = str(error).strip() or "no message"
+        sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
+        print(sentence, file=sys.stderr)
+        record |= getattr(error, "record", {})
+        record |= {"status": "failed", "error": " ".join(sentence.split())}
+        measured = {}
+    facts |= measured.pop("provenance", {}) | {"finished": _now()}
+    record |= measured | {"provenance": facts}
+    write_record(path, record)
+    if record["status"] == "done":
+        (out / "state.pt").unlink(missing_ok=True)
+    return record
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("spec", type=Path, help="file that Run.write_spec made")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the record")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    options = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(options.threads)
+    try:
+        run(options.spec, options.out)
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
