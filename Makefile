@@ -36,10 +36,10 @@ status: .venv/requirements.lock ## Count the runs that are done, failed and to d
 	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
-	@.venv/bin/python -m benchmarks.plan $(SUITE) --retry
+	@.venv/bin/python -m benchmarks.results forget-failed $(SUITE)
 
-pretrain: .venv/requirements.lock ## Prepare the data and the backbones of the suite, train nothing else
-	@$(SNAKEMAKE) --until backbone
+pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
+	@$(SNAKEMAKE) --forcerun pretrain --until pretrain
 
 figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published

@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from analysis import exhibits
-from benchmarks.plan import load_plan
+from analysis.exhibits import files
+from analysis.records import Run, Suite
+from benchmarks.files import DataError
+from benchmarks.plan import backbone_inputs, load_plan
 
 
 workdir: workflow.basedir
@@ -15,10 +17,19 @@ workdir: workflow.basedir
 # `python` below is the interpreter of this process, whether or not its environment is activated.
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
-plan = load_plan(config.setdefault("suite", "demo"))
+try:
+    plan = load_plan(config.setdefault("suite", "demo"))
+except DataError as error:
+    sys.exit(str(error))
+
 run_of = {run.directory: run for run in plan.runs}
+stream_digest = {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
+backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
-RUNS = f"results/{plan.name}/runs.jsonl"
+OUT = f"results/{plan.name}"
+records = tuple(Run({"spec": run.spec}) for run in plan.runs + plan.skipped)
+panels = Suite(plan.name, plan.label, "", "", records).panels
+EXHIBITS = files(OUT, [panel.slug for panel in panels])
 
 
 wildcard_constraints:
@@ -39,9 +50,9 @@ localrules:
 
 rule all:
     input:
-        exhibits.files(f"results/{plan.name}"),
+        EXHIBITS,
     message:
-        f"report: results/{plan.name}/report/index.html"
+        f"report: {OUT}/report/index.html"
 
 
 rule prepare:
@@ -52,25 +63,48 @@ rule prepare:
     conda:
         "environment.yml"
     params:
-        digest=lambda wildcards: plan.stream_digest(wildcards.stream),
+        digest=lambda wildcards: stream_digest[wildcards.stream],
     message:
         "prepare the stream {wildcards.stream}"
     shell:
         "python -m benchmarks.streams {wildcards.stream} --out $(dirname {output}) > {log} 2>&1"
 
 
+rule pretrain:
+    input:
+        lambda wildcards: ancient(backbone_inputs(wildcards.backbone)),
+    output:
+        "benchmarks/pretrained/{backbone}.safetensors",
+    log:
+        "resources/backbones/{backbone}/pretrain.txt",
+    conda:
+        "environment.yml"
+    threads: plan.threads
+    params:
+        digest=lambda wildcards: backbone_digest[wildcards.backbone],
+    message:
+        "pre-train the backbone {wildcards.backbone}"
+    shell:
+        "python -m benchmarks.pretrain {wildcards.backbone} --out $(dirname {output}) > {log} 2>&1"
+
+
 rule backbone:
     input:
-        lambda wildcards: plan.backbone_inputs(wildcards.backbone),
+        lambda wildcards: (
+            [f"benchmarks/pretrained/{wildcards.backbone}.safetensors"]
+            if backbone_inputs(wildcards.backbone)
+            else []
+        ),
     output:
         "resources/backbones/{backbone}/manifest.json",
     log:
         "resources/backbones/{backbone}/log.txt",
     conda:
         "environment.yml"
-    threads: plan.threads
+    params:
+        digest=lambda wildcards: backbone_digest[wildcards.backbone],
     message:
-        "get or pre-train the backbone {wildcards.backbone}"
+        "find the backbone {wildcards.backbone}"
     shell:
         "python -m benchmarks.backbones {wildcards.backbone} --out $(dirname {output}) > {log} 2>&1"
 
@@ -94,16 +128,17 @@ rule train:
     message:
         "train {wildcards.label} on {wildcards.stream}, seed {wildcards.seed}"
     shell:
-        "python -m benchmarks.run {input.spec} --out $(dirname {output}) >> {log} 2>&1"
+        "python -m benchmarks.run {input.spec} --out $(dirname {output}) --threads {threads}"
+        " >> {log} 2>&1"
 
 
 rule collect:
     input:
         [f"{directory}/result.json" for directory in run_of],
     output:
-        RUNS,
+        f"{OUT}/runs.jsonl",
     log:
-        f"results/{plan.name}/collect.log",
+        f"{OUT}/collect.log",
     conda:
         "environment.yml"
     params:
@@ -116,12 +151,12 @@ rule collect:
 
 rule analyse:
     input:
-        runs=RUNS,
+        runs=f"{OUT}/runs.jsonl",
         code=[path for path in Path("analysis").rglob("*.*") if path.parent.name != "__pycache__"],
     output:
-        exhibits.files(f"results/{plan.name}"),
+        EXHIBITS,
     log:
-        f"results/{plan.name}/analyse.log",
+        f"{OUT}/analyse.log",
     conda:
         "environment.yml"
     message:
@@ -132,11 +167,11 @@ rule analyse:
 
 rule publish:
     input:
-        RUNS,
+        f"{OUT}/runs.jsonl",
     output:
         f"benchmarks/published/{plan.name}.jsonl",
     log:
-        f"results/{plan.name}/publish.log",
+        f"{OUT}/publish.log",
     conda:
         "environment.yml"
     params:

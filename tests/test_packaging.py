@@ -1,6 +1,8 @@
 """The environments agree with each other, and what is committed is small, portable and complete."""
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -99,3 +101,68 @@ def test_make_lists_its_commands():
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
     assert re.findall(r"^make ([a-z]+)", shown, re.MULTILINE) == declared
+
+
+class Bench:
+    """A folder with the Makefile, an empty lock and a Python that only notes what it is asked."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.notes, self.broken = folder, folder / "notes", folder / "broken"
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / "requirements.lock").write_text("# nothing\n")
+        self.python = folder / "python"
+        self.python.write_text(
+            f"""#!/bin/sh
+            echo "$@" >> {self.notes}
+            case "$*" in
+              *" venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+              *" pip "*) test ! -e {self.broken} ;;
+            esac
+            """
+        )
+        self.python.chmod(0o755)
+
+    def make(self, python: str | None = None) -> tuple[int, str, str]:
+        """`make status`: its exit code, what it says, and what was asked of Python."""
+        self.notes.unlink(missing_ok=True)
+        command = ["make", "status", f"PYTHON={python or self.python}"]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True)
+        notes = self.notes.read_text() if self.notes.exists() else ""
+        return done.returncode, done.stdout + done.stderr, notes
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_environment_is_made_once(bench):
+    code, _, asked = bench.make()
+    assert code == 0 and " pip install " in asked and "--require-hashes" in asked
+    assert bench.make() == (0, "", "-m benchmarks.plan demo --status\n")
+
+
+def test_an_interrupted_installation_is_made_again(bench):
+    bench.broken.touch()
+    assert bench.make()[0] != 0
+    bench.broken.unlink()
+    code, _, asked = bench.make()
+    assert code == 0 and " pip install " in asked
+
+
+def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
+    bench.make()
+    lock = bench.folder / "requirements.lock"
+    later = lock.stat().st_mtime + 60
+    os.utime(lock, (later, later))
+    assert " pip " not in bench.make()[2]
+    lock.write_text("# another\n")
+    os.utime(lock, (later + 60, later + 60))
+    assert " pip " in bench.make()[2]
+
+
+def test_a_missing_python_is_one_sentence(bench):
+    code, said, _ = bench.make(python="python3.11-of-nobody")
+    assert code != 0 and "Python 3.11 is needed and 'python3.11-of-nobody' is not one" in said
+    assert not (bench.folder / ".venv").exists()

@@ -1,0 +1,163 @@
+"""The workflow from end to end, on a copy of the working tree."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TRAIN = re.compile(r"train (\S+) on (\S+), seed (\d+)")
+
+
+class Checkout:
+    """A copy of the working tree in which commands are run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)
+        for name in filter(None, names.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess:
+        """Run a command here; standard output and error come back as one text."""
+        keep = {k: v for k, v in os.environ.items() if k not in ("TREELORA_DATA", "MAKEFLAGS")}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=keep | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def snakemake(self, *options: str, suite: str = "smoke") -> str:
+        """Run the workflow of a suite, which must succeed, and return what it prints."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
+        done = self.run(*command, "--config", f"suite={suite}")
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def files(self, pattern: str) -> list[Path]:
+        return sorted(self.folder.glob(pattern))
+
+
+def scheduled(shown: str) -> dict[str, int]:
+    """Rules and numbers of jobs in what Snakemake prints."""
+    table = shown.partition("Job stats:")[2].partition("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout in which the smoke suite has been run."""
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    checkout.snakemake()
+    return checkout
+
+
+def test_smoke(checkout):
+    """Data, training and analysis leave every declared file, and no run failed."""
+    suite = yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
+    methods = sum(len(experiment["methods"]) for experiment in suite["experiments"])
+    records = (checkout.folder / "results/smoke/runs.jsonl").read_text().splitlines()
+    assert len(records) == methods * len(suite["seeds"])
+    assert [line for line in records if '"status": "done"' not in line] == []
+    for pattern in ("summary.csv", "tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.svg"):
+        found = checkout.files(f"results/smoke/{pattern}")
+        assert found and all(path.stat().st_size for path in found), pattern
+    page = (checkout.folder / "results/smoke/report/index.html").read_text()
+    assert all(method in page for e in suite["experiments"] for method in e["methods"])
+
+
+def test_a_second_run_schedules_nothing(checkout):
+    started = time.monotonic()
+    shown = checkout.snakemake()
+    assert "Nothing to be done" in shown and scheduled(shown) == {}
+    assert time.monotonic() - started < 30
+
+
+def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
+    """In a user's copy of the suite, under another name and outside `benchmarks/suites`."""
+    suite = yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
+    (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(suite))
+    assert "train" not in scheduled(checkout.snakemake("--dry-run", suite="mine.yaml"))
+    experiment = suite["experiments"][0]
+    experiment["methods"]["seqlora"] = {"learning_rate": 0.00123}
+    (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(suite))
+    shown = checkout.snakemake("--dry-run", suite="mine.yaml")
+    stream = experiment["stream"]["name"]
+    assert set(TRAIN.findall(shown)) == {("seqlora", stream, str(s)) for s in suite["seeds"]}
+    assert {"prepare", "backbone"}.isdisjoint(scheduled(shown))
+
+
+def test_a_deleted_table_is_redrawn_without_training(checkout):
+    for table in (
+        checkout.files("results/smoke/tables/*")[0],
+        checkout.files("results/**/*.svg")[0],
+    ):
+        before = table.read_bytes()
+        table.unlink()
+        shown = checkout.snakemake()
+        assert scheduled(shown) == {"analyse": 1, "all": 1}
+        assert table.read_bytes() == before
+
+
+def test_changed_analysis_code_redraws_and_does_not_train(checkout):
+    code = checkout.folder / "analysis/style.py"
+    code.write_text(code.read_text() + "\n# another look\n")
+    assert scheduled(checkout.snakemake("--dry-run")) == {"analyse": 1, "all": 1}
+    code.write_text((ROOT / "analysis/style.py").read_text())
+
+
+def test_figures_are_drawn_without_torch(checkout, tmp_path):
+    """In seconds, and with every package of the models blocked."""
+    for package in (
+        "torch",
+        "torchvision",
+        "timm",
+        "transformers",
+        "peft",
+        "avalanche",
+        "datasets",
+    ):
+        (tmp_path / f"{package}.py").write_text("raise ImportError('blocked')")
+    blocked = {"PYTHONPATH": str(tmp_path)}
+    assert checkout.run(sys.executable, "-c", "import torch", **blocked).returncode == 1
+    started = os.times()
+    done = checkout.run(
+        *(sys.executable, "-m", "analysis", "results/smoke/runs.jsonl", "--out", "drawn"), **blocked
+    )
+    ended = os.times()
+    assert done.returncode == 0, done.stdout
+    drawn = {path.relative_to(checkout.folder / "drawn") for path in checkout.files("drawn/**/*.*")}
+    made = checkout.folder / "results/smoke"
+    assert (
+        drawn >= {p.relative_to(made) for p in checkout.files("results/smoke/figures/*")} != set()
+    )
+    assert ended.children_user - started.children_user < 10
+
+
+def test_an_unknown_suite_is_one_sentence(checkout):
+    command = [sys.executable, "-m", "snakemake", "--config", "suite=smoek"]
+    done = checkout.run(*command)
+    assert done.returncode and "did you mean smoke?" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_workflow_runs_from_any_folder(checkout, tmp_path):
+    snakefile = checkout.folder / "Snakefile"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
+    done = subprocess.run(
+        [*command, "--config", "suite=smoke"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
