@@ -8,23 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from analysis.records import Suite
+from analysis.records import Suite, slugs
 
 TABLES = ("accuracy", "cost", "differences", "settings", "tasks")
 FIGURES = ("fig4a", "fig4b", "fig4c", "matrix")
 NAMES = ("summary", *TABLES, *FIGURES, "report")
 
 
-def files(folder: str, panels: Iterable[str] = ()) -> list[str]:
-    """All files below `folder`; those of single panels only for the panels named.
-
-    A panel is called like its stream (see `analysis.records.Suite.panels`).
-    """
+def files(specs: list[dict]) -> list[str]:
+    """All files that runs of these specs lead to, below the folder in which they are drawn."""
     names = ["summary.csv", "report/index.html"]
-    for panel in panels:
-        names += [f"tables/{t}-{panel}.{kind}" for t in TABLES for kind in ("md", "tex", "csv")]
-        names += [f"figures/{f}-{panel}.{kind}" for f in FIGURES for kind in ("pdf", "svg", "png")]
-    return [f"{folder}/{name}" for name in names]
+    for slug in sorted(set(slugs(specs))):
+        names += [f"tables/{t}-{slug}.{kind}" for t in TABLES for kind in ("md", "tex", "csv")]
+        names += [f"figures/{f}-{slug}.{kind}" for f in FIGURES for kind in ("pdf", "svg", "png")]
+    return names
 
 
 def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path, bytes]:
@@ -59,8 +56,8 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     if "report" in names:
         from analysis import report
 
-        every = [Path(path) for path in files(".", [panel.slug for panel in suite.panels])]
-        links = [str(path) for path in every if str(path) in made or (folder / path).is_file()]
-        page = report.page(suite, svgs, [link for link in links if link != "report/index.html"])
-        made["report/index.html"] = page.encode()
+        every = files([run.spec for run in suite.runs])
+        links = [name for name in every if name in made or (folder / name).is_file()]
+        links = [name for name in links if name != "report/index.html"]
+        made["report/index.html"] = report.page(suite, svgs, links).encode()
     return {folder / name: content for name, content in made.items()}

@@ -130,22 +130,30 @@ class Suite:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """One panel per stream and backbone, in the order of the file."""
+        """The panels in the order of the file."""
         groups: dict[str, list[Run]] = {}
-        for run in self.runs:
-            same = [run.spec["stream"], run.spec["backbone"]["name"]]
-            groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
-        streams = [runs[0].spec["stream"]["name"] for runs in groups.values()]
-        panels, slugs = [], set()
-        for stream, runs in zip(streams, groups.values(), strict=True):
-            slug = stream
-            if streams.count(stream) > 1:
-                slug = f"{stream}-{runs[0].spec['backbone']['name']}"
-            while slug in slugs:
-                slug += "x"
-            slugs.add(slug)
-            panels.append(Panel(self.name, self.label, slug, tuple(runs)))
-        return panels
+        for slug, run in zip(slugs([run.spec for run in self.runs]), self.runs, strict=True):
+            groups.setdefault(slug, []).append(run)
+        return [Panel(self.name, self.label, slug, tuple(g)) for slug, g in groups.items()]
+
+
+def slugs(specs: list[dict]) -> list[str]:
+    """The panel of each spec: its stream, where needed with the backbone and a number."""
+    panels = [(spec["stream"]["name"], spec["backbone"]["name"], _panel(spec)) for spec in specs]
+    names: dict[str, str] = {}
+    for stream, backbone, panel in sorted(set(panels)):
+        alone = len({other for name, _, other in panels if name == stream}) == 1
+        slug = stem = stream if alone else f"{stream}-{backbone}"
+        number = 2
+        while slug in names.values():
+            slug, number = f"{stem}-{number}", number + 1
+        names[panel] = slug
+    return [names[panel] for _, _, panel in panels]
+
+
+def _panel(spec: dict) -> str:
+    """What the runs of one panel share: the stream with its limits, and the backbone."""
+    return json.dumps([spec["stream"], spec["backbone"]], sort_keys=True)
 
 
 def read(path: Path) -> Suite:
@@ -251,8 +259,7 @@ def _check_together(path: Path, runs: Iterable[Run]) -> None:
     seen: dict[tuple, int] = {}
     for number, run in enumerate(runs, start=1):
         name = run.record["suite"]["name"]
-        same = [run.spec["stream"], run.spec["backbone"]["name"], run.label, run.seed]
-        for what in (("key", run.label, run.key), ("run", json.dumps(same, sort_keys=True))):
+        for what in ((run.label, run.key), (run.label, run.seed, _panel(run.spec))):
             if what in seen:
                 raise RecordError(
                     f"{path}, line {number}: {run.label} with seed {run.seed} (key {run.key}) "

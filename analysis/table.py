@@ -14,11 +14,15 @@ ABSENT = "–"
 
 
 def plain(value: float, signed: bool = False, like: float | None = None) -> str:
-    """A number with a typographic minus sign; whole, or with as many digits as `like` deserves."""
+    """About three digits of a measured number, or as many as `like` has behind the point."""
     size = abs(value if like is None else like)
-    whole = size >= 100 or (size == int(size) and like is None and not signed and size)
-    digits = 0 if whole else 1 if size >= 10 else 2
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2
     return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+
+
+def count(value: float, signed: bool = False, like: float | None = None) -> str:
+    """A whole number."""
+    return f"{value:{'+' if signed else ''},.0f}".replace("-", "−")
 
 
 def percent(value: float, signed: bool = False, like: float | None = None) -> str:

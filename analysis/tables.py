@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from analysis import compare
 from analysis.metrics import METRICS, Estimate, estimate, measure, paired_difference
 from analysis.records import Panel, Run, Suite
-from analysis.table import Column, Table, mebibytes, percent, plain, to_csv
+from analysis.table import Column, Table, count, mebibytes, percent, plain, to_csv
 
 
 def brief(value: object) -> str:
@@ -151,9 +151,9 @@ def accuracy(panel: Panel) -> Table:
         Column("forgetting", "Forgetting ↓", percent, -1),
         Column("time_seconds", "TIME s ↓", plain, -1),
         Column("ms_per_step", "ms/step ↓", plain, -1),
-        Column("steps", "Steps", plain),
+        Column("steps", "Steps", count),
         Column("peak_bytes", "Peak MiB", mebibytes),
-        Column("trainable_parameters", "Trainable", plain),
+        Column("trainable_parameters", "Trainable", count),
         Column("mask", "Mask"),
         Column("optimizer_reset", "Reset"),
     ]
@@ -187,9 +187,9 @@ def accuracy(panel: Panel) -> Table:
 def cost(panel: Panel) -> Table:
     """TIME with its parts, memory and parameters."""
     keys = list(METRICS)[list(METRICS).index("time_seconds") :]
-    columns = [
-        Column(key, METRICS[key][0], mebibytes if key.endswith("bytes") else plain) for key in keys
-    ]
+    shows = dict.fromkeys(("steps", "samples", "trainable_parameters", "stored_parameters"), count)
+    shows |= {"peak_bytes": mebibytes, "state_bytes": mebibytes}
+    columns = [Column(key, METRICS[key][0], shows.get(key, plain)) for key in keys]
     rows = [{"method": label} | estimates(panel, label) for label in panel.labels]
     note = "TIME = train + consolidate; samples/s are over TIME, ms/step over train alone."
     return _table(panel, "cost", "time, memory and parameters", columns, rows, [note])

@@ -1,0 +1,533 @@
+"""From records to tables, figures and the report: numbers by hand, golden text, bad input."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_records import LABEL, METHODS, failed, record, suite, write
+
+from analysis import compare, exhibits, metrics, report, style, tables
+from analysis.__main__ import BEGIN, END, main
+from analysis.records import RecordError, Run, read
+from analysis.table import Column, Table, percent, plain
+
+ROOT = Path(__file__).parents[1]
+NAN = float("nan")
+# After each of three tasks; the second task improves once before it falls.
+R = np.array([[0.9, NAN, NAN], [0.6, 0.5, NAN], [0.3, 0.7, 0.8]])
+ONLY_LAST = np.array([[NAN, NAN], [0.6, 0.8]])
+SVG = b"<svg/>"
+
+
+def panel_of(tmp_path, records):
+    (panel,) = read(write(tmp_path / "runs.jsonl", records)).panels
+    return panel
+
+
+def set_paths(entry, **changes):
+    """A deep copy of a record with the values at `a__b` replaced."""
+    entry = json.loads(json.dumps(entry))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = entry
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    return entry
+
+
+# ---- metrics ---------------------------------------------------------------------------------
+
+
+def test_metrics_by_hand():
+    assert metrics.acc(R) == pytest.approx((0.3 + 0.7 + 0.8) / 3)
+    assert metrics.bwt_paper(R) == pytest.approx((0.6 - 0.2 + 0) / 3)
+    assert metrics.bwt_released(R) == pytest.approx((-0.6 + 0 + 0) / 3)
+    assert metrics.bwt_standard(R) == pytest.approx((-0.6 + 0.2) / 2)
+    assert metrics.forgetting(R) == pytest.approx((0.6 - 0.2) / 2)
+    assert metrics.learning_accuracy(R) == pytest.approx((0.9 + 0.5 + 0.8) / 3)
+    assert metrics.running_accuracy(R) == pytest.approx([0.9, 0.55, 0.6])
+
+
+def test_forgetting_counts_from_the_best_score_not_from_the_first():
+    later_best = np.array([[0.5, NAN, NAN], [0.9, 0.5, NAN], [0.4, 0.5, 0.8]])
+    assert metrics.forgetting(later_best) == pytest.approx(0.5 / 2)
+    assert metrics.bwt_standard(later_best) == pytest.approx(-0.1 / 2)
+
+
+def test_what_was_not_measured_is_none_not_zero():
+    assert metrics.acc(ONLY_LAST) == pytest.approx(0.7)
+    for metric in metrics.SCORES[1:]:
+        assert metric(ONLY_LAST) is None, metric.__name__
+    assert metrics.running_accuracy(ONLY_LAST) == [None, pytest.approx(0.7)]
+    one_task = np.array([[0.4]])
+    assert metrics.bwt_standard(one_task) is None and metrics.forgetting(one_task) is None
+    assert metrics.bwt_paper(one_task) == 0
+
+
+def test_costs():
+    entry = record(method="ewc")
+    values = metrics.measure(Run(entry))
+    train = sum(task["train_seconds"] for task in entry["tasks"])
+    consolidate = sum(task["consolidate_seconds"] for task in entry["tasks"])
+    assert values["time_seconds"] == pytest.approx(train + consolidate)
+    assert values["ms_per_step"] == pytest.approx(1000 * train / 1500)
+    assert values["samples_per_second"] == pytest.approx(48_000 / (train + consolidate))
+    assert values["eval_seconds"] == pytest.approx(8.0)
+    entry["tasks"][0] |= {"peak_bytes": None, "train_seconds": None}
+    values = metrics.measure(Run(entry))
+    assert values["time_seconds"] is None and values["ms_per_step"] is None
+    assert values["peak_bytes"] == 731_906_048
+
+
+def test_spread_and_paired_interval():
+    assert metrics.estimate([1.0, None, 3.0]) == (2.0, pytest.approx(2**0.5), 2, None, None)
+    assert metrics.estimate([1.0]).sd is None
+    assert metrics.estimate([None]) is None
+    pairs = {0: 1.0, 1: 2.0, 2: 4.0, 3: 9.0}, {0: 0.5, 1: 1.0, 2: 2.5, 4: 1.0}
+    found = metrics.paired_difference(*pairs)
+    assert (found.mean, found.sd, found.n) == (1.0, pytest.approx(0.5), 3)
+    half = 4.302653 * 0.5 / 3**0.5
+    assert (found.low, found.high) == (pytest.approx(1 - half), pytest.approx(1 + half))
+
+
+@pytest.mark.parametrize(
+    ("df", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (100, 1.9840)]
+)
+def test_t_quantile_against_printed_tables(df, quantile):
+    assert metrics.t_quantile(0.975, df) == pytest.approx(quantile, abs=1e-4)
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+
+def small(method, seed, scores):
+    """A record of two tasks with the given R."""
+    entry = record(method=method, seed=seed)
+    entry |= {"R": scores, "tasks": entry["tasks"][: 1 if scores[0][0] is None else 2]}
+    entry["stream"] = {"tasks": ["greek", "arrows"], "groups": ["letters", "signs"]}
+    entry["spec"]["stream"]["n_tasks"] = 2
+    entry["spec"]["train"]["epochs"] = [6, 6]
+    for task in entry["tasks"]:
+        task |= {"train_seconds": 1.5 + seed, "consolidate_seconds": 0.5}
+    return entry
+
+
+SMALL = [
+    small("seqlora", 0, [[0.9, None], [0.1, 0.9]]),
+    small("seqlora", 1, [[0.8, None], [0.3, 0.8]]),
+    small("treelora", 0, [[0.9, None], [0.5, 0.9]]),
+    small("treelora", 1, [[0.8, None], [0.7, 0.8]]),
+    small("joint", 0, [[None, None], [0.9, 0.9]]),
+    failed(small("joint", 1, [[None, None], [0.9, 0.9]]), "out of memory"),
+]
+GOLDEN = f"""\
+**glyphs, vit-micro-glyphs ({LABEL})**
+
+| Method | Seeds | ACC ↑ | BWT (paper) ↓ | TIME s ↓ |
+| :--- | :--- | ---: | ---: | ---: |
+| seqlora | 2 | 52.50 ± 3.54 | 32.50 ± 10.61 | **5.00 ± 1.41** |
+| treelora | 2 | **72.50 ± 3.54** | **12.50 ± 10.61** | **5.00 ± 1.41** |
+| joint | 1 of 2 (1 failed) | 90.00 | – | 2.00 |
+
+- joint failed, seed 1: out of memory"""
+
+
+def test_golden_table(tmp_path):
+    assert tables.compact(read(write(tmp_path / "runs.jsonl", SMALL))) == GOLDEN
+
+
+def test_golden_differences(tmp_path):
+    table = tables.differences(panel_of(tmp_path, SMALL))
+    assert [cell.text for cell in table.grid()[0][0]] == [
+        *("seqlora", "−20.00 [−20.00, −20.00]", "+20.00 [+20.00, +20.00]"),
+        *("+40.00 [+40.00, +40.00]", "+0.00 [+0.00, +0.00]", "+0.00 [+0.00, +0.00]", "2"),
+    ]
+    assert table.grid()[1][0][1:4] == [("+20.00", False), ("–", False), ("–", False)]
+
+
+def test_every_table_states_its_setting(tmp_path):
+    panel = panel_of(tmp_path, SMALL)
+    for build in tables.TABLES.values():
+        table = build(panel)
+        for text in (table.markdown(), table.latex()):
+            for stated in (LABEL, "glyphs", "vit-micro-glyphs", "seeds 0, 1", "mask all"):
+                assert stated in text, (table.name, stated)
+            for stated in ("Device cpu", "threads per run 1", "train per class 40"):
+                assert stated in text, (table.name, stated)
+        assert table.csv().splitlines()[1].startswith(f'demo,"{LABEL}",glyphs,vit-micro-glyphs,')
+        assert "nan" not in table.csv().lower() and table.below[0]["method"] == "joint"
+
+
+def test_csv_holds_fractions_and_empty_fields(tmp_path):
+    lines = tables.accuracy(panel_of(tmp_path, SMALL)).csv().splitlines()
+    rows = [
+        dict(zip(lines[0].split(","), x.replace(", ", "").split(","), strict=True))
+        for x in lines[1:]
+    ]
+    assert float(rows[1]["acc"]) == pytest.approx(0.725)
+    assert float(rows[1]["acc_sd"]) == pytest.approx(0.035355, abs=1e-6)
+    assert (rows[2]["bwt_paper"], rows[2]["acc_sd"]) == ("", "")
+
+
+def test_failed_and_skipped_are_named(tmp_path):
+    runs = suite(("docs",), ("ewc", "gem", "l2p"), seeds=2)
+    runs = [failed(run) if run["spec"]["method"]["name"] == "ewc" else run for run in runs]
+    runs = [
+        failed(run, "needs classes", "skipped") if run["spec"]["method"]["name"] == "gem" else run
+        for run in runs
+    ]
+    del runs[2]["provenance"], runs[2]["stream"]  # a skipped run never started
+    panel = panel_of(tmp_path, runs)
+    text = tables.accuracy(panel).markdown()
+    assert "| ewc | 0 of 2 (2 failed) | failed (2) | – |" in text
+    assert "| gem | 0 of 2 (2 skipped) | skipped (2) | – |" in text
+    assert "ewc failed, seed 0, 1: the loss became nan at step 17" in text
+    assert "gem skipped, seed 0, 1: needs classes" in text
+    for name in exhibits.make(read(tmp_path / "runs.jsonl"), tmp_path, exhibits.NAMES):
+        assert name.suffix  # everything can be drawn with only one method left
+    all_failed = [failed(run) for run in suite(("docs",), ("ewc",), seeds=1)]
+    made = exhibits.make(read(write(tmp_path / "runs.jsonl", all_failed)), tmp_path)
+    assert b"failed (1)" in made[tmp_path / "tables/accuracy-docs.md"]
+
+
+def test_tasks_follow_their_name_through_different_orders(tmp_path):
+    second = small("treelora", 1, [[0.2, None], [0.4, 0.6]])
+    second["stream"]["tasks"] = ["arrows", "greek"]
+    table = tables.tasks(panel_of(tmp_path, [SMALL[2], second]))
+    final = next(row for row in table.rows if row["when"] == "final")
+    assert final["task greek"].mean == pytest.approx((0.5 + 0.6) / 2)
+    second["stream"]["tasks"] = ["classes 3 4", "classes 1 2"]
+    table = tables.tasks(panel_of(tmp_path, [SMALL[2], second]))
+    assert [column.key for column in table.columns[2:]] == ["task 1", "task 2"]
+
+
+def test_only_differing_training_settings_are_listed_by_method(tmp_path):
+    other = set_paths(SMALL[2], spec__train__learning_rate=0.03)
+    table = tables.settings(panel_of(tmp_path, [SMALL[0], other]))
+    assert [row["learning_rate"] for row in table.rows] == ["0.005", "0.03"]
+    assert "learning rate 0.005" not in table.setting[2]
+    assert "by method: learning rate" in table.setting[2]
+    assert "depth 5" in table.rows[1]["config"]
+
+
+def test_numbers_are_printed_with_the_digits_they_deserve():
+    assert [plain(x) for x in (0, 1500.4, 123.4, 12.34, 1.234)] == [
+        "0.00",
+        "1,500",
+        "123",
+        "12.3",
+        "1.23",
+    ]
+    assert percent(-0.05, signed=True) == "−5.00"
+
+
+def test_strings_are_escaped():
+    table = Table("t", "50% <b>|_&\\", [Column("a", "#1")], [{"a": "x|y<z>_{$"}], notes=["~^"])
+    assert "| x\\|y&lt;z>_{$ |" in table.markdown()
+    text = table.latex()
+    assert r"\caption{50\% \textless{}b\textgreater{}|\_\&\textbackslash{}}" in text
+    assert r"x|y\textless{}z\textgreater{}\_\{\$ \\" in text and r"\textasciitilde{}" in text
+
+
+# ---- published counterparts ------------------------------------------------------------------
+
+
+def paper_setting(method="treelora"):
+    """A record with the setting of the paper's Table 1 on Split CIFAR-100."""
+    changes = {"spec__backbone__name": "vit-b16-ibot21k", "spec__backbone__image_size": 224}
+    limits = {"spec__stream__train_per_class": None, "spec__stream__test_per_class": None}
+    training = {"spec__train__batch_size": 192, "spec__train__epochs": [20] * 10}
+    return set_paths(record("cifar100", method), **changes, **limits, **training)
+
+
+def keys(table):
+    return [column.key for column in table.columns]
+
+
+def test_counterparts_stand_beside_the_same_setting(tmp_path):
+    table = tables.accuracy(panel_of(tmp_path, [paper_setting(), paper_setting("hidelora")]))
+    assert {"paper_acc", "paper_bwt_paper", "paper_time_seconds"} <= set(keys(table))
+    assert {"independent_acc", "independent_forgetting"} <= set(keys(table))
+    tree, hide = table.rows
+    assert tree["paper_acc"][:2] == (pytest.approx(0.8854), pytest.approx(0.0005))
+    assert tree["paper_time_seconds"].mean == 214
+    assert hide["independent_acc"].mean == pytest.approx(0.8844)
+    assert "88.54 ± 0.05" in table.markdown() and "table1, split-cifar100" in table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "independent_stays"),
+    [
+        ("spec__stream__name", "cifar10", False),
+        ("spec__stream__train_per_class", 100, False),
+        ("spec__stream__test_per_class", 10, False),
+        ("spec__backbone__name", "vit-ti", False),
+        ("spec__backbone__image_size", 64, False),
+        ("spec__train__batch_size", 64, True),
+        ("spec__train__epochs", [5] * 10, True),
+        ("spec__train__learning_rate", 0.01, True),
+        ("spec__method__label", "hidelora-wide", False),
+    ],
+)
+def test_counterparts_vanish_with_one_changed_field(tmp_path, path, value, independent_stays):
+    changed = set_paths(paper_setting("hidelora"), **{path: value})
+    table = tables.accuracy(panel_of(tmp_path, [changed]))
+    assert not [key for key in keys(table) if key.startswith("paper_")]
+    assert ("independent_acc" in keys(table)) == independent_stays
+    assert ("No published number has this setting" in table.markdown()) != independent_stays
+
+
+def test_published_values_are_unique_per_cell():
+    cells = [
+        (r["dataset"], r["backbone"], r["method"]) for r in compare._rows("external_values.csv")
+    ]
+    assert len(set(cells)) == len(cells)
+
+
+# ---- colours, figures, report ----------------------------------------------------------------
+
+
+def test_every_method_has_its_own_fixed_style():
+    alone, unknown = style.styles(["mymethod"]), [f"method{i}" for i in range(30)]
+    together = style.styles([*METHODS, *unknown, "mymethod"])
+    assert len(set(together.values())) == len(together)
+    assert all(together[label] == style.KNOWN[label] for label in METHODS)
+    few = style.styles([*METHODS, "mymethod", "other"])
+    assert few["mymethod"].colour not in {style.KNOWN[label].colour for label in METHODS}
+    assert style.styles(["mymethod", "treelora"])["mymethod"] == alone["mymethod"]
+
+
+def boxes_of_labels(figure):
+    renderer = figure.canvas.get_renderer()
+    return [text.get_window_extent(renderer).extents for text in figure.axes[0].texts]
+
+
+def test_labels_of_points_do_not_overlap(tmp_path):
+    from analysis import figures
+
+    crowd = [f"method-number-{i}" for i in range(8)]
+    panel = panel_of(tmp_path, suite(("glyphs",), crowd, seeds=2))
+    figure = figures.fig4c(panel, style.styles(crowd))
+    boxes = boxes_of_labels(figure)
+    assert len(boxes) == 8
+    for i, a in enumerate(boxes):
+        assert all(figures._overlap(a, b) < 1 for b in boxes[:i])
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A small suite with an unknown method, drawn twice, the second time from another place."""
+    made = []
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("drawn")
+        source = write(folder / "runs.jsonl", suite(("glyphs",), ("seqlora", "mine", "joint"), 2))
+        assert main([str(source), "--out", str(folder / "out")]) == 0
+        made.append(folder / "out")
+    return made
+
+
+def test_two_runs_give_the_same_bytes(drawn):
+    first, second = (sorted(p for p in out.rglob("*") if p.is_file()) for out in drawn)
+    assert [p.name for p in first] == [p.name for p in second]
+    assert {p.suffix for p in first} == {".csv", ".md", ".tex", ".pdf", ".svg", ".png", ".html"}
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    declared = exhibits.files([record(method="mine")["spec"]])
+    assert sorted(str(drawn[0] / name) for name in declared) == [str(path) for path in first]
+
+
+def test_report_is_self_contained_and_complete(drawn):
+    page = (drawn[0] / "report/index.html").read_text()
+    assert f'<p class="banner">{LABEL.replace(chr(39), "&#39;")}</p>' in page
+    assert page.count("data:image/svg+xml;base64,") == 4
+    assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    for stated in ("torch 2.14.1", "c0ffee", "SHA-256", "mine", "Threads", "2026-01-02T00:00:00Z"):
+        assert stated in page, stated
+    for name, text in metrics.METRICS.values():
+        assert f"<dt>{name}</dt>" in page and escape(text, quote=False)[:20] in page
+    links = [part.split('"')[0] for part in page.split('<a href="../')[1:]]
+    assert links and all((drawn[0] / link).is_file() for link in links)
+
+
+def test_report_escapes_every_string(tmp_path):
+    evil = "<script>alert('x')</script>"
+    run = set_paths(record(), spec__method__label=evil, suite__label=evil, key=evil)
+    run["spec"]["method"]["config"] = {"name": evil}
+    bad = failed(set_paths(run, spec__seed=1, key="2"), error=evil)
+    records = read(write(tmp_path / "runs.jsonl", [run, bad]))
+    page = report.page(records, {f"{f}-glyphs": SVG for f in exhibits.FIGURES}, [evil])
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_panels_part_streams_backbones_and_limits(tmp_path):
+    wide = [set_paths(record(seed=1), spec__backbone__name="vit-wide")]
+    short = [set_paths(record(seed=2), spec__stream__train_per_class=5)]
+    found = read(write(tmp_path / "runs.jsonl", [record(), record("docs"), *wide, *short]))
+    assert {panel.slug: len(panel.runs) for panel in found.panels} == {
+        "glyphs-vit-micro-glyphs": 1,
+        "glyphs-vit-micro-glyphs-2": 1,
+        "glyphs-vit-wide": 1,
+        "docs": 1,
+    }
+
+
+# ---- the command line ------------------------------------------------------------------------
+
+
+def test_exhibits_choose_what_is_written(tmp_path, capsys):
+    source = write(tmp_path / "runs.jsonl", SMALL)
+    out = tmp_path / "out"
+    assert main([str(source), "--out", str(out), "--exhibits", "summary", "differences"]) == 0
+    written = sorted(path.name for path in out.rglob("*.*") if path.is_file())
+    assert written == [
+        "differences-glyphs.csv",
+        "differences-glyphs.md",
+        "differences-glyphs.tex",
+        "summary.csv",
+    ]
+    assert len((out / "summary.csv").read_text().splitlines()) == 1 + len(SMALL)
+    assert main([str(source), "--out", str(out), "--exhibits", "acuracy"]) == 2
+    assert capsys.readouterr().err == "There is no exhibit 'acuracy': did you mean 'accuracy'?\n"
+
+
+def test_several_files_get_a_folder_each(tmp_path, capsys):
+    sources = [
+        str(write(tmp_path / f"{name}.jsonl", suite(("glyphs",), ("ewc",), 1, suite=name)))
+        for name in ("demo", "cifar")
+    ]
+    out = tmp_path / "out"
+    assert main([*sources, "--out", str(out), "--exhibits", "summary"]) == 0
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.csv")) == [
+        "cifar/summary.csv",
+        "demo/summary.csv",
+    ]
+    assert main([sources[0], sources[0], "--out", str(out)]) == 2
+    assert "another suite" in capsys.readouterr().err
+
+
+def test_readme_is_generated_and_checked(tmp_path, capsys):
+    source, readme = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    command = [str(source), "--readme", str(readme)]
+    assert main([*command, "--check"]) == 1 and "old" in readme.read_text()
+    assert main(command) == 0
+    assert readme.read_text() == f"before\n{BEGIN}\n\n{GOLDEN}\n\n{END}\nafter\n"
+    assert main([*command, "--check"]) == 0
+    readme.write_text("no markers")
+    assert main(command) == 2
+    assert "must hold the line" in capsys.readouterr().err
+
+
+def with_nan(lines):
+    return [lines[0].replace('"last_loss": 0.4', '"last_loss": NaN', 1), *lines[1:]]
+
+
+def edited(**changes):
+    return lambda lines: [json.dumps(set_paths(json.loads(lines[0]), **changes)), *lines[1:]]
+
+
+def without(key):
+    def remove(lines):
+        entry = json.loads(lines[1])
+        del entry[key]
+        return [lines[0], json.dumps(entry)]
+
+    return remove
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda lines: [], "holds no record"),
+        (lambda lines: [lines[0], lines[1][:200]], "line 2: corrupt or truncated"),
+        (with_nan, "line 1: corrupt or truncated (the number NaN, which is not JSON)"),
+        (lambda lines: [lines[0], "[1, 2]"], "line 2: not a result record"),
+        (lambda lines: [lines[0], ""], "line 2: corrupt or truncated"),
+        (lambda lines: [*lines, lines[0]], "line 3: seqlora with seed 0"),
+        (edited(schema=2), "schema 2, but this version reads schema 1"),
+        (edited(status="ok"), "the status is 'ok'"),
+        (edited(suite__name="other"), "belongs to the suite 'demo', but the file began"),
+        (edited(spec__method={"name": "ewc"}), "lacks ['spec.method.label'"),
+        (edited(R=[[0.5, None]]), "R must be 2 x 2 scores, but is (1, 2)"),
+        (edited(R=[[0.5], [0.5, 0.5]]), "R must be 2 x 2 scores, but is ragged"),
+        (edited(R=[[0.5, None], [0.5, None]]), "lower triangle or only its last row"),
+        (edited(R=[[0.5, None], [0.5, 50.0]]), "scores must lie in [0, 1], but R holds 50"),
+        (edited(tasks=[{"name": "greek"}]), "entry 0 of tasks lacks ['steps'"),
+        (without("spec"), "line 2: not a result record of this project, as it lacks"),
+        (without("tasks"), "lacks ['tasks']"),
+    ],
+)
+def test_bad_records_are_refused_and_nothing_is_lost(tmp_path, capsys, spoil, said):
+    source, out = write(tmp_path / "runs.jsonl", SMALL[:2]), tmp_path / "out"
+    command = [str(source), "--out", str(out), "--exhibits", "summary", "accuracy"]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    capsys.readouterr()
+    source.write_text("".join(f"{line}\n" for line in spoil(source.read_text().splitlines())))
+    good = write(tmp_path / "good.jsonl", suite(("docs",), ("ewc",), 1, suite="other"))
+    for files in ([str(source)], [str(good), str(source)]):
+        assert main([*files, *command[1:]]) == 2
+        error = capsys.readouterr().err
+        assert said in error and str(source) in error and error.count("\n") == 1
+    after = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    assert before == after and before
+
+
+def test_published_files_must_have_their_digest(tmp_path):
+    source = write(tmp_path / "demo.jsonl", SMALL)
+    sums, digest = tmp_path / "SHA256SUMS", hashlib.sha256(source.read_bytes()).hexdigest()
+    sums.write_text(f"{digest}  demo.jsonl\n")
+    assert read(source).digest == digest
+    sums.write_text(f"{'0' * 64}  demo.jsonl\n")
+    with pytest.raises(RecordError, match="changed after it was published"):
+        read(source)
+    sums.write_text(f"{digest}  other.jsonl\n")
+    with pytest.raises(RecordError, match="is not listed in"):
+        read(source)
+
+
+def test_missing_file_and_full_disk_are_one_sentence(tmp_path, capsys, monkeypatch):
+    assert main([str(tmp_path / "none.jsonl"), "--out", str(tmp_path)]) == 2
+    assert "none.jsonl cannot be read (No such file" in capsys.readouterr().err
+    source, out = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "out"
+    command = [str(source), "--out", str(out), "--exhibits", "summary"]
+    assert main(command) == 0
+    old = (out / "summary.csv").read_bytes()
+
+    def full(self, data):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(command) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.undo()
+    assert (out / "summary.csv").read_bytes() == old
+    assert [path.name for path in out.iterdir()] == ["summary.csv"]
+
+
+BLOCKED = """
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "transformers", "benchmarks", "baselines"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+sys.argv = ["analysis", *sys.argv[1:]]
+runpy.run_module("analysis", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_everything_is_drawn_without_torch(tmp_path):
+    source = write(tmp_path / "runs.jsonl", suite(("docs",), ("seqlora", "treelora"), 2))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", BLOCKED, str(source), "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len([path for path in out.rglob("*.*") if path.is_file()]) == 2 + 15 + 12
