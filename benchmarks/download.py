@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
-import re
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.files import DataError, sha256_of, write_bytes
 
-ATTEMPTS = 3  # connections, each of which continues the one before
+CONNECTIONS = 3  # tried by one call, each continuing the one before
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 
@@ -26,8 +23,8 @@ def fetch(url: str, sha256: str | None, target: Path) -> Path:
         url: what to fetch.
         sha256: hex digest of the content. None trusts the first download: its digest is recorded
             in `target.sha256` beside the file and required ever after.
-        target: the name the file takes once it is complete and checked; until then it grows as
-            `target.part`, which a later call continues.
+        target: the name the file takes once it is complete and checked. Until then it grows as
+            `target.part`, which a later call continues if there is a digest to check it by.
 
     Returns:
         `target`.
@@ -36,94 +33,113 @@ def fetch(url: str, sha256: str | None, target: Path) -> Path:
         DataError: no network, a connection that keeps breaking, a wrong digest, a full disk.
     """
     record = target.with_name(f"{target.name}.sha256")
-    expected = sha256 or (record.read_text(encoding="utf-8").strip() if record.exists() else None)
+    if sha256 is None and record.exists():
+        sha256 = record.read_text(encoding="utf-8").strip()
     if target.exists():
         found = sha256_of(target)
-        if expected is not None and found != expected:
-            raise DataError(
-                f"{target} should have sha256 {expected}, it has {found}: delete it and run again")
+        if sha256 not in (None, found):
+            raise DataError(f"{target} should have sha256 {sha256}, it has {found}: "
+                            "delete it and run again")
     else:
         part = target.with_name(f"{target.name}.part")
-        _complete(url, part)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if sha256 is None:
+            part.unlink(missing_ok=True)
+        _download(url, part, target)
         found = sha256_of(part)
-        if expected is not None and found != expected:
-            _forget(part)
-            raise DataError(f"{url} should have sha256 {expected}, the download has {found}: it "
-                            f"was removed; run again, or put the right file at {target}")
+        if sha256 not in (None, found):
+            part.unlink()
+            raise DataError(f"{url} should have sha256 {sha256}, what came has {found} and was "
+                            f"removed: run again, or put the right file at {target}")
         part.replace(target)
-        _forget(part)
-    if expected is None:
+    if sha256 is None:
         write_bytes(record, f"{found}\n".encode())
     return target
 
 
-def _complete(url: str, part: Path) -> None:
+def _download(url: str, part: Path, target: Path) -> None:
     """Let `part` grow until it holds all of `url`."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, ATTEMPTS + 1):
+    for connection in range(CONNECTIONS):
+        time.sleep(connection)
         try:
             received, total = _connect(url, part)
         except urllib.error.HTTPError as error:
-            raise DataError(f"{url} could not be downloaded, the server answered "
-                            f"{error.code} {error.reason}: {_remedy(part)}") from error
-        except _DiskError as error:
-            raise DataError(f"{part} could not be written ({error}): make room and run again, "
-                            "what was downloaded is kept") from error
+            raise DataError(f"{url} could not be downloaded, the server answered {error.code} "
+                            f"{error.reason}: put the file at {target}") from error
         except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS:
-                reason = getattr(error, "reason", None) or error
-                raise DataError(f"{url} could not be downloaded ({reason}): check the network and "
-                                f"run again, or {_remedy(part)}") from error
+            cause = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
         else:
-            if total is None or received == total:
+            if received == total:
                 return
-            if attempt == ATTEMPTS:
-                raise DataError(f"{url} broke off after {received} of {total} bytes: run again to "
-                                f"continue, or {_remedy(part)}")
-        time.sleep(attempt - 1)
+            cause = f"it broke off after {received} of {total} bytes"
+    raise DataError(f"{url} could not be downloaded ({cause}): check the network and run again to "
+                    f"continue, or put the file at {target}")
 
 
-def _remedy(part: Path) -> str:
-    return f"put the file at {part.with_suffix('')}"
-
-
-def _connect(url: str, part: Path) -> tuple[int, int | None]:
-    """One connection; the bytes of `part` after it, and how many there should be if known."""
-    tag = _tag(part)
-    offset = part.stat().st_size if part.exists() and tag.exists() else 0
-    headers = {"User-Agent": "treelora-replication"}
-    if offset:
-        # Only a continuation of the very same content is one: If-Range asks for all of it else.
-        headers |= {"Range": f"bytes={offset}-", "If-Range": tag.read_text(encoding="utf-8")}
-    request = urllib.request.Request(url, headers=headers)
+def _connect(url: str, part: Path) -> tuple[int, int]:
+    """One connection: the number of bytes `part` has after it, and the number it should have."""
+    received = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "treelora-replication"})
+    if received:
+        request.add_header("Range", f"bytes={received}-")
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and offset:  # nothing lies beyond what is there
-            size = re.search(r"/(\d+)$", error.headers.get("Content-Range", ""))
-            if size and int(size[1]) == offset:
-                return offset, offset
-            _forget(part)
-            return 0, -1
-        raise
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{received}":  # all of it is there
+            return received, received
+        part.unlink()
+        return 0, -1  # more than all of it: start over
     with response:
-        continued = response.status == 206
-        if continued and not _starts_at(response, offset):
-            _forget(part)
-            return 0, -1
-        received = offset if continued else 0
+        if response.status != http.client.PARTIAL_CONTENT:
+            received = 0
         length = response.headers.get("Content-Length")
         total = received + int(length) if length else None
-        show = _progress(part.with_suffix("").name, received, total)
-        with _writing(part, "ab" if continued else "wb") as file:
-            # A weak validator does not promise the same bytes, so it cannot be continued.
-            validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            if validator and not validator.startswith("W/"):
-                write_bytes(tag, validator.encode())
-            else:
-                tag.unlink(missing_ok=True)
+        progress = _Progress(part.stem, received, total)
+        try:
+            file = open(part, "ab" if received else "wb", buffering=0)
+        except OSError as error:
+            raise _unwritable(part, error) from error
+        with file:
             while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
                 received += len(chunk)
-                show(received)
-    return received, total
+                rest = memoryview(chunk)
+                try:
+                    while rest:
+                        rest = rest[file.write(rest):]
+                except OSError as error:
+                    raise _unwritable(part, error) from error
+                progress(received)
+    return received, received if total is None else total
+
+
+def _unwritable(part: Path, error: OSError) -> DataError:
+    return DataError(f"{part} could not be written ({error.strerror}): make room and run again to "
+                     "continue")
+
+
+class _Progress:
+    """What has come, how fast, and the time left, on stderr about every second."""
+
+    def __init__(self, name: str, received: int, total: int | None):
+        self.name, self.first, self.total = name, received, total
+        self.start = self.shown = time.monotonic()
+
+    def __call__(self, received: int) -> None:
+        now = time.monotonic()
+        pause = 1 if sys.stderr.isatty() else 10  # a log file needs fewer lines than a terminal
+        if now - self.shown < pause and received != self.total:
+            return
+        self.shown = now
+        speed = (received - self.first) / max(now - self.start, 1e-3)  # bytes per second
+        line = f"{self.name}: {received / 1e6:.1f} MB"
+        if self.total is not None:
+            left = (self.total - received) / max(speed, 1)
+            line = f"{line} of {self.total / 1e6:.1f} MB, {left:.0f} s left"
+        line = f"{line}, {speed / 1e6:.1f} MB/s"
+        if sys.stderr.isatty():
+            end = "\n" if received == self.total else ""
+            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)

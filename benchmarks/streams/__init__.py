@@ -12,13 +12,16 @@ A new stream is a new file in this folder and nothing else.
 
 import difflib
 import importlib
+import io
 import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.files import DataError, write_json
+import numpy as np
 
-__all__ = ["load", "names", "prepare"]
+from benchmarks.files import DataError, write_bytes, write_json
+
+__all__ = ["load", "names", "prepare", "write_npz"]
 
 
 def names() -> list[str]:
@@ -50,3 +53,11 @@ def prepare(name: str, out: Path, data_dir: Path | None = None) -> dict:
     manifest = stream.prepare(out, Path(data_dir) if data_dir else None)
     write_json(target, manifest)
     return manifest
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> int:
+    """Write an uncompressed .npz atomically; returns its size in bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getbuffer())
+    return buffer.tell()

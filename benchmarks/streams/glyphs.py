@@ -11,13 +11,13 @@ depends on nothing but its code point: the same bytes on every machine.
 
 import hashlib
 import importlib.util
-import io
 import math
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.files import DataError, write_bytes
+from benchmarks.files import DataError
+from benchmarks.streams import write_npz
 
 MODALITY = "vision"
 # sha256 over names, shapes and bytes of the arrays of data.npz, then of pretrain.npz
@@ -78,12 +78,7 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         raise DataError(
             f"The glyphs stream needs images with digest {DIGEST[:12]}, the installed numpy, "
             f"pillow and matplotlib give {found[:12]}; install the versions of requirements.lock.")
-    n_bytes = 0
-    for name, arrays in (("data.npz", data), ("pretrain.npz", pretrain)):
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_bytes(out / name, buffer.getvalue())
-        n_bytes += buffer.tell()
+    n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
     return {
         "name": "glyphs", "modality": MODALITY, "fingerprint": DIGEST,
         "source": "characters rendered from the fonts that ship with matplotlib",

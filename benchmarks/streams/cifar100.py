@@ -1,0 +1,274 @@
+"""cifar100: 100 classes of 32 x 32 colour photographs (Krizhevsky 2009), split into tasks.
+
+Read from whichever of these is found first, in the data directory or among earlier downloads:
+
+1. the official python archive, `cifar-100-python.tar.gz` or `cifar100/*.tar.gz`;
+2. a Hugging Face parquet copy, `cifar100/**/*train*.parquet` and `*test*.parquet`;
+3. class sheets, `cifar100/{train,test}/NN_class.{avif,png}` with `cifar100/classes.json`:
+   one image file per class, its photographs row by row.
+
+Without any of them the archive is downloaded. Equal pixels give equal arrays whatever the source:
+sorted by class, the images of one class in the order of the source.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.download import fetch
+from benchmarks.files import DataError, sha256_of
+from benchmarks.streams import write_npz
+
+MODALITY = "vision"
+N_TASKS = 10
+URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+ARCHIVE = "cifar-100-python.tar.gz"
+DOWNLOADS = Path("resources/downloads")
+
+SIZE = 32  # pixels, height and width
+GRIDS = {"train": (20, 25), "test": (10, 10)}  # rows and columns of a class sheet
+CLASSES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus "
+    "butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch "
+    "crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo "
+    "keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse "
+    "mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy "
+    "porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
+    "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television "
+    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm").split()
+
+Split = tuple[np.ndarray, np.ndarray]  # images (N, H, W, 3) uint8, labels (N,) int64
+
+
+def fingerprint(data_dir: Path | None = None) -> str:
+    """sha256 of the files that would be read, of the official archive if it would be fetched.
+
+    One file is named by its own digest, several by the digest of their names and digests.
+    """
+    kind, files = _find(data_dir)
+    if kind is None:
+        return SHA256
+    if len(files) == 1:
+        return sha256_of(files[0])
+    lines = (f"{sha256_of(file)} {file.parent.name}/{file.name}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def prepare(out: Path, data_dir: Path | None = None) -> dict:
+    """Write data.npz into `out`, downloading the archive if no source is found."""
+    kind, files = _find(data_dir)
+    if kind is None:
+        kind, files = "archive", [_download(data_dir)]
+    classes, splits, source = _READERS[kind](files)
+    if len(classes) != len(CLASSES):
+        raise DataError(f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
+                        f"{len(classes)}: use a complete copy")
+    arrays = {}
+    for name, (images, labels) in splits.items():
+        order = _by_class(labels, name, classes, files[0])
+        if len(images) != len(labels):
+            raise DataError(f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
+                            f"{name} labels for {len(images)} images: use a complete copy")
+        arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
+    n_bytes = write_npz(out / "data.npz", arrays)
+    return {
+        "name": "cifar100", "modality": MODALITY, "fingerprint": fingerprint(data_dir),
+        "source": f"CIFAR-100, {source}", "n_bytes": n_bytes, "image_size": SIZE,
+        "classes": classes,
+    }
+
+
+def _find(data_dir: Path | None) -> tuple[str | None, list[Path]]:
+    """The kind of the first source there is, and its files in a fixed order."""
+    for folder in filter(None, (data_dir, DOWNLOADS)):
+        images = folder / "cifar100"
+        for archive in (folder / ARCHIVE, *sorted(images.glob("*.tar.gz"))):
+            if archive.exists():
+                return "archive", [archive]
+        parquet = [sorted(images.glob(f"**/*{split}*.parquet")) for split in GRIDS]
+        if all(parquet):
+            return "parquet", sum(parquet, [])
+        if (images / "classes.json").exists():
+            sheets = [file for split in GRIDS for file in sorted((images / split).glob("[0-9]*.*"))]
+            return "sheets", [images / "classes.json", *sheets]
+    return None, []
+
+
+def _download(data_dir: Path | None) -> Path:
+    writable = data_dir is not None and os.access(data_dir, os.W_OK)
+    return fetch(URL, SHA256, (data_dir if writable else DOWNLOADS) / ARCHIVE)
+
+
+def _by_class(labels: np.ndarray, split: str, classes: list[str], file: Path) -> np.ndarray:
+    """Positions sorted by class, the order within a class kept; checks the number of each."""
+    needed = int(np.prod(GRIDS[split]))
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise DataError(f"CIFAR-100 needs labels from 0 to {len(classes) - 1}, {file} has labels "
+                        f"from {labels.min()} to {labels.max()}: use a complete copy")
+    counts = np.bincount(labels, minlength=len(classes))
+    for name, count in zip(classes, counts, strict=True):
+        if count != needed:
+            raise DataError(f"CIFAR-100 needs {needed} {split} images of each class, {file} has "
+                            f"{count} of {name!r}: use a complete copy")
+    return np.argsort(labels, kind="stable")
+
+
+# ---------------------------------------------------------------------------- official archive
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles containers, numbers, text and numpy arrays, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if name == "_reconstruct" and module.endswith("core.multiarray"):
+            return _empty_array
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+
+
+def _empty_array(*_: object) -> np.ndarray:
+    """What the state of a pickled array is put into."""
+    return np.ndarray(0, np.uint8)
+
+
+def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
+    [file] = files
+    wanted = (*GRIDS, "meta")
+    try:
+        found = {}
+        with tarfile.open(file, "r|gz") as archive:  # read once from front to back, not unpacked
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                if member.isfile() and name in wanted:
+                    found[name] = _Arrays(archive.extractfile(member), encoding="bytes").load()
+        classes = [name.decode() for name in found["meta"][b"fine_label_names"]]
+        splits = {name: (_pixels(found[name][b"data"]),
+                         np.asarray(found[name][b"fine_labels"], dtype=np.int64))
+                  for name in GRIDS}
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{file} is not the CIFAR-100 archive ({error}): delete it, the official "
+                        f"one comes from {URL}") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{file} is truncated or no gzipped tar file ({error}): delete it and run "
+                        "again, the official one will be downloaded") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python "
+                        f"archive, their content is different ({type(error).__name__}: {error}): "
+                        f"delete it, the official one comes from {URL}") from error
+    official = sha256_of(file) == SHA256
+    return classes, splits, "official archive" if official else "a copy of the python archive"
+
+
+def _pixels(rows: np.ndarray) -> np.ndarray:
+    """Rows of 3072 bytes, channel by channel, to images (N, H, W, 3)."""
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8:
+        raise ValueError("the pixels are no array of bytes")
+    return rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
+
+
+# ---------------------------------------------------------------------------- parquet copy
+
+
+def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    classes, splits = CLASSES, {}
+    for split in GRIDS:
+        images, labels = [], []
+        for file in files:
+            if split not in file.name:
+                continue
+            try:
+                table = pyarrow.parquet.read_table(file, columns=["img", "fine_label"])
+                classes = _names(table.schema.metadata) or classes
+                labels += table["fine_label"].to_pylist()
+                images += table["img"].combine_chunks().field("bytes").to_pylist()
+            except (OSError, pyarrow.ArrowException, KeyError, IndexError) as error:
+                reason = str(error).splitlines()[0]
+                raise DataError(f"{file} needs the columns img (with bytes) and fine_label of a "
+                                f"whole parquet file ({reason}): download it again") from error
+        labels = np.array(labels, dtype=np.int64)
+        _by_class(labels, split, classes, files[0])  # before minutes go into decoding
+        splits[split] = np.stack([_decode(image, files[0]) for image in images]), labels
+    return classes, splits, "a parquet copy"
+
+
+def _names(metadata: dict | None) -> list[str] | None:
+    """Class names as Hugging Face's `datasets` stores them with a table, if it did."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return list(features["fine_label"]["names"])
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _decode(image: bytes, file: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+    except (OSError, SyntaxError, TypeError) as error:
+        raise DataError(f"{file} has an image that cannot be decoded ({error}): download it again"
+                        ) from error
+    if pixels.shape != (SIZE, SIZE, 3):
+        raise DataError(f"{file} needs images of {SIZE} x {SIZE} pixels, it has one of "
+                        f"{pixels.shape[1]} x {pixels.shape[0]}: use another copy")
+    return pixels
+
+
+# ---------------------------------------------------------------------------- class sheets
+
+
+def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
+    listing, *sheets = files
+    try:
+        classes = [str(name) for name in json.loads(listing.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{listing} needs a JSON list of class names ({error}): write it again"
+                        ) from error
+    splits = {}
+    for split, (rows, columns) in GRIDS.items():
+        tiles = []
+        for label, name in enumerate(classes):
+            stem = listing.parent / split / f"{label:02d}_{name}"
+            sheet = next((file for file in sheets if file.parent.name == split
+                          and file.stem == stem.name), None)
+            if sheet is None:
+                raise DataError(f"CIFAR-100 needs the class sheet {stem}.avif or .png, it is "
+                                "missing: copy it there")
+            tiles.append(_cut(sheet, rows, columns))
+        labels = np.repeat(np.arange(len(classes)), rows * columns)
+        splits[split] = np.concatenate(tiles), labels
+    lossy = any(sheet.suffix == ".avif" for sheet in sheets)
+    return classes, splits, "recompressed class sheets" if lossy else "class sheets"
+
+
+def _cut(sheet: Path, rows: int, columns: int) -> np.ndarray:
+    """The photographs of a sheet row by row, (rows * columns, H, W, 3)."""
+    from PIL import Image
+
+    try:
+        with Image.open(sheet) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{sheet} is truncated or no image ({error}): copy it again") from error
+    height, width, _ = pixels.shape
+    if (height, width) != (rows * SIZE, columns * SIZE):
+        raise DataError(f"{sheet} needs {columns * SIZE} x {rows * SIZE} pixels, it has "
+                        f"{width} x {height}: copy it again")
+    return (pixels.reshape(rows, SIZE, columns, SIZE, 3).swapaxes(1, 2)
+            .reshape(rows * columns, SIZE, SIZE, 3))
+
+
+_READERS = {"archive": _read_archive, "parquet": _read_parquet, "sheets": _read_sheets}
