@@ -1,14 +1,15 @@
 """L2P: a pool of prompts, of which each input picks a few by matching keys.
 
-Wang et al., "Learning to Prompt for Continual Learning" (CVPR 2022). The backbone is frozen. A query
-q(x) from the frozen backbone picks the `top_k` keys of the largest cosine, per sample; their prompts
-are prepended to the embedded input. The loss adds pull * sum_k (1 - cos(q, key)), averaged over the
-batch, which moves the chosen keys towards the query.
+Wang et al., "Learning to Prompt for Continual Learning" (CVPR 2022). The backbone is frozen. A
+query q(x) from the frozen backbone picks the `top_k` keys of the largest cosine, per sample; their
+prompts are prepended to the embedded input. The loss adds pull * sum_k (1 - cos(q, key)), averaged
+over the batch, which moves the chosen keys towards the query.
 
 Vision: q is the class token's feature; prompts stand before the class token without position
-embedding; the classifier sees the mean of the prompts' outputs (`head_input: prompts`, the paper) or
-the class token (`cls`, as in later suites). Language, beyond the paper: q is the frozen model's last
-hidden state averaged over the prompt's tokens, and prompts start as embeddings of random tokens.
+embedding; the classifier sees the mean of the prompts' outputs (`head_input: prompts`, the paper)
+or the class token (`cls`, as in later suites). Language, beyond the paper: q is the frozen model's
+last hidden state averaged over the prompt's tokens, and prompts start as embeddings of random
+tokens.
 
 Departures:
 1. selection is per sample in training and test; the released code's vote of the whole batch leaks
@@ -113,8 +114,7 @@ class L2P(Method):
         def __post_init__(self):
             if not 1 <= self.top_k <= self.pool_size:
                 raise ValueError(
-                    f"top_k must lie between 1 and pool_size, {self.pool_size}, "
-                    f"but is {self.top_k}"
+                    f"top_k must lie between 1 and pool_size, {self.pool_size}, but is {self.top_k}"
                 )
             if self.head_input not in ("prompts", "cls"):
                 raise ValueError(f"head_input must be prompts or cls, not {self.head_input!r}")

@@ -5,16 +5,18 @@ Wang et al., "Orthogonal Subspace Learning for Language Model Continual Learning
 
     loss + orthogonality * sum_matrices sum_{i<t} ||A_i A_t'||_1 + size * sum (||A_t|| + ||B_t||)
 
-with an entrywise L1 norm and Frobenius norms (`size`, lambda2, is in the authors' code only). Only A
-is constrained. At inference all adapters add up. The code released with TreeLoRA never stores the
+with an entrywise L1 norm and Frobenius norms (`size`, lambda2, is in the authors' code only). Only
+A is constrained. At inference all adapters add up. The code released with TreeLoRA never stores the
 earlier adapters, so that its O-LoRA equals SeqLoRA; here the penalty is active.
 
-Departure: on vision the classifier is shared by all tasks and trained throughout, as nothing in the
-paper, which has none, speaks of it.
+Departures:
+1. on vision the classifier is shared by all tasks and trained throughout; the paper has none;
+2. a new adapter starts with a fresh optimiser whatever the run's `optimizer_reset` says.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,7 +47,9 @@ class OLoRA(LoraMethod):
 
         adapter = f"task{self._n_adapters}"
         self._n_adapters += 1
-        add_lora(self.model, self.config, adapter)
+        with warnings.catch_warnings():  # PEFT asks whether a second adapter is meant; it is
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            add_lora(self.model, self.config, adapter)
         active = [f"task{i}" for i in range(self._n_adapters)]
         for module in self.model.modules():
             if isinstance(module, LoraLayer):
@@ -54,6 +58,7 @@ class OLoRA(LoraMethod):
             if ".lora_" in name:
                 parameter.requires_grad_(f".{adapter}." in name)
         self.model.to(self.setting.device)
+        self.loop.optimizer = None  # the old one does not know the new adapter
 
     def begin(self, task: Task) -> None:
         if task.index > 0:

@@ -8,8 +8,8 @@ penalty (equation 3), one adapter `continued` through the stream, inference with
 Where the paper is silent or this departs from it:
 1. the scale of the L1 norm: `penalty_scale`, mean over the entries of a matrix by default;
 2. residuals are divided by the largest seen, so that the bounds' width means something;
-3. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it stands
-   alone, with the shared classifier of all other methods.
+3. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
+   stands alone, with the shared classifier of all other methods.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pre-trained backbones: where their weights come from, and the two model classes methods see.
 
-`python -m benchmarks.backbones NAME --out FOLDER` fetches or finds a backbone's weights, checks them
-and writes `manifest.json`.
+`python -m benchmarks.backbones NAME --out FOLDER` fetches or finds a backbone's weights, checks
+them and writes `manifest.json`.
 """
 
 from __future__ import annotations

@@ -172,9 +172,7 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
         gold = [item["answer"].strip() for item in parts["test"]]
         samples = Samples(x, y)
         tasks.append(
-            TaskData(
-                task["name"], task["group"], task["metric"], samples, pad_left(test)[0], gold
-            )
+            TaskData(task["name"], task["group"], task["metric"], samples, pad_left(test)[0], gold)
         )
     return tasks
 

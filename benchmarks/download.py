@@ -38,8 +38,9 @@ def fetch(url: str, sha256: str | None, target: Path) -> Path:
     if target.exists():
         found = sha256_of(target)
         if sha256 not in (None, found):
-            raise DataError(f"{target} should have sha256 {sha256}, it has {found}: "
-                            "delete it and run again")
+            raise DataError(
+                f"{target} should have sha256 {sha256}, it has {found}: delete it and run again"
+            )
     else:
         part = target.with_name(f"{target.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +50,10 @@ def fetch(url: str, sha256: str | None, target: Path) -> Path:
         found = sha256_of(part)
         if sha256 not in (None, found):
             part.unlink()
-            raise DataError(f"{url} should have sha256 {sha256}, what came has {found} and was "
-                            f"removed: run again, or put the right file at {target}")
+            raise DataError(
+                f"{url} should have sha256 {sha256}, what came has {found} and was "
+                f"removed: run again, or put the right file at {target}"
+            )
         part.replace(target)
     if sha256 is None:
         write_bytes(record, f"{found}\n".encode())
@@ -64,16 +67,20 @@ def _download(url: str, part: Path, target: Path) -> None:
         try:
             received, total = _connect(url, part)
         except urllib.error.HTTPError as error:
-            raise DataError(f"{url} could not be downloaded, the server answered {error.code} "
-                            f"{error.reason}: put the file at {target}") from error
+            raise DataError(
+                f"{url} could not be downloaded, the server answered {error.code} "
+                f"{error.reason}: put the file at {target}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             cause = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
         else:
             if received == total:
                 return
             cause = f"it broke off after {received} of {total} bytes"
-    raise DataError(f"{url} could not be downloaded ({cause}): check the network and run again to "
-                    f"continue, or put the file at {target}")
+    raise DataError(
+        f"{url} could not be downloaded ({cause}): check the network and run again to "
+        f"continue, or put the file at {target}"
+    )
 
 
 def _connect(url: str, part: Path) -> tuple[int, int]:
@@ -107,7 +114,7 @@ def _connect(url: str, part: Path) -> tuple[int, int]:
                 rest = memoryview(chunk)
                 try:
                     while rest:
-                        rest = rest[file.write(rest):]
+                        rest = rest[file.write(rest) :]
                 except OSError as error:
                     raise _unwritable(part, error) from error
                 progress(received)
@@ -115,8 +122,9 @@ def _connect(url: str, part: Path) -> tuple[int, int]:
 
 
 def _unwritable(part: Path, error: OSError) -> DataError:
-    return DataError(f"{part} could not be written ({error.strerror}): make room and run again to "
-                     "continue")
+    return DataError(
+        f"{part} could not be written ({error.strerror}): make room and run again to continue"
+    )
 
 
 class _Progress:

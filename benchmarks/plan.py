@@ -1,7 +1,7 @@
 """The runs of a suite: which there are, which are done, how long each takes.
 
-`python -m benchmarks.plan SUITE` prints them. Times are those of recorded runs of the same method on
-the same stream, backbone and training settings, here or published; an unknown one is a dash.
+`python -m benchmarks.plan SUITE` prints them. Times are those of recorded runs of the same method
+on the same stream, backbone and training settings, here or published; an unknown one is a dash.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def publish(plan, runs: Path) -> Path:
         record = json.loads(line)
         name = f"{record['spec']['stream']['name']}/{record['spec']['method']['label']}"
         if record["status"] == "failed":
-            raise DataError(f"{name} failed ({record['error']}): only complete suites are published")
+            raise DataError(
+                f"{name} failed ({record['error']}): only complete suites are published"
+            )
         if record["status"] == "done" and record["provenance"]["dirty"]:
             raise DataError(f"{name} was run from uncommitted code: commit and run it again")
     target = PUBLISHED / f"{plan.name}.jsonl"

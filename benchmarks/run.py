@@ -1,8 +1,8 @@
 """One run: a method learns a stream task by task and leaves a result record.
 
 `python -m benchmarks.run SPEC.json --out FOLDER` writes FOLDER/result.json. State is saved after
-each task, so a run that was killed continues there and ends with the same R. A run that fails leaves
-a record that says why and exits 0, so that other runs go on.
+each task, so a run that was killed continues there and ends with the same R. A run that fails
+leaves a record that says why and exits 0, so that other runs go on.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     method = method_class(network.split_qkv(), config, setting)
 
     tasks = [
-        Task(i, t.name, t.train, e) for i, (t, e) in enumerate(zip(data, train["epochs"], strict=True))
+        Task(i, t.name, t.train, e)
+        for i, (t, e) in enumerate(zip(data, train["epochs"], strict=True))
     ]
     if method.offline:
         epochs, repeats = union_epochs(train["epochs"])

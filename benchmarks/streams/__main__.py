@@ -21,8 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     seconds = time.perf_counter() - start
-    print(f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
-          f"from {manifest['source']}")
+    print(
+        f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
+        f"from {manifest['source']}"
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ CLASSES = (
     "mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy "
     "porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
     "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television "
-    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm").split()
+    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+).split()
 
 Split = tuple[np.ndarray, np.ndarray]  # images (N, H, W, 3) uint8, labels (N,) int64
 
@@ -69,19 +70,27 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         kind, files = "archive", [_download(data_dir)]
     classes, splits, source = _READERS[kind](files)
     if len(classes) != len(CLASSES):
-        raise DataError(f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
-                        f"{len(classes)}: use a complete copy")
+        raise DataError(
+            f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
+            f"{len(classes)}: use a complete copy"
+        )
     arrays = {}
     for name, (images, labels) in splits.items():
         order = _by_class(labels, name, classes, files[0])
         if len(images) != len(labels):
-            raise DataError(f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
-                            f"{name} labels for {len(images)} images: use a complete copy")
+            raise DataError(
+                f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
+                f"{name} labels for {len(images)} images: use a complete copy"
+            )
         arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
     n_bytes = write_npz(out / "data.npz", arrays)
     return {
-        "name": "cifar100", "modality": MODALITY, "fingerprint": fingerprint(data_dir),
-        "source": f"CIFAR-100, {source}", "n_bytes": n_bytes, "image_size": SIZE,
+        "name": "cifar100",
+        "modality": MODALITY,
+        "fingerprint": fingerprint(data_dir),
+        "source": f"CIFAR-100, {source}",
+        "n_bytes": n_bytes,
+        "image_size": SIZE,
         "classes": classes,
     }
 
@@ -111,13 +120,17 @@ def _by_class(labels: np.ndarray, split: str, classes: list[str], file: Path) ->
     """Positions sorted by class, the order within a class kept; checks the number of each."""
     needed = int(np.prod(GRIDS[split]))
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise DataError(f"CIFAR-100 needs labels from 0 to {len(classes) - 1}, {file} has labels "
-                        f"from {labels.min()} to {labels.max()}: use a complete copy")
+        raise DataError(
+            f"CIFAR-100 needs labels from 0 to {len(classes) - 1}, {file} has labels "
+            f"from {labels.min()} to {labels.max()}: use a complete copy"
+        )
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count != needed:
-            raise DataError(f"CIFAR-100 needs {needed} {split} images of each class, {file} has "
-                            f"{count} of {name!r}: use a complete copy")
+            raise DataError(
+                f"CIFAR-100 needs {needed} {split} images of each class, {file} has "
+                f"{count} of {name!r}: use a complete copy"
+            )
     return np.argsort(labels, kind="stable")
 
 
@@ -151,19 +164,29 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
                 if member.isfile() and name in wanted:
                     found[name] = _Arrays(archive.extractfile(member), encoding="bytes").load()
         classes = [name.decode() for name in found["meta"][b"fine_label_names"]]
-        splits = {name: (_pixels(found[name][b"data"]),
-                         np.asarray(found[name][b"fine_labels"], dtype=np.int64))
-                  for name in GRIDS}
+        splits = {
+            name: (
+                _pixels(found[name][b"data"]),
+                np.asarray(found[name][b"fine_labels"], dtype=np.int64),
+            )
+            for name in GRIDS
+        }
     except pickle.UnpicklingError as error:
-        raise DataError(f"{file} is not the CIFAR-100 archive ({error}): delete it, the official "
-                        f"one comes from {URL}") from error
+        raise DataError(
+            f"{file} is not the CIFAR-100 archive ({error}): delete it, the official "
+            f"one comes from {URL}"
+        ) from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{file} is truncated or no gzipped tar file ({error}): delete it and run "
-                        "again, the official one will be downloaded") from error
+        raise DataError(
+            f"{file} is truncated or no gzipped tar file ({error}): delete it and run "
+            "again, the official one will be downloaded"
+        ) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python "
-                        f"archive, their content is different ({type(error).__name__}: {error}): "
-                        f"delete it, the official one comes from {URL}") from error
+        raise DataError(
+            f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python "
+            f"archive, their content is different ({type(error).__name__}: {error}): "
+            f"delete it, the official one comes from {URL}"
+        ) from error
     official = sha256_of(file) == SHA256
     return classes, splits, "official archive" if official else "a copy of the python archive"
 
@@ -195,8 +218,10 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
                 images += table["img"].combine_chunks().field("bytes").to_pylist()
             except (OSError, pyarrow.ArrowException, KeyError, IndexError) as error:
                 reason = str(error).splitlines()[0]
-                raise DataError(f"{file} needs the columns img (with bytes) and fine_label of a "
-                                f"whole parquet file ({reason}): download it again") from error
+                raise DataError(
+                    f"{file} needs the columns img (with bytes) and fine_label of a "
+                    f"whole parquet file ({reason}): download it again"
+                ) from error
         labels = np.array(labels, dtype=np.int64)
         _by_class(labels, split, classes, files[0])  # before minutes go into decoding
         splits[split] = np.stack([_decode(image, files[0]) for image in images]), labels
@@ -219,11 +244,14 @@ def _decode(image: bytes, file: Path) -> np.ndarray:
         with Image.open(io.BytesIO(image)) as opened:
             pixels = np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError, TypeError) as error:
-        raise DataError(f"{file} has an image that cannot be decoded ({error}): download it again"
-                        ) from error
+        raise DataError(
+            f"{file} has an image that cannot be decoded ({error}): download it again"
+        ) from error
     if pixels.shape != (SIZE, SIZE, 3):
-        raise DataError(f"{file} needs images of {SIZE} x {SIZE} pixels, it has one of "
-                        f"{pixels.shape[1]} x {pixels.shape[0]}: use another copy")
+        raise DataError(
+            f"{file} needs images of {SIZE} x {SIZE} pixels, it has one of "
+            f"{pixels.shape[1]} x {pixels.shape[0]}: use another copy"
+        )
     return pixels
 
 
@@ -235,18 +263,23 @@ def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     try:
         classes = [str(name) for name in json.loads(listing.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
-        raise DataError(f"{listing} needs a JSON list of class names ({error}): write it again"
-                        ) from error
+        raise DataError(
+            f"{listing} needs a JSON list of class names ({error}): write it again"
+        ) from error
     splits = {}
     for split, (rows, columns) in GRIDS.items():
         tiles = []
         for label, name in enumerate(classes):
             stem = listing.parent / split / f"{label:02d}_{name}"
-            sheet = next((file for file in sheets if file.parent.name == split
-                          and file.stem == stem.name), None)
+            sheet = next(
+                (file for file in sheets if file.parent.name == split and file.stem == stem.name),
+                None,
+            )
             if sheet is None:
-                raise DataError(f"CIFAR-100 needs the class sheet {stem}.avif or .png, it is "
-                                "missing: copy it there")
+                raise DataError(
+                    f"CIFAR-100 needs the class sheet {stem}.avif or .png, it is "
+                    "missing: copy it there"
+                )
             tiles.append(_cut(sheet, rows, columns))
         labels = np.repeat(np.arange(len(classes)), rows * columns)
         splits[split] = np.concatenate(tiles), labels
@@ -265,10 +298,15 @@ def _cut(sheet: Path, rows: int, columns: int) -> np.ndarray:
         raise DataError(f"{sheet} is truncated or no image ({error}): copy it again") from error
     height, width, _ = pixels.shape
     if (height, width) != (rows * SIZE, columns * SIZE):
-        raise DataError(f"{sheet} needs {columns * SIZE} x {rows * SIZE} pixels, it has "
-                        f"{width} x {height}: copy it again")
-    return (pixels.reshape(rows, SIZE, columns, SIZE, 3).swapaxes(1, 2)
-            .reshape(rows * columns, SIZE, SIZE, 3))
+        raise DataError(
+            f"{sheet} needs {columns * SIZE} x {rows * SIZE} pixels, it has "
+            f"{width} x {height}: copy it again"
+        )
+    return (
+        pixels.reshape(rows, SIZE, columns, SIZE, 3)
+        .swapaxes(1, 2)
+        .reshape(rows * columns, SIZE, SIZE, 3)
+    )
 
 
 _READERS = {"archive": _read_archive, "parquet": _read_parquet, "sheets": _read_sheets}

@@ -34,37 +34,98 @@ SAME_WORDS = 12  # texts that begin with the same words (letters only) are the s
 SHARED_WORDS = 8  # a run of words that no pre-training text shares with a prompt
 
 # The digest holds for these versions only; they are the ones of requirements.lock.
-PACKAGES = {"scipy": "1.17.1", "pandas": "3.1.1", "sympy": "1.14.0", "torch": "2.14.1",
-            "numpy": "2.4.6", "scikit-learn": "1.9.1", "networkx": "3.6.1", "matplotlib": "3.11.2"}
+PACKAGES = {
+    "scipy": "1.17.1",
+    "pandas": "3.1.1",
+    "sympy": "1.14.0",
+    "torch": "2.14.1",
+    "numpy": "2.4.6",
+    "scikit-learn": "1.9.1",
+    "networkx": "3.6.1",
+    "matplotlib": "3.11.2",
+}
 
 # task -> (package, {answer: its folders and files, as patterns})
 TASKS = {
-    "scipy-data": ("scipy", {
-        "stats": ["stats"], "signal": ["signal"], "optimize": ["optimize"],
-        "sparse": ["sparse/*.py", "sparse/csgraph"]}),
-    "scipy-space": ("scipy", {
-        "special": ["special"], "linalg": ["linalg", "sparse/linalg"],
-        "interpolate": ["interpolate"], "spatial": ["spatial", "cluster"]}),
-    "pandas-tables": ("pandas", {
-        "indexes": ["core/indexes"], "arrays": ["core/arrays"], "frame": ["core/frame.py"],
-        "files": ["io"]}),
-    "pandas-work": ("pandas", {
-        "types": ["core/dtypes"], "groups": ["core/groupby", "core/window", "core/resample.py"],
-        "series": ["core/series.py", "core/generic.py"],
-        "engine": ["core/internals", "core/computation", "core/array_algos", "core/ops",
-                   "core/algorithms.py", "core/nanops.py"]}),
-    "sympy-discrete": ("sympy", {
-        "physics": ["physics"], "polys": ["polys"], "combinatorics": ["combinatorics"],
-        "solvers": ["solvers"]}),
-    "sympy-continuous": ("sympy", {
-        "geometry": ["geometry"], "integrals": ["integrals"], "probability": ["stats"],
-        "matrices": ["matrices"]}),
-    "torch-models": ("torch", {
-        "layers": ["nn"], "distributed": ["distributed"], "graphs": ["fx"],
-        "quantization": ["ao"]}),
-    "torch-programs": ("torch", {
-        "cuda": ["cuda"], "functorch": ["_functorch"], "codegen": ["_inductor/codegen"],
-        "export": ["export", "_export"]}),
+    "scipy-data": (
+        "scipy",
+        {
+            "stats": ["stats"],
+            "signal": ["signal"],
+            "optimize": ["optimize"],
+            "sparse": ["sparse/*.py", "sparse/csgraph"],
+        },
+    ),
+    "scipy-space": (
+        "scipy",
+        {
+            "special": ["special"],
+            "linalg": ["linalg", "sparse/linalg"],
+            "interpolate": ["interpolate"],
+            "spatial": ["spatial", "cluster"],
+        },
+    ),
+    "pandas-tables": (
+        "pandas",
+        {
+            "indexes": ["core/indexes"],
+            "arrays": ["core/arrays"],
+            "frame": ["core/frame.py"],
+            "files": ["io"],
+        },
+    ),
+    "pandas-work": (
+        "pandas",
+        {
+            "types": ["core/dtypes"],
+            "groups": ["core/groupby", "core/window", "core/resample.py"],
+            "series": ["core/series.py", "core/generic.py"],
+            "engine": [
+                "core/internals",
+                "core/computation",
+                "core/array_algos",
+                "core/ops",
+                "core/algorithms.py",
+                "core/nanops.py",
+            ],
+        },
+    ),
+    "sympy-discrete": (
+        "sympy",
+        {
+            "physics": ["physics"],
+            "polys": ["polys"],
+            "combinatorics": ["combinatorics"],
+            "solvers": ["solvers"],
+        },
+    ),
+    "sympy-continuous": (
+        "sympy",
+        {
+            "geometry": ["geometry"],
+            "integrals": ["integrals"],
+            "probability": ["stats"],
+            "matrices": ["matrices"],
+        },
+    ),
+    "torch-models": (
+        "torch",
+        {
+            "layers": ["nn"],
+            "distributed": ["distributed"],
+            "graphs": ["fx"],
+            "quantization": ["ao"],
+        },
+    ),
+    "torch-programs": (
+        "torch",
+        {
+            "cuda": ["cuda"],
+            "functorch": ["_functorch"],
+            "codegen": ["_inductor/codegen"],
+            "export": ["export", "_export"],
+        },
+    ),
 }
 PRETRAIN = {
     "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
@@ -72,14 +133,46 @@ PRETRAIN = {
     "networkx": ["."],
     "matplotlib": ["."],
     "scipy": ["constants", "fft", "fftpack", "integrate", "io", "ndimage", "odr"],
-    "pandas": ["core/reshape", "core/strings", "core/tools", "core/indexers", "errors",
-               "plotting", "tseries"],
-    "sympy": ["assumptions", "calculus", "concrete", "core", "crypto", "functions", "logic",
-              "ntheory", "printing", "series", "sets", "simplify", "tensor", "utilities", "vector"],
+    "pandas": [
+        "core/reshape",
+        "core/strings",
+        "core/tools",
+        "core/indexers",
+        "errors",
+        "plotting",
+        "tseries",
+    ],
+    "sympy": [
+        "assumptions",
+        "calculus",
+        "concrete",
+        "core",
+        "crypto",
+        "functions",
+        "logic",
+        "ntheory",
+        "printing",
+        "series",
+        "sets",
+        "simplify",
+        "tensor",
+        "utilities",
+        "vector",
+    ],
     "torch": ["autograd", "distributions", "jit", "onnx", "optim", "package", "utils"],
 }
-NOT_THE_LIBRARY = {"tests", "test", "testing", "conftest.py", "externals", "_vendor", "vendored",
-                   "__config__.py", "version.py", "_version.py"}
+NOT_THE_LIBRARY = {
+    "tests",
+    "test",
+    "testing",
+    "conftest.py",
+    "externals",
+    "_vendor",
+    "vendored",
+    "__config__.py",
+    "version.py",
+    "_version.py",
+}
 
 
 def fingerprint(data_dir: Path | None = None) -> str:
@@ -97,13 +190,17 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         raise DataError(
             f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
             f"packages give {found[:12]} ({_differing_versions()}); "
-            "install the versions of requirements.lock.")
+            "install the versions of requirements.lock."
+        )
     for name, content in contents.items():
         write_bytes(out / name, content)
     return {
-        "name": "docs", "modality": MODALITY, "fingerprint": DIGEST,
+        "name": "docs",
+        "modality": MODALITY,
+        "fingerprint": DIGEST,
         "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
-        "packages": PACKAGES, "n_bytes": sum(map(len, contents.values())),
+        "packages": PACKAGES,
+        "n_bytes": sum(map(len, contents.values())),
         "n_pretrain": len(pretrain),
         "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
     }
@@ -113,13 +210,17 @@ def build() -> tuple[list[dict], list[str]]:
     """The tasks and the pre-training texts."""
     seen: set[str] = set()  # one docstring often stands under several names
     tasks = [_task(name, package, parts, seen) for name, (package, parts) in TASKS.items()]
-    shared = {run for task in tasks for item in task["train"] + task["test"]
-              for run in _runs(item["prompt"].removesuffix(QUESTION))}
+    shared = {
+        run
+        for task in tasks
+        for item in task["train"] + task["test"]
+        for run in _runs(item["prompt"].removesuffix(QUESTION))
+    }
     pretrain = []
     for package, paths in PRETRAIN.items():
         for text in _texts(package, paths):
             words = text.split()
-            text = " ".join(words[:PRETRAIN_WORDS[1]])
+            text = " ".join(words[: PRETRAIN_WORDS[1]])
             if len(words) >= PRETRAIN_WORDS[0] and _new(text, seen) and not _runs(text) & shared:
                 pretrain.append(text)
     return tasks, pretrain
@@ -138,15 +239,23 @@ def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) 
             if len(text.split()) >= MIN_WORDS and _new(text, seen):
                 prompts.append(text + QUESTION)
         if len(prompts) < n_train + n_test:
-            raise DataError(f"Task {name} of the docs stream needs {n_train + n_test} docstrings "
-                             f"for {answer!r}, the installed {package} has {len(prompts)}; "
-                             "install the versions of requirements.lock.")
+            raise DataError(
+                f"Task {name} of the docs stream needs {n_train + n_test} docstrings "
+                f"for {answer!r}, the installed {package} has {len(prompts)}; "
+                "install the versions of requirements.lock."
+            )
         prompts.sort(key=_draw)
         items = [{"prompt": prompt, "answer": answer} for prompt in prompts]
         train.append(items[:n_train])
-        test.append(items[n_train:n_train + n_test])
-    return {"name": name, "group": package, "metric": "exact", "answers": list(parts),
-            "train": _interleave(train), "test": _interleave(test)}
+        test.append(items[n_train : n_train + n_test])
+    return {
+        "name": name,
+        "group": package,
+        "metric": "exact",
+        "answers": list(parts),
+        "train": _interleave(train),
+        "test": _interleave(test),
+    }
 
 
 def _draw(prompt: str) -> tuple[bool, str]:
@@ -175,7 +284,7 @@ def _new(text: str, seen: set[str]) -> bool:
 
 def _runs(text: str) -> set[tuple[str, ...]]:
     words = _words(text)
-    return {tuple(words[i:i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)}
+    return {tuple(words[i : i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)}
 
 
 def _shorten(text: str) -> str:
@@ -189,8 +298,10 @@ def _texts(package: str, paths: list[str]) -> Iterator[str]:
     """The prose of every docstring below `paths` of an installed package, files sorted by path."""
     spec = importlib.util.find_spec(package)  # of a top-level name: finds it, runs nothing of it
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"The docs stream needs the package {package}, which is not installed; "
-                         "install requirements.lock.")
+        raise DataError(
+            f"The docs stream needs the package {package}, which is not installed; "
+            "install requirements.lock."
+        )
     root = Path(spec.submodule_search_locations[0])
     for path in paths:
         pattern = path if path.endswith(".py") else f"{path}/**/*.py"
@@ -217,10 +328,14 @@ _UNDERLINE = re.compile(r"([-=~^*#])\1{2,}$")
 _PROSE_SECTIONS = {"explanation", "description", "notes", "overview", "summary"}
 _LIST_OR_CODE = re.compile(r">>>|\.\.\. |:\w+.*?:|@|\||\+--|[-*] |\w+ : |\w+ ?\(.*\): ")
 _BLOCK_TITLE = re.compile(r"[A-Z][a-z]+( [a-z]+)?:$")  # Args:, Returns:, Example usage:
-_MARKUP = [(re.compile(pattern), to) for pattern, to in (
-    (r":math:`[^`]*`|\$[^$]*\$", ""),
-    (r":[\w:.+-]+:`~?([^`<]*?)(\s*<[^`]*>)?`", r"\1"),
-    (r"[`*]+|_+(?=\s|$)|%\(\w+\)s", ""))]
+_MARKUP = [
+    (re.compile(pattern), to)
+    for pattern, to in (
+        (r":math:`[^`]*`|\$[^$]*\$", ""),
+        (r":[\w:.+-]+:`~?([^`<]*?)(\s*<[^`]*>)?`", r"\1"),
+        (r"[`*]+|_+(?=\s|$)|%\(\w+\)s", ""),
+    )
+]
 
 
 def prose(docstring: str) -> str:
@@ -240,8 +355,9 @@ def prose(docstring: str) -> str:
         block = None
         if _UNDERLINE.match(following.strip()):
             in_prose = text.lower() in _PROSE_SECTIONS or not kept
-        elif in_prose and (text.startswith(".. ") or _BLOCK_TITLE.match(text)
-                           or _LIST_OR_CODE.match(text)):
+        elif in_prose and (
+            text.startswith(".. ") or _BLOCK_TITLE.match(text) or _LIST_OR_CODE.match(text)
+        ):
             block = indent
         elif in_prose:
             kept.append(text.removesuffix(":") if text.endswith("::") else text)
@@ -263,7 +379,13 @@ def _differing_versions() -> str:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             return "missing"
+
     found = {name: installed(name) for name in PACKAGES}
-    return ", ".join(f"{name} {found[name]} instead of {version}"
-                     for name, version in PACKAGES.items()
-                     if found[name].split("+")[0] != version) or "of the pinned versions"
+    return (
+        ", ".join(
+            f"{name} {found[name]} instead of {version}"
+            for name, version in PACKAGES.items()
+            if found[name].split("+")[0] != version
+        )
+        or "of the pinned versions"
+    )

@@ -48,9 +48,11 @@ PRETRAIN = {
     "dingbats": "☀☂☃☎☕☘☠☢☣☮☯♔♘♞♣♥♫⚒⚓⚙⚡✂✈✉☺♠♦♬⚐⚔⚖⚛✏✿❄❤",
 }
 
-FONTS = [f"DejaVu{family}{style}"
-         for family, slanted in (("Sans", "Oblique"), ("SansMono", "Oblique"), ("Serif", "Italic"))
-         for style in ("", "-Bold", f"-{slanted}", f"-Bold{slanted}")]
+FONTS = [
+    f"DejaVu{family}{style}"
+    for family, slanted in (("Sans", "Oblique"), ("SansMono", "Oblique"), ("Serif", "Italic"))
+    for style in ("", "-Bold", f"-{slanted}", f"-Bold{slanted}")
+]
 FONTS += ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
 # Computer Modern's files number their signs in TeX's way: only Latin letters are where Unicode
 # has them.
@@ -77,14 +79,20 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
     if found != DIGEST:
         raise DataError(
             f"The glyphs stream needs images with digest {DIGEST[:12]}, the installed numpy, "
-            f"pillow and matplotlib give {found[:12]}; install the versions of requirements.lock.")
+            f"pillow and matplotlib give {found[:12]}; install the versions of requirements.lock."
+        )
     n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
     return {
-        "name": "glyphs", "modality": MODALITY, "fingerprint": DIGEST,
+        "name": "glyphs",
+        "modality": MODALITY,
+        "fingerprint": DIGEST,
         "source": "characters rendered from the fonts that ship with matplotlib",
-        "n_bytes": n_bytes, "image_size": SIZE,
-        "tasks": [{"name": name, "group": group, "classes": list(characters)}
-                  for name, (group, characters) in TASKS.items()],
+        "n_bytes": n_bytes,
+        "image_size": SIZE,
+        "tasks": [
+            {"name": name, "group": group, "classes": list(characters)}
+            for name, (group, characters) in TASKS.items()
+        ],
         "pretrain_classes": list("".join(PRETRAIN.values())),
     }
 
@@ -100,8 +108,10 @@ def build() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         "test_images": np.concatenate([images[N_TRAIN:] for images in drawn]),
         "test_labels": np.repeat(np.arange(len(drawn)), N_TEST),
     }
-    return data, {"images": np.concatenate(extra),
-                  "labels": np.repeat(np.arange(len(extra)), N_PRETRAIN)}
+    return data, {
+        "images": np.concatenate(extra),
+        "labels": np.repeat(np.arange(len(extra)), N_PRETRAIN),
+    }
 
 
 def digest(*groups: dict[str, np.ndarray]) -> str:
@@ -124,8 +134,10 @@ class _Fonts:
 
         spec = importlib.util.find_spec("matplotlib")
         if spec is None or not spec.submodule_search_locations:
-            raise DataError("The glyphs stream needs the fonts of matplotlib, which is not "
-                            "installed; install requirements.lock.")
+            raise DataError(
+                "The glyphs stream needs the fonts of matplotlib, which is not "
+                "installed; install requirements.lock."
+            )
         folder = Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
         self.fonts = []  # (characters it has, font)
         for name in FONTS + COMPUTER_MODERN:
@@ -146,15 +158,17 @@ class _Fonts:
                 mask = font.getmask(character, mode="L")
                 ink = np.array(mask, dtype=np.int64).reshape(mask.size[::-1])
                 rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-                masks.append(ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+                masks.append(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         if not masks:
-            raise DataError(f"The glyphs stream needs a font with {character!r}, the installed "
-                            "matplotlib has none; install the versions of requirements.lock.")
+            raise DataError(
+                f"The glyphs stream needs a font with {character!r}, the installed "
+                "matplotlib has none; install the versions of requirements.lock."
+            )
         side = max(max(mask.shape) for mask in masks) + 2  # an empty border for what lies outside
         sheet = np.zeros((len(masks), side, side), dtype=np.int64)
         for place, mask in zip(sheet, masks, strict=True):
             top, left = ((side - n) // 2 for n in mask.shape)
-            place[top:top + mask.shape[0], left:left + mask.shape[1]] = mask
+            place[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
         return sheet
 
 
@@ -200,6 +214,7 @@ def _fixed(values: list) -> np.ndarray:
     return np.array([[round(UNIT * v) for v in row] for row in values], dtype=np.int64)
 
 
-_TURNS = _fixed([(math.cos(math.radians(a)), math.sin(math.radians(a)))
-                 for a in range(-ANGLE, ANGLE + 1)])
+_TURNS = _fixed(
+    [(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in range(-ANGLE, ANGLE + 1)]
+)
 _SLANTS = _fixed([[math.tan(math.radians(a)) for a in range(-SLANT, SLANT + 1)]])[0]

@@ -1,0 +1,171 @@
+"""What every method must keep, on vision and language; a new file in baselines/ is tested too."""
+
+import io
+import json
+
+import pytest
+import torch
+
+import baselines
+from tests import tiny
+
+
+def pairs():
+    return [
+        (name, modality)
+        for name in baselines.names()
+        for modality in tiny.MODALITIES
+        if baselines.load(name).skip(modality) is None
+    ]
+
+
+@pytest.fixture(params=pairs(), ids="-".join)
+def case(request):
+    return request.param
+
+
+def test_learning_reports_its_work_and_lowers_the_loss(case):
+    name, modality = case
+    method = tiny.method(name, modality)
+    seen = []
+    torch.manual_seed(0)
+    task = tiny.tasks(modality, epochs=12)[0]
+    report = method.learn(task, lambda loss, n: seen.append((loss.item(), n)))
+    assert report["steps"] == 12 * 3 == len(seen)
+    assert report["samples"] == 12 * 12 == sum(n for _, n in seen)
+    assert sum(loss for loss, _ in seen[-6:]) < sum(loss for loss, _ in seen[:6])
+    assert report["train_seconds"] > 0 and report["consolidate_seconds"] >= 0
+    assert report["last_loss"] == pytest.approx(seen[-1][0])
+    assert [p["samples"] for p in report["curve"]] == sorted(p["samples"] for p in report["curve"])
+
+
+def test_frozen_parameters_stay_bitwise(case):
+    name, modality = case
+    method = tiny.method(name, modality)
+    frozen = {n: p.clone() for n, p in method.model.named_parameters() if not p.requires_grad}
+    assert frozen
+    for task in tiny.tasks(modality):
+        tiny.learn(method, task)
+    after = dict(method.model.named_parameters())
+    assert all(torch.equal(value, after[n]) for n, value in frozen.items())
+
+
+def test_the_same_seed_gives_the_same_model(case):
+    name, modality = case
+    both = []
+    for _ in range(2):
+        method = tiny.method(name, modality)
+        for task in tiny.tasks(modality, 2):
+            tiny.learn(method, task)
+        both.append(tiny.outputs(method, modality))
+    assert torch.equal(*both)
+
+
+def test_a_restored_method_learns_on_as_if_never_stopped(case):
+    name, modality = case
+    whole, stopped = (tiny.method(name, modality) for _ in range(2))
+    first, second, third = tiny.tasks(modality)
+    for task in (first, second, third):
+        tiny.learn(whole, task)
+    for task in (first, second):
+        tiny.learn(stopped, task)
+    file = io.BytesIO()
+    torch.save(stopped.state_dict(), file)
+    file.seek(0)
+    fresh = tiny.method(name, modality, seed=0)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(tiny.outputs(fresh, modality), tiny.outputs(stopped, modality))
+    tiny.learn(fresh, third)
+    assert torch.equal(tiny.outputs(fresh, modality), tiny.outputs(whole, modality))
+
+
+def test_moments_that_live_on_are_restored_too(case):
+    name, modality = case
+    shared = {"optimizer_reset": False}
+    whole, stopped, fresh = (tiny.method(name, modality, shared=shared) for _ in range(3))
+    first, second, _ = tiny.tasks(modality)
+    for method, learnt in ((whole, (first, second)), (stopped, (first,))):
+        for task in learnt:
+            tiny.learn(method, task)
+    fresh.load_state_dict(stopped.state_dict())
+    tiny.learn(fresh, second)
+    assert torch.equal(tiny.outputs(fresh, modality), tiny.outputs(whole, modality))
+
+
+def test_a_prediction_does_not_depend_on_its_batch(case):
+    name, modality = case
+    method = tiny.method(name, modality)
+    for task in tiny.tasks(modality, 2):
+        tiny.learn(method, task)
+    method.model.eval()
+    parts = [tiny.samples(modality, t).batch(torch.arange(12))[0] for t in range(3)]
+    x = torch.cat(parts)[torch.randperm(36, generator=torch.Generator().manual_seed(0))]
+    asked = (x[:, 1] > 0) if modality == "language" else slice(None)
+    with torch.no_grad():
+        whole = method.model(x)[asked]
+        for size in (1, 7):
+            split = torch.cat([method.model(part) for part in x.split(size)])[asked]
+            torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_greedy_answers_do_not_depend_on_padding(case):
+    name, modality = case
+    if modality == "vision":
+        pytest.skip("generation is for language")
+    method = tiny.method(name, modality)
+    tiny.learn(method, tiny.tasks(modality)[0])
+    method.model.eval()
+    prompts = tiny.samples(modality, 0).x[:, :, :-2]
+    together = method.model.generate(prompts, 3)
+    for row, prompt in zip(together.tolist(), prompts, strict=True):
+        start = int((prompt[1] == 0).sum())
+        alone = method.model.generate(prompt[None, :, start:], 3)[0].tolist()
+        assert row[: len(alone)] == alone
+
+
+def test_diagnostics_and_footprint_fit_a_record(case):
+    name, modality = case
+    method = tiny.method(name, modality)
+    for task in tiny.tasks(modality, 2):
+        tiny.learn(method, task)
+    json.dumps(method.diagnostics(), allow_nan=False)
+    footprint = method.footprint()
+    assert 0 < footprint["trainable_parameters"] <= footprint["stored_values"]
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+@pytest.mark.parametrize("name", ["ewc", "gem", "olora", "treelora"])
+def test_on_the_first_task_lora_methods_equal_seqlora(name, modality):
+    both = []
+    for which in ("seqlora", name):
+        method = tiny.method(which, modality)
+        tiny.learn(method, tiny.tasks(modality)[0])
+        both.append(tiny.outputs(method, modality))
+    assert torch.equal(*both)
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+@pytest.mark.parametrize("name", ["ewc", "treelora"])
+def test_with_strength_zero_penalties_equal_seqlora(name, modality):
+    both = []
+    for which, config in (("seqlora", {}), (name, {"strength": 0.0})):
+        method = tiny.method(which, modality, **config)
+        for task in tiny.tasks(modality):
+            tiny.learn(method, task)
+        both.append(tiny.outputs(method, modality))
+    torch.testing.assert_close(*both, atol=1e-5, rtol=1e-4)
+
+
+def test_masked_training_leaves_other_classes_alone():
+    method = tiny.method("seqlora", "vision", shared={"mask": "current"})
+    before = method.model.head.weight.detach().clone()
+    tiny.learn(method, tiny.tasks("vision")[0])
+    after = method.model.head.weight.detach()
+    assert torch.equal(before[2:], after[2:])
+    assert not torch.equal(before[:2], after[:2])
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence():
+    method = tiny.method("seqlora", "vision", shared={"learning_rate": 1e30, "clip_norm": None})
+    with pytest.raises(RuntimeError, match="loss became nan.*lower learning_rate"):
+        tiny.learn(method, tiny.tasks("vision", epochs=6)[0])

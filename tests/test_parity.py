@@ -1,0 +1,269 @@
+"""Methods and models against independent references: autograd by hand, brute force, other code."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.backbones import build_vision
+from tests import tiny
+
+# EWC
+
+
+def _loss(method, modality, x, y):
+    logits = method.model(x)
+    if modality == "language":
+        return F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), y[:, 1:].reshape(-1))
+    allowed = torch.full_like(logits, -torch.inf)
+    task = int(y[0]) // tiny.PER_TASK
+    allowed[:, task * tiny.PER_TASK : (task + 1) * tiny.PER_TASK] = 0
+    return F.cross_entropy(logits + allowed, y)
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_ewc_fisher_and_penalty_equal_autograd_by_hand(modality):
+    method = tiny.method("ewc", modality, strength=3.0)
+    first, second, _ = tiny.tasks(modality)
+    tiny.learn(method, first)
+    method.model.eval()
+    trained = {n: p for n, p in method.model.named_parameters() if p.requires_grad}
+    fisher = {n: torch.zeros_like(p) for n, p in trained.items()}
+    batches = torch.arange(12).split(4)
+    for chosen in batches:
+        loss = _loss(method, modality, *first.train.batch(chosen))
+        grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        for name, grad in zip(trained, grads, strict=True):
+            if grad is not None:
+                fisher[name] += grad**2 / len(batches)
+    state = method.state_dict()
+    stored = {n.removeprefix("model."): v for n, v in state["importances"][0].items()}
+    assert stored.keys() == fisher.keys()
+    for name in fisher:
+        torch.testing.assert_close(stored[name], fisher[name], atol=1e-8, rtol=1e-4)
+
+    anchor = {n: p.detach().clone() for n, p in trained.items()}
+    seen = []
+
+    def check(loss, _):
+        seen.append(loss.item())
+
+    losses = []
+    original = method.loop._criterion.__call__
+
+    def spy(logits, y):
+        value = original(logits, y)
+        drift = sum((fisher[n] * (p.detach() - anchor[n]) ** 2).sum() for n, p in trained.items())
+        losses.append(value.item() + 3.0 * drift.item())
+        return value
+
+    method.loop._criterion.__class__ = type(
+        "Spy", (type(method.loop._criterion),), {"__call__": lambda self, a, b: spy(a, b)}
+    )
+    torch.manual_seed(1)
+    method.learn(second, check)
+    np.testing.assert_allclose(seen, losses[: len(seen)], rtol=1e-4)
+
+
+# GEM
+
+
+def _project_by_enumeration(gradient, memories, margin, ridge=1e-3):
+    """The best dual v >= margin of GEM's quadratic programme, every active set tried."""
+    n = len(memories)
+    p = memories @ memories.T + ridge * np.eye(n)
+    q = memories @ gradient
+    best, best_value = None, np.inf
+    for size in range(n + 1):
+        for active in combinations(range(n), size):
+            v = np.full(n, float(margin))
+            free = [i for i in range(n) if i not in active]
+            if free:
+                rest = p[np.ix_(free, list(active))] @ v[list(active)]
+                v[free] = np.linalg.solve(p[np.ix_(free, free)], -q[free] - rest)
+            value = 0.5 * v @ p @ v + q @ v
+            if (v >= margin - 1e-9).all() and value < best_value:
+                best, best_value = v, value
+    return gradient + memories.T @ best
+
+
+def _gem_step(method, task, steps=1):
+    """Gradients before and after the projection in the task's first steps."""
+    plugin, seen = method._gem, []
+    original = plugin.after_backward
+
+    def spy(strategy, **kwargs):
+        parameters = list(strategy.model.parameters())
+        before = torch.cat([p.grad.flatten().clone() for p in parameters])
+        original(strategy, **kwargs)
+        after = torch.cat([p.grad.flatten().clone() for p in parameters])
+        seen.append((before, after, plugin.G.clone()))
+
+    plugin.after_backward = spy
+    tiny.learn(method, task)
+    return seen
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_gem_projects_as_brute_force_and_only_when_violated(modality):
+    method = tiny.method("gem", modality, memory_strength=0.05)
+    violated = untouched = 0
+    for task in tiny.tasks(modality, epochs=6):
+        for before, after, memories in _gem_step(method, task) if task.index else []:
+            products = memories @ before
+            if (products < 0).any():
+                violated += 1
+                expected = _project_by_enumeration(
+                    before.double().numpy(), memories.double().numpy(), 0.05
+                )
+                np.testing.assert_allclose(after.numpy(), expected, atol=1e-4, rtol=1e-3)
+            else:
+                untouched += 1
+                assert torch.equal(before, after)
+        if not task.index:
+            tiny.learn(method, task)
+    assert violated and untouched
+
+
+def test_gem_worked_examples():
+    plugin = tiny.method("gem", "vision", memory_strength=0.5)._gem
+    plugin.G = torch.tensor([[-0.2, 1.0], [0.0, 1.0]])
+    torch.testing.assert_close(
+        plugin.solve_quadprog(torch.tensor([1.0, 0.0])),
+        torch.tensor([0.9, 1.0]),
+        atol=1e-3,
+        rtol=0,
+    )
+
+
+# LoRA
+
+
+def test_lora_forward_equals_the_merged_matrices():
+    method = tiny.method("seqlora", "vision", rank=3, alpha=6.0)
+    tiny.learn(method, tiny.tasks("vision")[0])
+    with_adapter = tiny.outputs(method, "vision")
+    for module in method.model.modules():
+        if hasattr(module, "lora_A"):
+            update = module.lora_B["default"].weight @ module.lora_A["default"].weight
+            assert update.abs().max() > 0
+            with torch.no_grad():
+                module.base_layer.weight += 6.0 / 3 * update
+                module.lora_B["default"].weight.zero_()
+    torch.testing.assert_close(tiny.outputs(method, "vision"), with_adapter, atol=1e-5, rtol=1e-4)
+
+
+def test_split_projections_compute_what_the_fused_one_did():
+    torch.manual_seed(0)
+    model = build_vision(tiny.VISION, 5)
+    x = torch.rand(2, 3, 16, 16)
+    fused = model(x)
+    torch.testing.assert_close(model.split_qkv()(x), fused, atol=1e-6, rtol=1e-5)
+
+
+# O-LoRA
+
+
+def test_olora_penalty_is_the_entrywise_norm_and_moves_only_the_new_adapter():
+    method = tiny.method("olora", "language", orthogonality=1.0)
+    tiny.learn(method, tiny.tasks("language")[0])
+    old = {n: p.detach().clone() for n, p in method.model.named_parameters() if ".task0." in n}
+    method.begin(tiny.tasks("language")[1])
+    method._old = [torch.tensor([[1.0, 0, 0], [0, 1, 0]])]
+    new = torch.tensor([[2.0, -3, 4]], requires_grad=True)
+    method._new = [(new, torch.zeros(1))]
+    penalty = method.penalty(torch.tensor(0.0))
+    assert penalty.item() == 5
+    penalty.backward()
+    assert new.grad.tolist() == [[1, -1, 0]]
+    tiny.learn(method, tiny.tasks("language")[1])
+    after = dict(method.model.named_parameters())
+    assert old and all(torch.equal(value, after[n]) for n, value in old.items())
+
+
+def test_olora_makes_the_new_adapter_more_orthogonal():
+    overlap = []
+    for strength in (0.0, 5.0):
+        method = tiny.method("olora", "vision", orthogonality=strength)
+        for task in tiny.tasks("vision", 2, epochs=10):
+            tiny.learn(method, task)
+        pairs = zip(method._old, method._new, strict=True)
+        overlap.append(sum((o @ a.T).abs().sum().item() for o, (a, _) in pairs))
+    assert overlap[1] < 0.5 * overlap[0]
+
+
+# L2P
+
+
+def test_l2p_picks_the_keys_of_the_largest_cosine():
+    from baselines.l2p import PromptPool
+
+    torch.manual_seed(0)
+    pool = PromptPool(torch.randn(7, 2, 5), top_k=3)
+    query = torch.randn(4, 5)
+    prompts, mismatch = pool(query)
+    for b in range(4):
+        cosines = [
+            float(query[b] @ key / query[b].norm() / key.norm()) for key in pool.keys.detach()
+        ]
+        best = sorted(range(7), key=lambda m: -cosines[m])[:3]
+        assert torch.equal(prompts[b], torch.cat([pool.prompts[m] for m in best]))
+        np.testing.assert_allclose(mismatch[b].tolist(), [1 - cosines[m] for m in best], atol=1e-6)
+
+
+def test_l2p_worked_example_and_gradients():
+    from baselines.l2p import PromptPool
+
+    pool = PromptPool(torch.randn(3, 1, 2), top_k=1)
+    pool.keys.data = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
+    prompts, mismatch = pool(torch.tensor([[0.6, 0.8]]))
+    assert torch.equal(prompts[0], pool.prompts[1])
+    assert mismatch.item() == pytest.approx(0.2)
+    (prompts.sum() + mismatch.sum()).backward()
+    assert pool.prompts.grad[[0, 2]].abs().max() == 0 and pool.keys.grad[[0, 2]].abs().max() == 0
+    assert pool.prompts.grad[1].abs().min() > 0 and pool.keys.grad[1].abs().max() > 0
+
+
+def test_l2p_with_pull_zero_never_moves_a_key():
+    method = tiny.method("l2p", "vision", pull=0.0)
+    before = method.model.pool.keys.detach().clone()
+    tiny.learn(method, tiny.tasks("vision")[0])
+    assert torch.equal(before, method.model.pool.keys)
+
+
+# The language model and its loss
+
+
+def test_the_language_loss_equals_transformers_own():
+    method = tiny.method("seqlora", "language")
+    x, y = tiny.samples("language", 0).batch(torch.arange(12))
+    own = method.loop._criterion(method.model(x), y)
+    theirs = method.model.network(
+        input_ids=x[:, 0],
+        attention_mask=(x[:, 1] > 0).long(),
+        position_ids=((x[:, 1] > 0).long().cumsum(1) - 1).clamp_min(0),
+        labels=y,
+    ).loss
+    torch.testing.assert_close(own, theirs)
+
+
+def test_left_padding_does_not_change_logits():
+    model = tiny.network("language").eval()
+    x = tiny.samples("language", 0).x[:1]
+    padded = F.pad(x, (3, 0))
+    torch.testing.assert_close(model(padded)[:, 3:], model(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mask", ["seen", "current"])
+def test_masked_loss_is_cross_entropy_over_the_classes_left(mask):
+    from baselines.base import ClassificationLoss
+
+    loss = ClassificationLoss(mask, torch.arange(3).repeat_interleave(2))
+    loss.task = 1
+    logits = torch.randn(4, 6)
+    y = torch.tensor([2, 3, 3, 2])
+    kept = slice(0, 4) if mask == "seen" else slice(2, 4)
+    shifted = y - (0 if mask == "seen" else 2)
+    torch.testing.assert_close(loss(logits, y), F.cross_entropy(logits[:, kept], shifted))

@@ -1,0 +1,115 @@
+"""Tiny networks, samples and methods for the tests; their sizes are chosen to differ."""
+
+from __future__ import annotations
+
+import torch
+
+import baselines
+from baselines.base import Setting, Task
+from benchmarks import backbones
+from benchmarks.data import Samples
+
+N_TASKS, PER_TASK = 3, 2  # classes per task
+VISION = backbones.Backbone(
+    "tiny-vit",
+    "vision",
+    {
+        "model_name": "vit_tiny_patch16_224",
+        "img_size": 16,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+    },
+    adapted_matrices=4,
+)
+LANGUAGE = backbones.Backbone(
+    "tiny-llama",
+    "language",
+    {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,  # so that q and v have different shapes
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    adapted_matrices=4,
+)
+MODALITIES = ("vision", "language")
+SMALL = {"l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2}, "gem": {"memory_per_task": 5}}
+
+
+def network(modality: str, seed: int = 0):
+    """A random backbone, query and value projections ready to be adapted."""
+    torch.manual_seed(seed)
+    if modality == "vision":
+        return backbones.build_vision(VISION, N_TASKS * PER_TASK).split_qkv()
+    return backbones.build_language(LANGUAGE).split_qkv()
+
+
+def setting(modality: str, **changes) -> Setting:
+    vision = modality == "vision"
+    classes = torch.arange(N_TASKS).repeat_interleave(PER_TASK)
+    values = {
+        "modality": modality,
+        "n_tasks": N_TASKS,
+        "task_of_class": classes if vision else torch.empty(0, dtype=torch.long),
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "mask": "current" if vision else None,
+    }
+    return Setting(**(values | changes))
+
+
+def samples(modality: str, task: int, n: int = 12) -> Samples:
+    """Samples with a pattern that can be learnt; text has rows of different length."""
+    generator = torch.Generator().manual_seed(100 + task)
+    if modality == "vision":
+        y = torch.arange(n) % PER_TASK + PER_TASK * task
+        x = torch.randint(0, 256, (n, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        x[:, 0, :8] = (y * 40).to(torch.uint8)[:, None, None]
+        return Samples(x, y)
+    length = 9
+    x = torch.zeros(n, 2, length, dtype=torch.long)
+    y = torch.full((n, length), -100)
+    for i in range(n):
+        start = i % 4
+        x[i, 0, start:] = torch.randint(3, 40, (length - start,), generator=generator)
+        x[i, 0, -3] = 3 + i % 2
+        x[i, 0, -2:] = torch.tensor([10 + task + i % 2, 2])
+        x[i, 1, start:-2] = 1
+        x[i, 1, -2:] = 2
+        y[i, -2:] = x[i, 0, -2:]
+    return Samples(x, y)
+
+
+def tasks(modality: str, n: int = N_TASKS, epochs: int = 2) -> list[Task]:
+    return [Task(t, f"task{t}", samples(modality, t), epochs) for t in range(n)]
+
+
+def method(name: str, modality: str, seed: int = 0, shared: dict | None = None, **config):
+    """A method on a tiny random backbone."""
+    net = network(modality, seed)
+    cls = baselines.load(name)
+    settings = SMALL.get(name, {}) | config
+    return cls(net, cls.Config(**settings), setting(modality, **(shared or {})))
+
+
+def learn(instance, task: Task):
+    """Learn a task from its own seed, as the runner does."""
+    torch.manual_seed(1000 + task.index)
+    return instance.learn(task)
+
+
+def outputs(instance, modality: str) -> torch.Tensor:
+    """The model's outputs on samples of every task."""
+    instance.model.eval()
+    with torch.no_grad():
+        parts = [instance.model(samples(modality, t).batch(torch.arange(12))[0]) for t in range(3)]
+    return torch.cat(parts)
