@@ -156,8 +156,12 @@ def test_an_answer_without_the_file(server, tmp_path):
 def test_a_full_disk(server, tmp_path, monkeypatch, content):
     server.content = content
     # /dev/full accepts nothing, as a full disk does.
-    monkeypatch.setattr("builtins.open", lambda path, mode, real=open, **options: real(
-        "/dev/full" if mode in ("ab", "wb") else path, mode, **options))
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, mode, real=open, **options: real(
+            "/dev/full" if mode in ("ab", "wb") else path, mode, **options
+        ),
+    )
     with pytest.raises(DataError, match="file.bin.part could not be written .No space left.*room"):
         download.fetch(server.url, DIGEST, tmp_path / "file.bin")
     assert len(server.asked) == 1
