@@ -49,8 +49,9 @@ def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15
     The title stands on top. The foot states the suite's label and which methods are not drawn.
     """
     seeds = {len(panel.of(label)) for label in panel.labels} - {0}
-    count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "0"
-    foot = f"{panel.suite_label}. {panel.stream}, {panel.backbone}; mean ± sd over {count} seeds."
+    count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
+    spread = "one seed" if count == "1" else f"mean ± sd over {count} seeds"
+    foot = f"{panel.suite_label}. {panel.stream}, {panel.backbone}; {spread}."
     absent = [
         f"{label} ({panel.of(label, done=False)[0].status})"
         for label in panel.labels
@@ -181,7 +182,7 @@ def fig4c(panel: Panel, styles: dict[str, Style]) -> Figure:
     speeds = [speed for speed, _ in points.values()]
     if speeds and max(speeds) > 8 * min(speeds):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.margins(0.16)
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
     _as_percent(axes.yaxis)
@@ -251,7 +252,8 @@ def matrix(panel: Panel, styles: dict[str, Style]) -> Figure:
         x, y = step * (index % columns), step * (index // columns)
         box = (x, x + len(R), y + len(R), y)
         image = axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
-        axes.text(x, y - 0.04 * size, f"{label}  {percent(R[-1].mean())}", fontsize=8)
+        name = f"{label}  {percent(R[-1].mean())}"
+        axes.text(x, y - 0.04 * size, name, fontsize=min(8, 200 / len(name)))
     axes.set(xlim=(0, step * columns - 0.25 * size), ylim=(step * rows - 0.2 * size, -0.2 * size))
     axes.set(xticks=(), yticks=(), xlabel="task tested →", ylabel="← after task")
     axes.spines[:].set_visible(False)

@@ -24,7 +24,16 @@ CAPTIONS = {
     "matrix": "R, the score on every task after every task; rows are tasks learnt. Grey was not "
     "measured.",
 }
-_ENTRIES = ("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest")
+_ENTRIES = {
+    "device": "Device",
+    "threads": "Threads per run",
+    "deterministic": "Deterministic",
+    "commit": "Commit",
+    "dirty": "Uncommitted changes",
+    "source_digest": "Source digest",
+    "lock_digest": "Lock digest",
+    "python": "Python",
+}
 
 
 def page(suite: Suite, svgs: Mapping[str, bytes], files: list[str]) -> str:
@@ -79,14 +88,14 @@ def _provenance(suite: Suite) -> dict[str, str]:
     packages = [run.provenance.get("packages") or {} for run in suite.runs]
     versions = sorted({f"{name} {used[name]}" for used in packages for name in used})
     statuses = [run.status for run in suite.runs]
-    found = {entry: ", ".join(distinct(suite.runs, entry)) or "unknown" for entry in _ENTRIES}
+    found = {title: ", ".join(distinct(suite.runs, key)) for key, title in _ENTRIES.items()}
     return {
         "Suite": f"{suite.name}: {suite.label}",
         "Records": f"{suite.file}, SHA-256 {suite.digest}",
         "Runs": ", ".join(f"{statuses.count(status)} {status}" for status in STATUSES),
         "Seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in suite.runs})),
         "Time (UTC)": f"{min(times)} to {max(times)}" if times else "unknown",
-        **{entry.replace("_", " ").capitalize(): value for entry, value in found.items()},
+        **{title: value or "unknown" for title, value in found.items()},
         "Packages": ", ".join(versions) or "unknown",
     }
 

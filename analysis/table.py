@@ -53,8 +53,8 @@ class Column:
             return str(value)
         text = self.show(value.mean, self.signed)
         if value.sd:
-            sd = self.show(value.sd, like=value.mean)
-            text += f" ± {sd}" if sd.strip("0.") else ""
+            shown = (self.show(value.sd, like=value.mean), self.show(value.sd))
+            text += next((f" ± {sd}" for sd in shown if sd.strip("0.")), "")
         if value.low is not None:
             low, high = (self.show(end, True, value.mean) for end in (value.low, value.high))
             text += f" [{low}, {high}]"

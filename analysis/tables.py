@@ -37,7 +37,7 @@ def shared_training(panel: Panel) -> tuple[dict, list[str]]:
 
 def distinct(runs: Iterable[Run], key: str) -> list[str]:
     """The different values of one provenance entry over the runs."""
-    return sorted({str(v) for run in runs if (v := run.provenance.get(key)) is not None})
+    return sorted({brief(v) for run in runs if (v := run.provenance.get(key)) is not None})
 
 
 def setting_notes(panel: Panel) -> list[str]:
@@ -157,7 +157,7 @@ def accuracy(panel: Panel) -> Table:
         Column("mask", "Mask"),
         Column("optimizer_reset", "Reset"),
     ]
-    rows, sources = [], []
+    rows, sources = [], {}
     for label in panel.labels:
         row = {"method": label} | estimates(panel, label)
         row |= {key: _train(panel, label, key) for key in ("mask", "optimizer_reset")}
@@ -165,19 +165,21 @@ def accuracy(panel: Panel) -> Table:
         for who, find in (("paper", compare.paper), ("independent", compare.independent)):
             if found := find(panel.of(label, done=False)[0]):
                 row |= {f"{who}_{metric}": value for metric, value in found[0].items()}
-                sources.append(f"{who} {label}, {found[1]}")
+                sources.setdefault(found[1], []).append(label)
         rows.append(row)
-    columns += [
-        Column(key, f"{column.title} {who}", column.show)
-        for who in ("paper", "independent")
-        for column in columns
-        if any(row.get(key := f"{who}_{column.key}") for row in rows)
-    ]
+    for column in reversed(columns.copy()):
+        for who in ("independent", "paper"):
+            key = f"{who}_{column.key}"
+            if any(row.get(key) for row in rows):
+                beside = Column(key, f"{column.title[:-2]}, {who}", column.show)
+                columns.insert(columns.index(column) + 1, beside)
     notes = [
         "Scores in percent; mean ± sample standard deviation over seeds; best in bold, upper bound "
         "apart; – is not defined. Mask: class logits that compete in the training loss. Reset: "
         "the optimiser starts anew for each task.",
-        f"Published numbers: {'; '.join(sources)}; their times come from other hardware."
+        "Published numbers, whose times come from other hardware: "
+        + "; ".join(f"{source} ({', '.join(labels)})" for source, labels in sources.items())
+        + "."
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]

@@ -457,6 +457,13 @@ def without(key):
         (edited(R=[[0.5, None]]), "R must be 2 x 2 scores, but is (1, 2)"),
         (edited(R=[[0.5], [0.5, 0.5]]), "R must be 2 x 2 scores, but is ragged"),
         (edited(R=[[0.5, None], [0.5, None]]), "lower triangle or only its last row"),
+        (
+            edited(
+                stream__tasks=["a", "b", "c"],
+                R=[[0.5, None, None], [None, 0.5, None], [0.5, 0.5, 0.5]],
+            ),
+            "lower triangle or only its last row",
+        ),
         (edited(R=[[0.5, None], [0.5, 50.0]]), "scores must lie in [0, 1], but R holds 50"),
         (edited(tasks=[{"name": "greek"}]), "entry 0 of tasks lacks ['steps'"),
         (without("spec"), "line 2: not a result record of this project, as it lacks"),
