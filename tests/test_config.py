@@ -1,0 +1,158 @@
+"""Suites are checked before anything runs: one sentence each, and keys that change when they must."""
+
+import copy
+
+import pytest
+import yaml
+
+from benchmarks.config import SUITES, load_suite
+from benchmarks.files import DataError
+
+SUITE = {
+    "label": "a test",
+    "seeds": [0, 1],
+    "experiments": [
+        {
+            "stream": {"name": "glyphs", "train_per_class": 4, "test_per_class": 2},
+            "backbone": {"name": "micro-vit"},
+            "train": {"epochs": 1, "mask": "current"},
+            "methods": {"seqlora": {}, "treelora": {"strength": 0.2}},
+        },
+        {
+            "stream": {"name": "docs", "train_per_task": 8, "test_per_task": 4},
+            "backbone": {"name": "micro-llama"},
+            "train": {"epochs": 1},
+            "methods": {"olora": {}},
+        },
+    ],
+}
+
+
+@pytest.fixture
+def suite(tmp_path):
+    def load(change=lambda document: None):
+        document = copy.deepcopy(SUITE)
+        change(document)
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return load_suite(str(path))
+
+    return load
+
+
+def first(document):
+    return document["experiments"][0]
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SUITES.glob("*.yaml")))
+def test_every_suite_that_comes_with_the_project_is_valid(name):
+    assert load_suite(name).runs
+
+
+def test_runs_are_the_product_of_methods_and_seeds(suite):
+    runs = suite().runs
+    assert len(runs) == 2 * 2 + 2
+    assert len({run.key for run in runs}) == len(runs)
+    assert runs[0].spec["train"]["epochs"] == [1] * 10
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: d.update(seed=[0]), "'seed' is no setting here: did you mean seeds"),
+        (lambda d: d.pop("label"), "label is missing"),
+        (lambda d: d.update(seeds=["a"]), "seeds must be a list of integers"),
+        (lambda d: d.update(seeds=[1, 1]), "seeds must differ"),
+        (lambda d: d.update(threads=0), "threads must be a positive integer, but is 0"),
+        (lambda d: first(d)["stream"].update(name="glyph"), "did you mean 'glyphs'"),
+        (lambda d: first(d)["backbone"].update(name="micro-vlt"), "did you mean micro-vit"),
+        (lambda d: first(d)["backbone"].update(name="micro-llama"), "is vision, but backbone"),
+        (lambda d: first(d)["methods"].update(treelorra={}), "did you mean treelora"),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(strenght=1),
+            "'strenght' is no setting here: did you mean strength",
+        ),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(strength=-1),
+            "strength must not be negative, but is -1.0",
+        ),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(strength="much"),
+            "strength must be float, but is 'much'",
+        ),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(depth=13),
+            "depth must lie between 1 and the number of adapted matrices, 12, but is 13",
+        ),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(layers=2, depth=5),
+            "number of adapted matrices, 4, but is 5",
+        ),
+        (
+            lambda d: first(d)["methods"]["seqlora"].update(layers=7),
+            "layers must lie between 1 and the backbone's 6, but is 7",
+        ),
+        (
+            lambda d: first(d)["train"].update(epochs=[1, 2]),
+            "epochs must be one number or 10 of them, one per task, but the list has 2",
+        ),
+        (lambda d: first(d)["train"].update(epochs=0), "epochs must be at least 1, but is 0"),
+        (lambda d: first(d)["train"].update(mask="none"), "mask must be one of all, seen, current"),
+        (lambda d: first(d)["train"].pop("mask"), "mask must be one of"),
+        (lambda d: d["experiments"][1]["train"].update(mask="all"), "leave it out on language"),
+        (lambda d: first(d)["train"].update(learning_rate=0), "learning_rate must be positive"),
+        (lambda d: first(d)["train"].update(precision="fp8"), "precision must be float32 or"),
+        (lambda d: first(d)["stream"].update(n_tasks=11), "must be at most 10, but is 11"),
+        (lambda d: first(d)["stream"].update(train_per_class=0), "must be at least 1, but is 0"),
+        (lambda d: first(d)["stream"].update(order="random"), "order must be seed or fixed"),
+        (lambda d: first(d).update(methods={}), "methods must map at least one"),
+        (lambda d: first(d)["methods"].update({"Tree LoRA": {}}), "lower-case letters"),
+        (lambda d: d["experiments"].append(first(d)), "seqlora stands twice on stream glyphs"),
+    ],
+)
+def test_a_bad_suite_is_refused_with_a_sentence(suite, change, sentence):
+    with pytest.raises(DataError, match=sentence.replace("(", r"\(")) as caught:
+        suite(change)
+    assert "\n" not in str(caught.value)
+    assert "own.yaml" in str(caught.value)
+
+
+def test_an_unknown_suite_or_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="no suite is called 'dmo'.*did you mean demo"):
+        load_suite("dmo")
+    with pytest.raises(DataError, match="no.yaml does not exist"):
+        load_suite(str(tmp_path / "no.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("label: [")
+    with pytest.raises(DataError, match="broken.yaml is not valid YAML"):
+        load_suite(str(broken))
+
+
+def keys(loaded):
+    return {(r.spec["method"]["label"], r.spec["seed"]): r.key for r in loaded.runs}
+
+
+def test_a_changed_setting_changes_that_methods_keys_and_no_others(suite):
+    before = keys(suite())
+    after = keys(suite(lambda d: first(d)["methods"]["treelora"].update(strength=0.3)))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {("treelora", 0), ("treelora", 1)}
+
+
+def test_a_setting_at_its_default_keeps_the_key(suite):
+    same = suite(lambda d: first(d)["methods"]["seqlora"].update(rank=8, dropout=0))
+    assert keys(same) == keys(suite())
+
+
+def test_shared_settings_can_be_overridden_for_one_method(suite):
+    loaded = suite(lambda d: first(d)["methods"]["seqlora"].update(learning_rate="1e-3"))
+    rates = {r.spec["method"]["label"]: r.spec["train"]["learning_rate"] for r in loaded.runs}
+    assert rates == {"seqlora": 0.001, "treelora": 0.005, "olora": 0.005}
+
+
+def test_a_method_may_stand_twice_under_two_names(suite):
+    def add(document):
+        first(document)["methods"]["treelora-free"] = {"method": "treelora", "strength": 0}
+
+    runs = [r for r in suite(add).runs if r.spec["method"]["label"] == "treelora-free"]
+    assert {r.spec["method"]["name"] for r in runs} == {"treelora"}

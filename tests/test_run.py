@@ -1,0 +1,310 @@
+"""Runs: killed and resumed, failed, refused; records and what gathers them."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import files, results
+from benchmarks import run as runner
+from benchmarks.backbones import fingerprint, prepare
+from benchmarks.evaluate import score
+from benchmarks.files import DataError, read_json, write_bytes, write_json
+from benchmarks.plan import describe, load_plan
+from benchmarks.streams import glyphs
+
+ROOT = Path(__file__).parent.parent
+N_TASKS = 3
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with a miniature of the prepared glyphs and a suite over them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = Path("resources/streams/glyphs")
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    labels = np.arange(20).repeat(4)
+    images = generator.integers(0, 256, (80, 32, 32), dtype=np.uint8)
+    images[:, :4] = (labels * 12)[:, None, None]
+    np.savez(
+        folder / "data.npz",
+        train_images=images,
+        train_labels=labels,
+        test_images=images[::2],
+        test_labels=labels[::2],
+    )
+    tasks = [
+        {"name": f"script{t}", "group": f"group{t % 2}", "classes": ["a", "b"]} for t in range(10)
+    ]
+    manifest = {"modality": "vision", "fingerprint": glyphs.fingerprint(None), "tasks": tasks}
+    write_json(folder / "manifest.json", manifest)
+    weights = Path("resources/backbones/micro-vit")
+    monkeypatch.chdir(ROOT)
+    backbone = prepare("micro-vit", weights, None)
+    monkeypatch.chdir(tmp_path)
+    backbone["weights"] = str(ROOT / backbone["weights"])
+    write_json(weights / "manifest.json", backbone)
+    return tmp_path
+
+
+def plan_of(methods, seeds=(0,), **train):
+    document = {
+        "label": "a test",
+        "seeds": list(seeds),
+        "experiments": [
+            {
+                "stream": {"name": "glyphs", "n_tasks": N_TASKS},
+                "backbone": {"name": "micro-vit"},
+                "train": {"epochs": 3, "batch_size": 4, "mask": "all"} | train,
+                "methods": methods,
+            }
+        ],
+    }
+    Path("own.yaml").write_text(yaml.safe_dump(document))
+    return load_plan("own.yaml")
+
+
+def make(one):
+    return runner.run(Path(one.write_spec()), Path(one.directory))
+
+
+def test_a_record_holds_what_was_asked_and_what_happened(project):
+    (one,) = plan_of({"treelora": {}}).runs
+    record = make(one)
+    assert record == read_json(Path(one.directory) / "result.json") | {}
+    assert record["status"] == "done" and record["spec"] == one.spec
+    assert [len(row) for row in record["R"]] == [N_TASKS] * N_TASKS
+    for i, row in enumerate(record["R"]):
+        assert all(0 <= s <= 1 for s in row[: i + 1]) and row[i + 1 :] == [None] * (N_TASKS - 1 - i)
+    assert len(record["R0"]) == N_TASKS
+    task = record["tasks"][0]
+    assert (task["steps"], task["samples"], task["n_train"], task["n_test"]) == (6, 24, 8, 4)
+    assert task["train_seconds"] > 0 and task["peak_bytes"] > 10**6
+    assert len(record["diagnostics"]["trees"]) == N_TASKS
+    assert record["footprint"]["state_bytes"] > 1000
+    assert not (Path(one.directory) / "state.pt").exists()
+
+
+def test_the_joint_learner_fills_the_last_row_only(project):
+    (one,) = plan_of({"joint": {}}).runs
+    record = make(one)
+    assert record["R"][:-1] == [[None] * N_TASKS] * (N_TASKS - 1)
+    assert all(isinstance(s, float) for s in record["R"][-1])
+    assert len(record["tasks"]) == 1
+    assert record["tasks"][0]["samples"] == N_TASKS * 8 * 3
+
+
+@pytest.mark.parametrize("method", ["ewc", "treelora"])
+def test_a_run_killed_at_random_moments_ends_with_the_same_scores(project, method):
+    (one,) = plan_of({method: {}}, epochs=40, learning_rate=0.001).runs
+    spec = one.write_spec()
+    command = [sys.executable, "-m", "benchmarks.run", spec]
+    start = time.monotonic()
+    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
+    whole_seconds = time.monotonic() - start
+    chance = random.Random(1)
+    killed = 0
+    while killed < 4:
+        process = subprocess.Popen(
+            [*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=whole_seconds * chance.uniform(0.5, 0.95))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    subprocess.run([*command, "--out", "killed"], check=True, capture_output=True)
+    assert killed, "the run was over before it could be killed"
+    whole, resumed = (read_json(Path(name) / "result.json") for name in ("whole", "killed"))
+    assert json.dumps(whole["R"]) == json.dumps(resumed["R"])
+    assert whole["diagnostics"] == resumed["diagnostics"]
+    assert [t["last_loss"] for t in whole["tasks"]] == [t["last_loss"] for t in resumed["tasks"]]
+
+
+def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys):
+    (one,) = plan_of({"gem": {"memory_per_task": 4}}).runs
+    whole = make(one)
+    Path(one.directory, "result.json").unlink()
+    calls = []
+
+    def cut(*arguments):
+        calls.append(1)
+        if len(calls) > N_TASKS + 1 + 2:  # before learning, after the first task, after the second
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    monkeypatch.setattr(runner, "score", cut)
+    with pytest.raises(KeyboardInterrupt):
+        make(one)
+    monkeypatch.setattr(runner, "score", score)
+    assert (Path(one.directory) / "state.pt").exists()
+    assert make(one)["R"] == whole["R"]
+    assert "continues after task 2 of 3" in capsys.readouterr().err
+
+
+def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
+    plan = plan_of({"seqlora": {}}, learning_rate=1e30, clip_norm=None, epochs=30)
+    (one,) = plan.runs
+    record = make(one)
+    assert record["status"] == "failed"
+    assert "loss became" in record["error"] and "\n" not in record["error"]
+    assert one.status() == "failed"
+    assert "loss became" in describe(plan, only_status=True)
+    assert results.forget_failed(plan) == 1
+    assert one.status() in ("open", "started")
+
+
+def test_the_same_suite_collects_to_the_same_bytes(project):
+    plan = plan_of({"treelora": {}, "seqlora": {}}, seeds=(1, 0))
+    for one in plan.runs:
+        make(one)
+    results.collect(plan, Path("a.jsonl"))
+    results.collect(plan, Path("b.jsonl"))
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+    rows = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    places = [(r["spec"]["method"]["label"], r["spec"]["seed"]) for r in rows]
+    assert places == [("seqlora", 0), ("seqlora", 1), ("treelora", 0), ("treelora", 1)]
+    assert "4 runs: 4 done" in describe(plan)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is no result record"),
+        ('{"schema": 99, "status": "done", "error": null, "key": "", "spec": {}}', "has schema 99"),
+        (
+            '{"schema": 1, "status": "done", "error": null, "key": "abc", "spec": {}}',
+            "belongs to run abc",
+        ),
+    ],
+)
+def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentence):
+    (one,) = plan_of({"seqlora": {}}).runs
+    path = Path(one.directory) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(DataError, match=sentence) as caught:
+        make(one)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_a_corrupt_state_is_named(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    state = Path(one.directory) / "state.pt"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"not a state")
+    record = make(one)
+    assert record["status"] == "failed"
+    assert "state.pt is corrupt: delete it" in record["error"]
+    assert state.read_bytes() == b"not a state"
+
+
+def test_other_data_than_asked_is_refused(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    manifest = Path("resources/streams/glyphs/manifest.json")
+    write_json(manifest, read_json(manifest) | {"fingerprint": "0" * 64})
+    assert "is not what this run asks for" in make(one)["error"]
+
+
+def test_limits_beyond_the_data_are_refused(project):
+    plan = plan_of({"seqlora": {}})
+    plan.runs[0].spec["stream"]["train_per_class"] = 99
+    assert "asks for 99 images, but class" in make(plan.runs[0])["error"]
+
+
+def test_a_truncated_weight_file_is_named(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    manifest = Path("resources/backbones/micro-vit/manifest.json")
+    facts = read_json(manifest)
+    Path("short.safetensors").write_bytes(Path(facts["weights"]).read_bytes()[:5000])
+    write_json(manifest, facts | {"weights": "short.safetensors"})
+    assert "short.safetensors cannot be read" in make(one)["error"]
+
+
+def test_the_weights_of_another_architecture_are_refused(project):
+    from safetensors.torch import load_file, save_file
+
+    (one,) = plan_of({"seqlora": {}}).runs
+    manifest = Path("resources/backbones/micro-vit/manifest.json")
+    facts = read_json(manifest)
+    weights = load_file(facts["weights"])
+    weights["other"] = weights.pop("norm.weight")
+    save_file(weights, "other.safetensors")
+    write_json(manifest, facts | {"weights": "other.safetensors"})
+    assert "missing ['norm.weight'], unexpected ['other']" in make(one)["error"]
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    target = tmp_path / "state.pt"
+    write_bytes(target, b"old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(DataError, match="could not be saved .No space left on device.: make room"):
+        write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_during_a_run_keeps_the_last_state(project, monkeypatch):
+    (one,) = plan_of({"seqlora": {}}).runs
+    saved = []
+
+    def fill(path, data):
+        if len(saved) == 2:
+            raise DataError(f"{path} could not be saved (No space left on device): make room")
+        saved.append(path)
+        write_bytes(path, data)
+
+    monkeypatch.setattr(runner, "write_bytes", fill)
+    assert "No space left" in make(one)["error"]
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    state = Path(one.directory) / "state.pt"
+    assert state.exists()
+    Path(one.directory, "result.json").unlink()
+    assert make(one)["status"] == "done"
+
+
+def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch):
+    plan = plan_of({"seqlora": {}})
+    record = make(plan.runs[0])
+    path = Path(plan.runs[0].directory) / "result.json"
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+
+    def stored(**changes):
+        write_json(path, record | changes)
+        return plan, Path("runs.jsonl")
+
+    with pytest.raises(DataError, match="run from uncommitted code"):
+        results.publish(*stored(provenance=record["provenance"] | {"dirty": True}))
+    with pytest.raises(DataError, match="failed .no.: only complete"):
+        results.publish(*stored(status="failed", error="no"))
+    target = results.publish(*stored(provenance=record["provenance"] | {"dirty": False}))
+    assert target.read_text().count("\n") == 1
+    assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
+
+
+def test_the_fingerprint_of_a_backbone_follows_its_file(tmp_path):
+    path = tmp_path / "vit_tiny_patch16_224.safetensors"
+    path.write_bytes(b"one")
+    first = fingerprint("vit-ti", tmp_path)
+    path.write_bytes(b"two")
+    assert fingerprint("vit-ti", tmp_path) != first != fingerprint("vit-ti", None)
