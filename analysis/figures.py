@@ -33,8 +33,6 @@ matplotlib.rcParams.update(
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
         "axes.axisbelow": True,
         "grid.color": "#E3E3E3",
         "grid.linewidth": 0.6,
@@ -65,15 +63,9 @@ def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15
     figure = Figure((width, height), dpi=150)
     FigureCanvasAgg(figure)
     figure.text(0.08 / width, 1 - 0.1 / height, title, va="top", fontsize=10, fontweight="bold")
-    figure.text(
-        *(0.08 / width, 0.06 / height, "\n".join(lines)),
-        **{"va": "bottom", "fontsize": 7, "color": GREY, "linespacing": 1.25},
-    )
-    box = (left, bottom, width - left - right, height - bottom - top)
-    axes = figure.add_axes(
-        (box[0] / width, box[1] / height, box[2] / width, box[3] / height),
-    )
-    return figure, axes
+    figure.text(0.08 / width, 0.06 / height, "\n".join(lines), va="bottom", fontsize=7, c=GREY)
+    inner = (width - left - right) / width, (height - bottom - top) / height
+    return figure, figure.add_axes((left / width, bottom / height, *inner))
 
 
 def _widest(panel: Panel) -> float:

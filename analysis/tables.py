@@ -32,7 +32,7 @@ def shared_training(panel: Panel) -> tuple[dict, list[str]]:
     trains = [run.spec["train"] for run in panel.runs]
     keys = dict.fromkeys(key for train in trains for key in train)
     varying = [key for key in keys if len({json.dumps(t.get(key)) for t in trains}) > 1]
-    return {key: trains[0][key] for key in keys if key not in varying}, varying
+    return {key: trains[0].get(key) for key in keys if key not in varying}, varying
 
 
 def distinct(runs: Iterable[Run], key: str) -> list[str]:
@@ -257,11 +257,13 @@ def tasks(panel: Panel) -> Table:
     done = [run for run in panel.runs if run.done]
     by_name = len({frozenset(run.task_names) for run in done}) == 1
     names = panel.task_names if by_name else range(1, len(panel.task_names) + 1)
-    columns = [Column("when", "Score"), *(Column(f"task {n}", str(n), percent) for n in names)]
+    columns = [Column("when", "Score"), Column("mean", "Mean", percent)]
+    columns += [Column(f"task {name}", str(name), percent) for name in names]
     rows = []
     for label in panel.labels:
-        for when in ("learnt", "final"):
-            row: dict = {"method": label, "when": when}
+        means = estimates(panel, label)
+        for when, mean in (("learnt", "learning_accuracy"), ("final", "acc")):
+            row: dict = {"method": label, "when": when, "mean": means[mean]}
             for name in names:
                 values = []
                 for run in panel.of(label):

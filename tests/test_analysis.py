@@ -202,9 +202,10 @@ def test_tasks_follow_their_name_through_different_orders(tmp_path):
     table = tables.tasks(panel_of(tmp_path, [SMALL[2], second]))
     final = next(row for row in table.rows if row["when"] == "final")
     assert final["task greek"].mean == pytest.approx((0.5 + 0.6) / 2)
+    assert [row["mean"].mean for row in table.rows] == pytest.approx([0.65, 0.6])
     second["stream"]["tasks"] = ["classes 3 4", "classes 1 2"]
     table = tables.tasks(panel_of(tmp_path, [SMALL[2], second]))
-    assert [column.key for column in table.columns[2:]] == ["task 1", "task 2"]
+    assert [column.key for column in table.columns[3:]] == ["task 1", "task 2"]
 
 
 def test_only_differing_training_settings_are_listed_by_method(tmp_path):
