@@ -39,7 +39,9 @@ retry: .venv/requirements.lock ## Remove the records of failed runs, so that the
 	@.venv/bin/python -m benchmarks.results forget-failed $(SUITE)
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
-	@$(SNAKEMAKE) --forcerun pretrain --until pretrain
+	@$(SNAKEMAKE) pretrained --forcerun pretrain
+	@mkdir -p benchmarks/pretrained
+	@cp resources/pretrained/*.safetensors resources/pretrained/*.json benchmarks/pretrained
 
 figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
@@ -49,7 +51,7 @@ publish: .venv/requirements.lock ## Copy the results of a complete suite to benc
 	@$(SNAKEMAKE) publish
 
 test: lint ## Check style and workflow, then run every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 lint: .venv/requirements.lock ## Check style and workflow
 	.venv/bin/ruff check

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from analysis.exhibits import files
-from analysis.records import Run, Suite
 from benchmarks.files import DataError
-from benchmarks.plan import backbone_inputs, load_plan
+from benchmarks.plan import backbone_inputs, load_plan, pretrain_inputs
 
 
 workdir: workflow.basedir
@@ -27,9 +26,7 @@ stream_digest = {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
 OUT = f"results/{plan.name}"
-records = tuple(Run({"spec": run.spec}) for run in plan.runs + plan.skipped)
-panels = Suite(plan.name, plan.label, "", "", records).panels
-EXHIBITS = files(OUT, [panel.slug for panel in panels])
+EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 
 wildcard_constraints:
@@ -42,6 +39,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    pretrained,
     prepare,
     collect,
     analyse,
@@ -53,6 +51,15 @@ rule all:
         EXHIBITS,
     message:
         f"report: {OUT}/report/index.html"
+
+
+rule pretrained:
+    input:
+        [
+            f"resources/pretrained/{name}.safetensors"
+            for name in plan.backbones
+            if backbone_inputs(name)
+        ],
 
 
 rule prepare:
@@ -72,11 +79,11 @@ rule prepare:
 
 rule pretrain:
     input:
-        lambda wildcards: ancient(backbone_inputs(wildcards.backbone)),
+        lambda wildcards: pretrain_inputs(wildcards.backbone),
     output:
-        "benchmarks/pretrained/{backbone}.safetensors",
+        "resources/pretrained/{backbone}.safetensors",
     log:
-        "resources/backbones/{backbone}/pretrain.txt",
+        "resources/pretrained/{backbone}.log",
     conda:
         "environment.yml"
     threads: plan.threads
@@ -90,11 +97,7 @@ rule pretrain:
 
 rule backbone:
     input:
-        lambda wildcards: (
-            [f"benchmarks/pretrained/{wildcards.backbone}.safetensors"]
-            if backbone_inputs(wildcards.backbone)
-            else []
-        ),
+        lambda wildcards: backbone_inputs(wildcards.backbone),
     output:
         "resources/backbones/{backbone}/manifest.json",
     log:

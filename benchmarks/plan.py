@@ -93,9 +93,13 @@ def _run(resolved: RunSpec) -> Run:
 
 
 def backbone_inputs(name: str) -> list[str]:
+    """Files a backbone is read from; none if its weights come from outside."""
+    return [str(backbones.pretrained(name))] if backbones.find(name).pretrain_stream else []
+
+
+def pretrain_inputs(name: str) -> list[str]:
     """Manifests of the streams a backbone is pre-trained on here."""
-    stream = backbones.find(name).pretrain_stream
-    return [f"resources/streams/{stream}/manifest.json"] if stream else []
+    return [f"resources/streams/{backbones.find(name).pretrain_stream}/manifest.json"]
 
 
 def recorded_seconds() -> dict[str, float]:

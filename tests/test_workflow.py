@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("checkout")  # all tests share one, in their order
+
 ROOT = Path(__file__).parents[1]
 TRAIN = re.compile(r"train (\S+) on (\S+), seed (\d+)")
 
@@ -50,6 +52,11 @@ class Checkout:
         return sorted(self.folder.glob(pattern))
 
 
+def smoke() -> dict:
+    """The smoke suite, for a test to change."""
+    return yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
+
+
 def scheduled(shown: str) -> dict[str, int]:
     """Rules and numbers of jobs in what Snakemake prints."""
     table = shown.partition("Job stats:")[2].partition("total")[0]
@@ -66,7 +73,7 @@ def checkout(tmp_path_factory):
 
 def test_smoke(checkout):
     """Data, training and analysis leave every declared file, and no run failed."""
-    suite = yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
+    suite = smoke()
     methods = sum(len(experiment["methods"]) for experiment in suite["experiments"])
     records = (checkout.folder / "results/smoke/runs.jsonl").read_text().splitlines()
     assert len(records) == methods * len(suite["seeds"])
@@ -87,7 +94,7 @@ def test_a_second_run_schedules_nothing(checkout):
 
 def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
     """In a user's copy of the suite, under another name and outside `benchmarks/suites`."""
-    suite = yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
+    suite = smoke()
     (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(suite))
     assert "train" not in scheduled(checkout.snakemake("--dry-run", suite="mine.yaml"))
     experiment = suite["experiments"][0]
@@ -144,6 +151,24 @@ def test_figures_are_drawn_without_torch(checkout, tmp_path):
         drawn >= {p.relative_to(made) for p in checkout.files("results/smoke/figures/*")} != set()
     )
     assert ended.children_user - started.children_user < 10
+
+
+def test_a_failed_run_is_reported_and_made_again_on_request(checkout):
+    """The other runs go on, and the failure is shown with its reason."""
+    suite = smoke()
+    experiment = suite["experiments"][0]
+    suite["experiments"] = [experiment]
+    diverging = {"method": "seqlora", "learning_rate": 1e30, "clip_norm": None}
+    experiment["methods"] = {"diverging": diverging, "seqlora": experiment["methods"]["seqlora"]}
+    (checkout.folder / "failing.yaml").write_text(yaml.safe_dump(suite))
+    assert scheduled(checkout.snakemake(suite="failing.yaml"))["train"] == len(suite["seeds"])
+    page = (checkout.folder / "results/failing/report/index.html").read_text()
+    assert "diverging" in page and "failed" in page and "lower learning_rate" in page
+    assert scheduled(checkout.snakemake(suite="failing.yaml")) == {}
+    done = checkout.run(sys.executable, "-m", "benchmarks.results", "forget-failed", "failing.yaml")
+    assert done.returncode == 0, done.stdout
+    shown = checkout.snakemake("--dry-run", suite="failing.yaml")
+    assert {label for label, _, _ in TRAIN.findall(shown)} == {"diverging"}
 
 
 def test_an_unknown_suite_is_one_sentence(checkout):
