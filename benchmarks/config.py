@@ -46,7 +46,7 @@ class StreamOptions:
         n_tasks: how many tasks to learn; None for all the stream has.
         train_per_class, test_per_class: the first so many images of each class; None for all.
         train_per_task, test_per_task: the first so many items of each text task; None for all.
-        max_prompt_tokens: longer prompts lose their beginning.
+        max_prompt_tokens: longer prompts lose their middle.
     """
 
     name: str
@@ -65,6 +65,10 @@ class StreamOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
+        if self.max_prompt_tokens < 4:
+            raise ValueError(
+                f"max_prompt_tokens must be at least 4, but is {self.max_prompt_tokens}"
+            )
 
 
 @dataclass(frozen=True)

@@ -187,11 +187,15 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """Token ids of begin + prompt + answer + end, and how many of them are the answer's.
 
-    A long prompt loses its beginning, never its closing question. Prompt and answer are encoded
-    apart, so that the ids a model is trained on are those it is asked for after the prompt.
+    A long prompt loses its middle, never its beginning or its closing question. Prompt and answer
+    are encoded apart, so that the ids a model is trained on are those it is asked for.
     """
     _, begin, end = special_ids(tokenizer)
-    ids = [begin, *tokenizer.encode(prompt).ids[-max_prompt_tokens:]]
+    ids = tokenizer.encode(prompt).ids
+    if len(ids) > max_prompt_tokens:
+        n_last = max_prompt_tokens // 4
+        ids = ids[: max_prompt_tokens - n_last] + ids[-n_last:]
+    ids = [begin, *ids]
     answer_ids = [] if answer is None else [*tokenizer.encode(answer).ids, end]
     return ids + answer_ids, len(answer_ids)
 

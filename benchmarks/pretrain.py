@@ -17,7 +17,7 @@ from benchmarks import backbones, streams
 from benchmarks.files import DataError, digest_of, seed_for, write_bytes
 
 RECIPES = {
-    "micro-vit": {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "seed": 0},
+    "micro-vit": {"steps": 1600, "batch_size": 128, "learning_rate": 1e-3, "seed": 0},
     "micro-llama": {
         "steps": 1500,
         "batch_size": 32,

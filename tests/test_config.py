@@ -1,4 +1,4 @@
-"""Suites are checked before anything runs: one sentence each, and keys that change when they must."""
+"""Suites are checked before anything runs, one sentence each; keys change when they must."""
 
 import copy
 

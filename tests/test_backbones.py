@@ -1,0 +1,89 @@
+"""The committed backbones: made by the present recipe, as good as they say, and rebuildable."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from benchmarks import backbones, pretrain, streams
+from benchmarks.files import DataError
+
+EMBEDDED = [name for name, b in backbones.BACKBONES.items() if b.pretrain_stream]
+
+
+def metadata(name):
+    with safe_open(backbones.PRETRAINED / f"{name}.safetensors", "pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_committed_weights_come_from_the_present_recipe(name):
+    assert metadata(name)["recipe"] == pretrain.recipe_digest(backbones.find(name))
+
+
+def test_the_committed_files_stay_small():
+    assert sum(path.stat().st_size for path in backbones.PRETRAINED.iterdir()) < 4 * 2**20
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_number_of_adapted_matrices_is_the_networks(name):
+    backbone = backbones.find(name)
+    build = backbones.build_vision if backbone.modality == "vision" else backbones.build_language
+    names = [n for n, _ in build(backbone, 2).split_qkv().named_modules()]
+    adapted = [n for n in names if n.endswith(("q_proj", "v_proj"))]
+    assert len(adapted) == backbone.adapted_matrices
+
+
+def test_the_micro_vit_is_as_accurate_as_its_metadata_says(tmp_path):
+    streams.prepare("glyphs", tmp_path, None)
+    with np.load(tmp_path / "pretrain.npz") as file:
+        images, labels = (torch.from_numpy(file[n])[::10] for n in ("images", "labels"))
+    weights = backbones.PRETRAINED / "micro-vit.safetensors"
+    model = backbones.load({"name": "micro-vit", "weights": str(weights)}, 1, None).eval()
+    # The pre-training classifier is not kept: nearest class mean of features, half against half.
+    with torch.no_grad():
+        x = (images.float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
+        features = torch.cat([model.encode(model.embed(part))[:, 0] for part in x.split(256)])
+    means = torch.stack([features[labels == c][::2].mean(0) for c in labels.unique()])
+    tested = torch.cat([features[labels == c][1::2] for c in labels.unique()])
+    gold = torch.arange(len(means)).repeat_interleave(len(tested) // len(means))
+    accuracy = (torch.cdist(tested, means).argmin(1) == gold).float().mean()
+    assert float(metadata("micro-vit")["held_out_accuracy"]) > 0.5
+    assert accuracy > 0.5 * float(metadata("micro-vit")["held_out_accuracy"])
+
+
+def rebuild(name, folder, monkeypatch):
+    """Three steps of the recipe on miniature data, in a folder of its own."""
+    monkeypatch.chdir(folder)
+    data = Path("resources/streams") / backbones.find(name).pretrain_stream
+    data.mkdir(parents=True, exist_ok=True)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8)
+    np.savez(data / "pretrain.npz", images=images, labels=np.arange(40) % 4)
+    words = [f"The function number {i} returns the value {i * 7} of its input." for i in range(400)]
+    (data / "pretrain.json").write_text(json.dumps(words))
+    return pretrain.pretrain(name, steps=3)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_rebuild_makes_the_same_files_twice(name, tmp_path, monkeypatch):
+    first, second = (rebuild(name, tmp_path, monkeypatch) for _ in range(2))
+    assert first == second
+    weights = tmp_path / "again.safetensors"
+    weights.write_bytes(first["safetensors"])
+    backbones.load({"name": name, "weights": str(weights)}, 3, None)
+
+
+def test_weights_from_outside_are_not_pretrained_here():
+    with pytest.raises(DataError, match="vit-ti is not pre-trained here"):
+        pretrain.pretrain("vit-ti")
+
+
+def test_the_tokenizer_gives_back_every_byte():
+    tokenizer = backbones.tokenizer("micro-llama")
+    text = "Einschließlich “quotes”, 中文 and\nPart:"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.get_vocab_size() == 2048
+    assert [tokenizer.token_to_id(t) for t in pretrain.SPECIAL_TOKENS] == [0, 1, 2]
