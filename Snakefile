@@ -24,6 +24,7 @@ except DataError as error:
 run_of = {run.directory: run for run in plan.runs}
 stream_digest = {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
+RESULTS = [f"{directory}/result.json" for directory in run_of]
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
 OUT = f"results/{plan.name}"
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
@@ -48,6 +49,7 @@ localrules:
 
 rule all:
     input:
+        RESULTS,  # a target as well, or Snakemake would not miss a deleted one
         EXHIBITS,
     message:
         f"report: {OUT}/report/index.html"
@@ -137,7 +139,7 @@ rule train:
 
 rule collect:
     input:
-        [f"{directory}/result.json" for directory in run_of],
+        RESULTS,
     output:
         f"{OUT}/runs.jsonl",
     log:
