@@ -170,11 +170,10 @@ rule analyse:
         "python -m analysis {input.runs} --out $(dirname {input.runs}) 2> {log}"
 
 
+# Without a declared output: Snakemake would delete the committed file before it makes the new one.
 rule publish:
     input:
         f"{OUT}/runs.jsonl",
-    output:
-        f"benchmarks/published/{plan.name}.jsonl",
     log:
         f"{OUT}/publish.log",
     conda:
