@@ -28,6 +28,7 @@ help: ## List the commands
 
 replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
 	@$(SNAKEMAKE)
+	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
 
 plan: .venv/requirements.lock ## List the runs of the suite, which are done, the time each needs
 	@.venv/bin/python -m benchmarks.plan $(SUITE)
@@ -45,7 +46,6 @@ pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, 
 
 figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
-	@echo "report: results/published/report/index.html"
 
 publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published
 	@$(SNAKEMAKE) publish

@@ -274,7 +274,7 @@ def run(spec_path: Path, out: Path) -> dict:
     write_record(path, record)
     if record["status"] == "done":
         (out / "state.pt").unlink(missing_ok=True)
-    return record
+    return read_record(path, key)
 
 
 def _now() -> str:

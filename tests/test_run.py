@@ -82,7 +82,7 @@ def make(one):
 def test_a_record_holds_what_was_asked_and_what_happened(project):
     (one,) = plan_of({"treelora": {}}).runs
     record = make(one)
-    assert record == read_json(Path(one.directory) / "result.json") | {}
+    assert record == read_json(Path(one.directory) / "result.json")
     assert record["status"] == "done" and record["spec"] == one.spec
     assert [len(row) for row in record["R"]] == [N_TASKS] * N_TASKS
     for i, row in enumerate(record["R"]):
