@@ -221,7 +221,10 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         _check_keys(own, shared | {f.name for f in dataclasses.fields(method.Config)}, set(), place)
         config = from_mapping(method.Config, settings, place)
         train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
-        train = dataclasses.replace(train, mask=_mask(train.mask, modality, place))
+        mask = _mask(train.mask, modality, place)
+        if method.offline and mask is not None:
+            mask = "all"  # all classes are there from the start
+        train = dataclasses.replace(train, mask=mask)
         epochs = train.epochs if isinstance(train.epochs, list) else [train.epochs] * n_tasks
         if len(epochs) != n_tasks:
             raise DataError(
