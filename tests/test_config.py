@@ -81,8 +81,8 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
             "strength must be float, but is 'much'",
         ),
         (
-            lambda d: first(d)["methods"]["treelora"].update(depth=13),
-            "depth must lie between 1 and the number of adapted matrices, 12, but is 13",
+            lambda d: first(d)["methods"]["treelora"].update(depth=9),
+            "depth must lie between 1 and the number of adapted matrices, 8, but is 9",
         ),
         (
             lambda d: first(d)["methods"]["treelora"].update(layers=2, depth=5),
@@ -90,7 +90,7 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         ),
         (
             lambda d: first(d)["methods"]["seqlora"].update(layers=7),
-            "layers must lie between 1 and the backbone's 6, but is 7",
+            "layers must lie between 1 and the backbone's 4, but is 7",
         ),
         (
             lambda d: first(d)["train"].update(epochs=[1, 2]),
@@ -156,3 +156,9 @@ def test_a_method_may_stand_twice_under_two_names(suite):
 
     runs = [r for r in suite(add).runs if r.spec["method"]["label"] == "treelora-free"]
     assert {r.spec["method"]["name"] for r in runs} == {"treelora"}
+
+
+def test_an_offline_method_states_that_no_class_is_masked(suite):
+    loaded = suite(lambda d: first(d)["methods"].update(joint={}))
+    masks = {r.spec["method"]["label"]: r.spec["train"]["mask"] for r in loaded.runs}
+    assert masks == {"seqlora": "current", "treelora": "current", "joint": "all", "olora": None}

@@ -162,6 +162,8 @@ def test_a_failed_run_is_reported_and_made_again_on_request(checkout):
     page = (checkout.folder / "results/failing/report/index.html").read_text()
     assert "diverging" in page and "failed" in page and "lower learning_rate" in page
     assert scheduled(checkout.snakemake(suite="failing.yaml")) == {}
+    shown = checkout.run(sys.executable, "-m", "benchmarks.plan", "failing.yaml", "--status").stdout
+    assert "lower learning_rate" in shown and "report: results/failing/report/index.html" in shown
     done = checkout.run(sys.executable, "-m", "benchmarks.results", "forget-failed", "failing.yaml")
     assert done.returncode == 0, done.stdout
     shown = checkout.snakemake("--dry-run", suite="failing.yaml")
