@@ -139,6 +139,9 @@ def describe(plan: Plan, only_status: bool = False) -> str:
             if status == "failed":
                 record = read_record(Path(run.directory) / "result.json", run.key)
                 lines.append(f"  failed: {run.directory}: {record['error']}")
+        report = Path("results") / plan.name / "report/index.html"
+        if report.exists():
+            lines.append(f"report: {report}")
         return "\n".join(lines)
     known = recorded_seconds()
     left, unknown = 0.0, 0
