@@ -63,10 +63,10 @@ BACKBONES = {
                 "img_size": 32,
                 "patch_size": 8,
                 "embed_dim": 96,
-                "depth": 6,
+                "depth": 4,
                 "num_heads": 4,
             },
-            adapted_matrices=12,
+            adapted_matrices=8,
             pretrain_stream="glyphs",
         ),
         Backbone(

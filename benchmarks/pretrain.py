@@ -17,7 +17,7 @@ from benchmarks import backbones, streams
 from benchmarks.files import DataError, digest_of, seed_for, write_bytes
 
 RECIPES = {
-    "micro-vit": {"steps": 1600, "batch_size": 128, "learning_rate": 1e-3, "seed": 0},
+    "micro-vit": {"steps": 4000, "batch_size": 128, "learning_rate": 1e-3, "seed": 0},
     "micro-llama": {
         "steps": 1500,
         "batch_size": 32,
@@ -72,6 +72,8 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     def loss_of(_):
         chosen = torch.randint(len(train_y), (recipe["batch_size"],))
         x = torch.roll(pixels(train_x[chosen]), torch.randint(-3, 4, (2,)).tolist(), (2, 3))
+        inverted = torch.rand(len(x), 1, 1, 1) < 0.5
+        x = torch.where(inverted, 1 - x, x)
         return F.cross_entropy(model(x), train_y[chosen], label_smoothing=0.1)
 
     _optimise(model, loss_of, steps, recipe["learning_rate"])
