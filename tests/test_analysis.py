@@ -539,3 +539,13 @@ def test_everything_is_drawn_without_torch(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len([path for path in out.rglob("*.*") if path.is_file()]) == 2 + 15 + 12
+
+
+def test_the_readme_shows_the_published_results(tmp_path):
+    """Its table and its figure are what the records give."""
+    root = Path(__file__).parents[1]
+    published = [str(path) for path in sorted((root / "benchmarks/published").glob("*.jsonl"))]
+    assert main([*published, "--readme", str(root / "README.md"), "--check"]) == 0
+    assert main([str(root / "benchmarks/published/cifar.jsonl"), "--out", str(tmp_path)]) == 0
+    drawn = (tmp_path / "figures/fig4a-cifar100.svg").read_bytes()
+    assert drawn == (root / "docs/accuracy.svg").read_bytes()
