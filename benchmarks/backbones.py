@@ -113,7 +113,7 @@ def find(name: str) -> Backbone:
 def fingerprint(name: str, data_dir: Path | None) -> str:
     """A digest that names the weights: their recipe if pre-trained here, else the file's content.
 
-    Where neither is at hand yet it names the pinned address.
+    Without a file in the data directory it names the pinned address, before the download and after.
     """
     backbone = find(name)
     if backbone.pretrain_stream:
@@ -127,11 +127,10 @@ def fingerprint(name: str, data_dir: Path | None) -> str:
 
 
 def _local_file(backbone: Backbone, data_dir: Path | None) -> Path | None:
-    folders = [data_dir] if data_dir else []
-    for folder in [*folders, Path("resources/downloads")]:
-        for pattern in backbone.patterns:
-            for found in sorted(folder.glob(pattern)):
-                return found
+    """The user's own file; a download does not count, so that fetching it changes no digest."""
+    for pattern in backbone.patterns if data_dir else ():
+        for found in sorted(data_dir.glob(pattern)):
+            return found
     return None
 
 
