@@ -2,7 +2,8 @@
 
 Batches are tensors only. Vision: x (B, 3, H, W) in [0, 1], y (B,) global class. Language:
 x (B, 2, L) = token ids and a mask (0 padding, 1 prompt, 2 answer), y (B, L) = token ids, -100 on
-prompt and padding; sequences are padded on the left.
+prompt and padding; sequences are padded on the left. A model maps x to logits: (B, C) on vision; on
+language (B, A, V) for the last A tokens, A being the longest answer of the batch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Setting:
         optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
-        precision: "float32", or "bfloat16" for automatic mixed precision.
+        precision: "float32", or "bfloat16" for automatic mixed precision in training.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
     """
@@ -72,11 +73,11 @@ class ClassificationLoss:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits (B, C), y (B,) -> scalar, the mean over the batch."""
         if self._mask != "all":
-            task_of_class = self._task_of_class.to(y.device)
+            self._task_of_class = self._task_of_class.to(y.device)  # copied once
             if self._mask == "seen":
-                competes = (task_of_class <= self.task).expand_as(logits)
+                competes = (self._task_of_class <= self.task).expand_as(logits)
             else:  # from the labels, so that replayed samples compete within their own task
-                competes = task_of_class[None, :] == task_of_class[y][:, None]
+                competes = self._task_of_class[None, :] == self._task_of_class[y][:, None]
             logits = logits.masked_fill(~competes, -torch.inf)
         return F.cross_entropy(logits.float(), y)
 
@@ -87,8 +88,8 @@ class TokenLoss:
     task = 0
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits (B, L, V), y (B, L) with -100 where nothing is asked -> scalar."""
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), y[:, 1:].flatten())
+        """logits (B, A, V) of the last A tokens, y (B, L) with -100 where nothing is asked."""
+        return F.cross_entropy(logits.flatten(0, 1).float(), y[:, -logits.shape[1] :].flatten())
 
 
 class Method:

@@ -5,12 +5,14 @@ Avalanche's EWCPlugin on the adapter and classifier. The penalty is
 
     strength * sum_k sum_p F_k,p (theta_p - theta*_k,p)^2
 
-Departures from the paper, all Avalanche's:
-1. no factor 1/2, so `strength` counts double;
-2. F is the mean over mini-batches of the squared gradient of the batch's mean loss, not of each
-   sample's: near an optimum it is about 1/batch_size of the paper's, so `strength` depends on the
-   batch size;
-3. labels are the training labels (empirical Fisher).
+with F the mean squared gradient of the loss of single samples, at the end of a task. Avalanche's
+own F squares the gradient of a training batch's mean loss, near an optimum about 1 / batch size of
+it, so that `strength` would depend on the batch: `fisher_batch_size` restores that.
+
+Departures from the paper:
+1. no factor 1/2, so `strength` counts double (Avalanche);
+2. labels are the training labels (empirical Fisher);
+3. F is estimated from at most `fisher_samples` samples of the task.
 The TreeLoRA paper gives strength 50 on vision and neither estimator nor trainable set.
 """
 
@@ -19,22 +21,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch.utils.data import Subset
+
 from baselines.lora import LoraMethod, LoraSettings
 
 
 class EWC(LoraMethod):
     """Elastic weight consolidation on a sequentially trained adapter."""
 
+    version = 2
+
     @dataclass(frozen=True)
     class Config(LoraSettings):
-        """`strength`: the factor of the penalty, lambda."""
+        """Settings of the penalty.
+
+        Attributes:
+            strength: the factor of the penalty, lambda.
+            fisher_samples: random samples of a task from which its F is estimated, at most.
+            fisher_batch_size: samples whose mean loss gives one gradient; 1 is the paper's F.
+        """
 
         strength: float = 50.0
+        fisher_samples: int = 2000
+        fisher_batch_size: int = 1
+
+        def __post_init__(self):
+            super().__post_init__()
+            for name in ("fisher_samples", "fisher_batch_size"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
 
     def plugins(self) -> list:
         from avalanche.training.plugins import EWCPlugin
 
-        self._ewc = EWCPlugin(ewc_lambda=self.config.strength, mode="separate")
+        config = self.config
+
+        class Plugin(EWCPlugin):
+            def compute_importances(
+                self, model, criterion, optimizer, dataset, device, batch_size, num_workers=0
+            ):
+                chosen = torch.randperm(len(dataset))[: config.fisher_samples].tolist()
+                return super().compute_importances(
+                    *(model, criterion, optimizer, Subset(dataset, chosen), device),
+                    *(config.fisher_batch_size, num_workers),
+                )
+
+        self._ewc = Plugin(ewc_lambda=config.strength, mode="separate")
         return [self._ewc]
 
     def state_dict(self) -> dict:

@@ -84,7 +84,7 @@ class _PromptedLanguage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         embedded, mask = self._prompted(x)
-        return self.backbone.logits(self.backbone.hidden(embedded, mask)[:, -x.shape[2] :])
+        return self.backbone.answer_logits(self.backbone.hidden(embedded, mask), mask)
 
     def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
         return self.backbone.generate_from(*self._prompted(x), max_new_tokens)

@@ -17,7 +17,7 @@ logging.getLogger("avalanche").setLevel(logging.ERROR)
 from avalanche.core import SupervisedPlugin  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
-from baselines.base import ClassificationLoss, Method, Task, TokenLoss  # noqa: E402
+from baselines.base import ClassificationLoss, Method, Setting, Task, TokenLoss  # noqa: E402
 
 
 class NonFiniteLoss(RuntimeError):
@@ -25,21 +25,29 @@ class NonFiniteLoss(RuntimeError):
 
 
 class TrainableView(nn.Module):
-    """A model that lists only its trainable parameters.
+    """A model in training precision that lists only its trainable parameters.
 
-    Avalanche's EWC and GEM copy or concatenate all of `named_parameters()`; behind this view that
-    is the adapter and not the frozen backbone.
+    Avalanche's EWC and GEM copy or concatenate all of `named_parameters()`, at every step; behind
+    this view that is the adapter and not the frozen backbone. `refresh` follows a change of what
+    is trained.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, setting: Setting):
         super().__init__()
         self.model = model
+        self._device = torch.device(setting.device).type
+        self._mixed = setting.precision == "bfloat16"
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._trainable = [(n, p) for n, p in super().named_parameters() if p.requires_grad]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._mixed):
+            return self.model(x)
 
     def named_parameters(self, *args, **kwargs):
-        return ((n, p) for n, p in super().named_parameters(*args, **kwargs) if p.requires_grad)
+        return iter(self._trainable)
 
 
 class Batches:
@@ -80,7 +88,7 @@ class Loop(SupervisedTemplate):
             else ClassificationLoss(setting.mask, setting.task_of_class)
         )
         super().__init__(
-            model=TrainableView(method.model),
+            model=TrainableView(method.model, setting),
             optimizer=None,
             criterion=criterion,
             train_mb_size=setting.batch_size,
@@ -109,10 +117,7 @@ class Loop(SupervisedTemplate):
         self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
 
     def forward(self):
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.setting.precision == "bfloat16"
-        ):
-            return self.model(self.mb_x)
+        return self.model(self.mb_x)
 
     def criterion(self):
         loss = self._criterion(self.mb_output, self.mb_y)
@@ -153,6 +158,7 @@ class Loop(SupervisedTemplate):
         self.train_epochs = task.epochs
         self._criterion.task = task.index
         self.method.begin(task)
+        self.model.refresh()
         experience = SimpleNamespace(
             dataset=task.train,
             current_experience=task.index,
@@ -181,6 +187,7 @@ class Loop(SupervisedTemplate):
 
     def load_state_dict(self, state: dict) -> None:
         self.clock.train_exp_counter = state["finished_tasks"]
+        self.model.refresh()
         if state["optimizer"] is not None:
             self.make_optimizer()
             self.optimizer.load_state_dict(state["optimizer"])

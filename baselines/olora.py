@@ -9,6 +9,9 @@ with an entrywise L1 norm and Frobenius norms (`size`, lambda2, is in the author
 A is constrained. At inference all adapters add up. The code released with TreeLoRA never stores the
 earlier adapters, so that its O-LoRA equals SeqLoRA; here the penalty is active.
 
+Earlier adapters are kept side by side in one of rank t * r, as in the authors' code, so that a step
+costs the same two branches whatever their number.
+
 Departures:
 1. on vision the classifier is shared by all tasks and trained throughout; the paper has none;
 2. a new adapter starts with a fresh optimiser whatever the run's `optimizer_reset` says.
@@ -16,8 +19,9 @@ Departures:
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +32,9 @@ from baselines.lora import LoraMethod, LoraSettings, add_lora
 
 
 class OLoRA(LoraMethod):
-    """A frozen adapter per finished task, an orthogonal new one for the current."""
+    """A frozen adapter of all finished tasks, an orthogonal new one for the current."""
+
+    version = 2
 
     @dataclass(frozen=True)
     class Config(LoraSettings):
@@ -38,38 +44,50 @@ class OLoRA(LoraMethod):
         size: float = 0.0
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        self._n_adapters = 1
-        return add_lora(backbone, self.config, adapter="task0")
+        self._n_past = 0
+        return add_lora(backbone, self.config, adapter="current")
 
-    def _grow(self) -> None:
-        """Add an adapter; all are active, only the new one is trained."""
+    def _layers(self) -> Iterator[nn.Module]:
         from peft.tuners.lora import LoraLayer
 
-        adapter = f"task{self._n_adapters}"
-        self._n_adapters += 1
+        return (module for module in self.model.modules() if isinstance(module, LoraLayer))
+
+    @torch.no_grad()
+    def _grow(self) -> None:
+        """Add the current adapter to the past ones and start a new one."""
+        rank, alpha, n_past = self.config.rank, self.config.alpha, self._n_past + 1
+        past = []
+        for layer in self._layers():
+            names = [name for name in ("past", "current") if name in layer.lora_A]
+            a = torch.cat([layer.lora_A[name].weight for name in names])  # (t * r, in)
+            b = torch.cat([layer.lora_B[name].weight for name in names], dim=1)  # (out, t * r)
+            past.append((a, b))
+            if "past" in names:
+                layer.delete_adapter("past")
+            layer.reset_lora_parameters("current", init_lora_weights=True)
+        larger = dataclasses.replace(self.config, rank=n_past * rank, alpha=n_past * alpha)
         with warnings.catch_warnings():  # PEFT asks whether a second adapter is meant; it is
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            add_lora(self.model, self.config, adapter)
-        active = [f"task{i}" for i in range(self._n_adapters)]
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer):
-                module.set_adapter(active)
+            add_lora(self.model, larger, "past")
+        for layer, (a, b) in zip(self._layers(), past, strict=True):
+            layer.lora_A["past"].weight.copy_(a)
+            layer.lora_B["past"].weight.copy_(b)
+            layer.set_adapter(["past", "current"])
         for name, parameter in self.model.named_parameters():
             if ".lora_" in name:
-                parameter.requires_grad_(f".{adapter}." in name)
+                parameter.requires_grad_(".current." in name)
         self.model.to(self.setting.device)
-        self.loop.optimizer = None  # the old one does not know the new adapter
+        self._n_past = n_past
+        self.loop.optimizer = None  # its moments are the finished adapter's
 
     def begin(self, task: Task) -> None:
         if task.index > 0:
             self._grow()
-        self._new, self._old = [], []
-        for module in self.model.modules():
-            if hasattr(module, "lora_A"):
-                *old, new = (module.lora_A[name].weight for name in module.lora_A)
-                self._new.append((new, module.lora_B[f"task{self._n_adapters - 1}"].weight))
-                if old:
-                    self._old.append(torch.cat([a.detach() for a in old]))  # (t*r, width)
+        self._new = [
+            (layer.lora_A["current"].weight, layer.lora_B["current"].weight)
+            for layer in self._layers()
+        ]
+        self._old = [layer.lora_A["past"].weight for layer in self._layers() if task.index > 0]
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         total = 0.0
@@ -84,9 +102,9 @@ class OLoRA(LoraMethod):
     def state_dict(self) -> dict:
         state = super().state_dict()
         lora = {n: p.detach() for n, p in self.model.named_parameters() if ".lora_" in n}
-        return state | {"parameters": state["parameters"] | lora, "adapters": self._n_adapters}
+        return state | {"parameters": state["parameters"] | lora, "n_past": self._n_past}
 
     def load_state_dict(self, state: Mapping) -> None:
-        while self._n_adapters < state["adapters"]:
+        while self._n_past < state["n_past"]:
             self._grow()
         super().load_state_dict(state)

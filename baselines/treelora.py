@@ -6,9 +6,13 @@ preset `paper`: `adapter` signature, L1 tree (equation 1), LCB search on the tre
 penalty (equation 3), one adapter `continued` through the stream, inference with the latest.
 
 Where the paper is silent or this departs from it:
-1. the scale of the L1 norm: `penalty_scale`, mean over the entries of a matrix by default;
-2. residuals are divided by the largest seen, so that the bounds' width means something;
-3. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
+1. the scale of the L1 norm: `penalty_scale`, by default relative to the loss;
+2. residuals are divided by the largest seen, so that the bounds' width means something; even so the
+   bonus outweighs the differences between tasks for hundreds of steps, and the search explores;
+3. a node has one threshold, taken in the matrix that splits it, for the searches of all matrices;
+4. all tasks' adapters are stored: there is no budget beyond which the closest are merged;
+5. `depth` limits what the tree and the penalty look at; which blocks are adapted is `layers`;
+6. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
    stands alone, with the shared classifier of all other methods.
 """
 
@@ -28,6 +32,8 @@ from treelora.regulariser import SCALES
 class TreeLoRA(LoraMethod):
     """Layer-wise LoRA guided by a tree of task signatures."""
 
+    version = 2
+
     @dataclass(frozen=True)
     class Config(LoraSettings):
         """Settings of TreeLoRA.
@@ -36,12 +42,12 @@ class TreeLoRA(LoraMethod):
             strength: lambda of equation 3; 0.1 on vision, 0.5 on language in the paper.
             depth: adapted matrices that the tree and the penalty look at, from the first; None
                 takes all (5 on vision and 64, all of a 7B model's, on language in the paper).
-            penalty_scale: "mean" or "loss", see `treelora.TreeRegulariser`.
+            penalty_scale: "loss" or "mean", see `treelora.TreeRegulariser`.
         """
 
         strength: float = 0.1
         depth: int | None = None
-        penalty_scale: str = "mean"
+        penalty_scale: str = "loss"
 
         def __post_init__(self):
             super().__post_init__()

@@ -18,7 +18,10 @@ RESOURCES = Path("resources")
 
 
 class Samples(Dataset):
-    """In-memory samples; images are kept as bytes and become floats batch by batch."""
+    """In-memory samples; images are kept as bytes and become floats batch by batch.
+
+    Training samples lie in random order, not class by class: Avalanche's EWC reads them unshuffled.
+    """
 
     def __init__(self, x: Tensor, y: Tensor):
         self.x, self.y = x, y
@@ -27,7 +30,14 @@ class Samples(Dataset):
         return len(self.y)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Several samples at once: x as `baselines.base` defines it, and y."""
+        """Several samples at once as `baselines.base` defines x and y, no padding in vain."""
+        x, y = self._at(positions)
+        if y.dim() == 2:  # text
+            start = int((x[:, 1] > 0).any(dim=0).nonzero()[0])
+            x, y = x[:, :, start:], y[:, start:]
+        return x, y
+
+    def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         x = self.x[positions]
         if x.dtype == torch.uint8:
             x = x.float() / 255
@@ -36,8 +46,8 @@ class Samples(Dataset):
         return x, self.y[positions]
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int]:
-        """One sample and a task label, which is always 0: Avalanche's plugins expect one."""
-        x, y = self.batch(torch.tensor([position]))
+        """One sample, all padding kept, and a task label, always 0, that Avalanche expects."""
+        x, y = self._at(torch.tensor([position]))
         return x[0], y[0], 0
 
 
@@ -113,9 +123,13 @@ def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[T
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
-        train_x, train_y = _select(data, "train", labels, spec["train_per_class"], first)
+        train = _select(data, "train", labels, spec["train_per_class"], first)
+        shuffled = torch.from_numpy(
+            np.random.default_rng(seed_for(seed, "samples", first)).permutation(len(train[1]))
+        )
         test_x, test_y = _select(data, "test", labels, spec["test_per_class"], first)
-        tasks.append(TaskData(name, group, "accuracy", Samples(train_x, train_y), test_x, test_y))
+        samples = Samples(*(part[shuffled] for part in train))
+        tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
     return tasks, torch.arange(n_tasks).repeat_interleave(sizes)

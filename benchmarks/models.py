@@ -108,13 +108,18 @@ class LanguageModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (B, L, width) -> logits (B, L, V)."""
-        return self.network.lm_head(hidden)
+    def answer_logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, L, width) and mask (B, L) -> logits (B, A, V) of the last A tokens.
+
+        A is the length of the longest answer: no other position is asked for, and the vocabulary
+        makes logits the largest tensor of a step.
+        """
+        longest = int((mask == 2).sum(dim=1).max())
+        return self.network.lm_head(hidden[:, -longest - 1 : -1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 2, L) -> logits (B, L, V)."""
-        return self.logits(self.hidden(self.embed(x[:, 0]), x[:, 1]))
+        """x (B, 2, L) -> logits (B, A, V) that predict the last A tokens, A the longest answer."""
+        return self.answer_logits(self.hidden(self.embed(x[:, 0]), x[:, 1]), x[:, 1])
 
     def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
         """Greedy continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens)."""

@@ -16,16 +16,16 @@ from pathlib import Path
 from benchmarks import backbones, streams
 from benchmarks.files import DataError, digest_of, seed_for, write_bytes
 
+_COMMON = {"optimizer": "adamw", "weight_decay": 0.05, "warm_up": 0.1, "clip_norm": 1.0, "seed": 0}
 RECIPES = {
-    "micro-vit": {"steps": 4000, "batch_size": 128, "learning_rate": 1e-3, "seed": 0},
-    "micro-llama": {
-        "steps": 1500,
-        "batch_size": 32,
-        "tokens": 96,
-        "learning_rate": 2e-3,
-        "seed": 0,
-    },
+    "micro-vit": _COMMON
+    | {"steps": 4000, "batch_size": 128, "learning_rate": 1e-3, "label_smoothing": 0.1}
+    | {"shift_pixels": 3, "inverted": 0.5},
+    "micro-llama": _COMMON
+    | {"steps": 3000, "batch_size": 32, "tokens": 96, "learning_rate": 2e-3}
+    | {"tokenizer": "byte-level BPE", "data": "texts and questions, packed"},
 }
+HELD_OUT = {"micro-vit": 10, "micro-llama": 20}  # every so manieth image or text is not trained on
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 
@@ -62,7 +62,7 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     with np.load(folder / "pretrain.npz", allow_pickle=False) as file:
         images = torch.from_numpy(file["images"])
         labels = torch.from_numpy(file["labels"])
-    held_out = torch.arange(len(labels)) % 10 == 0
+    held_out = torch.arange(len(labels)) % HELD_OUT[backbone.name] == 0
     model = backbones.build_vision(backbone, int(labels.max()) + 1)
     train_x, train_y = images[~held_out], labels[~held_out]
 
@@ -71,12 +71,15 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
 
     def loss_of(_):
         chosen = torch.randint(len(train_y), (recipe["batch_size"],))
-        x = torch.roll(pixels(train_x[chosen]), torch.randint(-3, 4, (2,)).tolist(), (2, 3))
-        inverted = torch.rand(len(x), 1, 1, 1) < 0.5
+        far = recipe["shift_pixels"]
+        shift = torch.randint(-far, far + 1, (2,)).tolist()
+        x = torch.roll(pixels(train_x[chosen]), shift, (2, 3))
+        inverted = torch.rand(len(x), 1, 1, 1) < recipe["inverted"]
         x = torch.where(inverted, 1 - x, x)
-        return F.cross_entropy(model(x), train_y[chosen], label_smoothing=0.1)
+        smoothing = recipe["label_smoothing"]
+        return F.cross_entropy(model(x), train_y[chosen], label_smoothing=smoothing)
 
-    _optimise(model, loss_of, steps, recipe["learning_rate"])
+    _optimise(model, loss_of, steps, recipe)
     model.eval()
     with torch.no_grad():
         logits = torch.cat([model(pixels(x)) for x in images[held_out].split(256)])
@@ -87,30 +90,46 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
 def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     import torch
 
-    recipe = RECIPES[backbone.name]
-    texts = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
-    tokenizer = _train_tokenizer(texts, backbone.architecture["vocab_size"])
-    end = tokenizer.token_to_id("</s>")
-    begin = tokenizer.token_to_id("<s>")
-    streams_of_ids = [torch.tensor([begin, *e.ids, end]) for e in tokenizer.encode_batch(texts)]
-    held_out = torch.cat(streams_of_ids[::20])
-    ids = torch.cat([s for i, s in enumerate(streams_of_ids) if i % 20])
+    from benchmarks.data import encode, pad_left
+
+    recipe, every = RECIPES[backbone.name], HELD_OUT[backbone.name]
+    items = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
+    train = [item for i, item in enumerate(items) if i % every]
+    tokenizer = _train_tokenizer([i["text"] for i in train], backbone.architecture["vocab_size"])
     model = backbones.build_language(backbone)
     length = recipe["tokens"]
 
-    def batch(source, starts):
-        x = torch.stack([source[s : s + length] for s in starts.tolist()])
+    def packed(chosen):
+        """Texts and questions one after the other, as one sequence of ids."""
+        ids = []
+        for item in chosen:
+            ids += encode(tokenizer, "", item["text"], 0)[0]
+            if "prompt" in item:
+                ids += encode(tokenizer, item["prompt"], item["answer"], length)[0]
+        return torch.tensor(ids)
+
+    def loss_at(ids, starts):
+        x = torch.stack([ids[s : s + length] for s in starts.tolist()])
         return model.network(input_ids=x, labels=x, use_cache=False).loss
 
-    def loss_of(_):
-        return batch(ids, torch.randint(len(ids) - length, (recipe["batch_size"],)))
-
-    _optimise(model, loss_of, steps, recipe["learning_rate"])
+    ids, held_out = packed(train), packed(items[::every])
+    _optimise(
+        model,
+        lambda _: loss_at(ids, torch.randint(len(ids) - length, (recipe["batch_size"],))),
+        steps,
+        recipe,
+    )
     model.eval()
     with torch.no_grad():
-        loss = batch(held_out, torch.arange(0, len(held_out) - length, length)).item()
+        loss = loss_at(held_out, torch.arange(0, len(held_out) - length, length)).item()
+        asked = [item for item in items[::every] if "prompt" in item]
+        x, y = pad_left([encode(tokenizer, i["prompt"], i["answer"], length) for i in asked])
+        best = model(x).argmax(dim=2)
+        y = y[:, -best.shape[1] :]
+        accuracy = ((best == y) | (y < 0)).all(dim=1).float().mean().item()
+    facts = {"held_out_loss_nats_per_token": loss, "held_out_answers": accuracy}
     return {
-        "safetensors": _weights(model, backbone, {"held_out_loss_nats_per_token": loss}),
+        "safetensors": _weights(model, backbone, facts),
         "tokenizer.json": tokenizer.to_str(pretty=False).encode(),
     }
 
@@ -132,12 +151,14 @@ def _train_tokenizer(texts: list[str], size: int):
     return tokenizer
 
 
-def _optimise(model, loss_of, steps: int, learning_rate: float) -> None:
-    """AdamW with linear warm-up over a tenth of the steps and cosine decay."""
+def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
+    """AdamW with linear warm-up and cosine decay."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
-    warm_up = max(1, steps // 10)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"]
+    )
+    warm_up = max(1, int(steps * recipe["warm_up"]))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: min((s + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * s / steps)) + 0.01),
@@ -148,7 +169,7 @@ def _optimise(model, loss_of, steps: int, learning_rate: float) -> None:
         loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip_norm"])
         optimizer.step()
         schedule.step()
         now = time.monotonic()

@@ -90,6 +90,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     seed = spec["seed"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.use_deterministic_algorithms(device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
     manifest = read_json(Path(f"resources/backbones/{spec['backbone']['name']}/manifest.json"))
     if manifest["fingerprint"] != spec["backbone"]["digest"]:
         raise DataError(

@@ -59,7 +59,7 @@ class PlainLoop:
         logits = self.model(x)
         if self.modality == "vision":
             return F.cross_entropy(logits, y)
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1), y[:, 1:].flatten())
+        return F.cross_entropy(logits.flatten(0, 1), y[:, -logits.shape[1] :].flatten())
 
     def epoch(self, data: Samples) -> None:
         optimizer = torch.optim.Adam(self.trained, lr=1e-3)

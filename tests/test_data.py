@@ -52,3 +52,11 @@ def test_grey_and_colour_images_become_three_channels_in_zero_to_one():
         x, _ = samples.batch(torch.tensor([1, 0]))
         assert x.shape == (2, 3, 4, 4) and (x == value).all()
         assert samples[0][0].shape == (3, 4, 4) and samples[0][2] == 0
+
+
+def test_a_batch_of_texts_has_no_column_of_padding():
+    samples = Samples(*pad_left([([1, 5, 6, 8, 2], 2), ([1, 8, 2], 2), ([1, 5, 9, 2], 2)]))
+    x, y = samples.batch(torch.tensor([1, 2]))
+    assert x[:, 0].tolist() == [[0, 1, 8, 2], [1, 5, 9, 2]]
+    assert y.tolist() == [[-100, -100, 8, 2], [-100, -100, 9, 2]]
+    assert samples[1][0].shape == (2, 5)  # single samples can be stacked

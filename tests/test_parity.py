@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from baselines.base import Task
 from benchmarks.backbones import build_vision
 from tests import tiny
 
@@ -16,7 +17,7 @@ from tests import tiny
 def _loss(method, modality, x, y):
     logits = method.model(x)
     if modality == "language":
-        return F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), y[:, 1:].reshape(-1))
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y[:, -2:].reshape(-1))
     allowed = torch.full_like(logits, -torch.inf)
     task = int(y[0]) // tiny.PER_TASK
     allowed[:, task * tiny.PER_TASK : (task + 1) * tiny.PER_TASK] = 0
@@ -24,14 +25,24 @@ def _loss(method, modality, x, y):
 
 
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
-def test_ewc_fisher_and_penalty_equal_autograd_by_hand(modality):
-    method = tiny.method("ewc", modality, strength=3.0)
+@pytest.mark.parametrize("size", [1, 4])
+def test_ewc_fisher_and_penalty_equal_autograd_by_hand(modality, size):
+    method = tiny.method("ewc", modality, strength=3.0, fisher_batch_size=size)
     first, second, _ = tiny.tasks(modality)
-    tiny.learn(method, first)
+    order = []
+    permute = torch.randperm
+
+    def spy(n, **options):
+        order.append(permute(n, **options))
+        return order[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randperm", spy)
+        tiny.learn(method, first)
     method.model.eval()
     trained = {n: p for n, p in method.model.named_parameters() if p.requires_grad}
     fisher = {n: torch.zeros_like(p) for n, p in trained.items()}
-    batches = torch.arange(12).split(4)
+    batches = order[-1].split(size)  # the last order drawn is the Fisher's
     for chosen in batches:
         loss = _loss(method, modality, *first.train.batch(chosen))
         grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
@@ -44,27 +55,30 @@ def test_ewc_fisher_and_penalty_equal_autograd_by_hand(modality):
     for name in fisher:
         torch.testing.assert_close(stored[name], fisher[name], atol=1e-8, rtol=1e-4)
 
-    anchor = {n: p.detach().clone() for n, p in trained.items()}
+    with torch.no_grad():
+        drift = {n: 0.1 * torch.randn_like(p) for n, p in trained.items()}
+        for name, parameter in trained.items():
+            parameter += drift[name]
+    loop = method.loop
+    loop.loss = torch.zeros(())
+    method._ewc.before_backward(loop)
+    expected = 3.0 * sum((fisher[n] * drift[n] ** 2).sum() for n in trained)
+    torch.testing.assert_close(loop.loss, expected, atol=0, rtol=1e-4)
+
+
+def test_ewc_looks_at_no_more_samples_than_asked(monkeypatch):
+    from avalanche.training.plugins import EWCPlugin
+
     seen = []
+    original = EWCPlugin.compute_importances
 
-    def check(loss, _):
-        seen.append(loss.item())
+    def spy(self, model, criterion, optimizer, dataset, *rest):
+        seen.append([dataset[i][0] for i in range(len(dataset))])
+        return original(self, model, criterion, optimizer, dataset, *rest)
 
-    losses = []
-    original = method.loop._criterion.__call__
-
-    def spy(logits, y):
-        value = original(logits, y)
-        drift = sum((fisher[n] * (p.detach() - anchor[n]) ** 2).sum() for n, p in trained.items())
-        losses.append(value.item() + 3.0 * drift.item())
-        return value
-
-    method.loop._criterion.__class__ = type(
-        "Spy", (type(method.loop._criterion),), {"__call__": lambda self, a, b: spy(a, b)}
-    )
-    torch.manual_seed(1)
-    method.learn(second, check)
-    np.testing.assert_allclose(seen, losses[: len(seen)], rtol=1e-4)
+    monkeypatch.setattr(EWCPlugin, "compute_importances", spy)
+    tiny.learn(tiny.method("ewc", "vision", fisher_samples=5), tiny.tasks("vision")[0])
+    assert [len(samples) for samples in seen] == [5]
 
 
 # GEM
@@ -166,11 +180,8 @@ def test_split_projections_compute_what_the_fused_one_did():
 # O-LoRA
 
 
-def test_olora_penalty_is_the_entrywise_norm_and_moves_only_the_new_adapter():
+def test_olora_penalty_is_the_entrywise_norm():
     method = tiny.method("olora", "language", orthogonality=1.0)
-    tiny.learn(method, tiny.tasks("language")[0])
-    old = {n: p.detach().clone() for n, p in method.model.named_parameters() if ".task0." in n}
-    method.begin(tiny.tasks("language")[1])
     method._old = [torch.tensor([[1.0, 0, 0], [0, 1, 0]])]
     new = torch.tensor([[2.0, -3, 4]], requires_grad=True)
     method._new = [(new, torch.zeros(1))]
@@ -178,9 +189,24 @@ def test_olora_penalty_is_the_entrywise_norm_and_moves_only_the_new_adapter():
     assert penalty.item() == 5
     penalty.backward()
     assert new.grad.tolist() == [[1, -1, 0]]
-    tiny.learn(method, tiny.tasks("language")[1])
-    after = dict(method.model.named_parameters())
-    assert old and all(torch.equal(value, after[n]) for n, value in old.items())
+
+
+def test_olora_keeps_finished_adapters_side_by_side():
+    method = tiny.method("olora", "language", rank=3)
+    first, second, third = tiny.tasks("language")
+    kept = []  # (rows of A, columns of B) of every finished adapter
+    for task in (first, second):
+        tiny.learn(method, task)
+        layers = [(la.lora_A["current"], la.lora_B["current"]) for la in method._layers()]
+        kept.append([(a.weight.detach().clone(), b.weight.detach().clone()) for a, b in layers])
+    learnt = tiny.outputs(method, "language")
+    method._grow()
+    torch.testing.assert_close(tiny.outputs(method, "language"), learnt)
+    method.begin = lambda task: type(method).begin(method, Task(0, "grown already", task.train, 1))
+    tiny.learn(method, third)
+    for layer, *parts in zip(method._layers(), *kept, strict=True):
+        assert torch.equal(layer.lora_A["past"].weight, torch.cat([a for a, _ in parts]))
+        assert torch.equal(layer.lora_B["past"].weight, torch.cat([b for _, b in parts], dim=1))
 
 
 def test_olora_makes_the_new_adapter_more_orthogonal():
@@ -253,7 +279,17 @@ def test_left_padding_does_not_change_logits():
     model = tiny.network("language").eval()
     x = tiny.samples("language", 0).x[:1]
     padded = F.pad(x, (3, 0))
-    torch.testing.assert_close(model(padded)[:, 3:], model(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model(padded), model(x), atol=1e-5, rtol=1e-4)
+
+
+def test_only_the_logits_that_predict_an_answer_are_computed():
+    model = tiny.network("language").eval()
+    x = tiny.samples("language", 0).x[:3]
+    every = model.network.lm_head(model.hidden(model.embed(x[:, 0]), x[:, 1]))
+    torch.testing.assert_close(model(x), every[:, -3:-1])  # answers are two tokens long
+    x[1:, 1, -2] = 1  # a shorter answer beside a longer one
+    torch.testing.assert_close(model(x), every[:, -3:-1])
+    torch.testing.assert_close(model(x[1:]), every[1:, -2:-1])
 
 
 @pytest.mark.parametrize("mask", ["seen", "current"])

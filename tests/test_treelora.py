@@ -183,5 +183,22 @@ def test_nothing_is_pulled_while_there_is_no_other_task():
 
 
 def test_an_unknown_scale_is_refused():
-    with pytest.raises(ValueError, match="must be one of mean, loss, not sum"):
+    with pytest.raises(ValueError, match="must be one of loss, mean, not sum"):
         TreeRegulariser(Signature([]), scale="sum")
+
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None, max_examples=30)
+def test_two_tasks_are_parted_at_once_and_keep_their_distance(seed):
+    rows = torch.randn(2, 12, generator=torch.Generator().manual_seed(seed))
+    tree = build_tree(rows, LENGTHS)
+    half = (rows[0, :4] - rows[1, :4]).abs().mean().item() / 2
+    assert [child.tasks for child in tree.children] == [(0,), (1,)]
+    assert tree.threshold == pytest.approx(half, rel=1e-5)
+
+
+def test_tasks_that_no_level_parts_keep_their_largest_distance():
+    corners = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    tree = build_tree(corners, torch.tensor([2]))
+    assert [child.tasks for child in tree.children] == [(0,), (1,), (2,), (3,)]
+    assert tree.threshold == 0.5

@@ -25,8 +25,9 @@ def adapted_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
 class Signature:
     """Reads the `adapter` signature: the adapter's own entries stand in for the task's gradient.
 
-    The adapter holds the sum of all updates of the task, so it is the practical estimate of the
-    expected gradient direction that section 3.3 of the paper uses.
+    The adapter holds its initial values and the sum of all updates since, so its differences
+    between tasks are the practical estimate of the expected gradient direction that section 3.3 of
+    the paper uses. With one adapter continued through the stream these are differences of sums.
 
     Args:
         matrices: the LoRA factors of each adapted matrix, in module order.

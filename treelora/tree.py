@@ -51,7 +51,9 @@ def build_tree(signatures: Tensor, lengths: Tensor) -> Node:
 
     At a node with task set I: mean m = mean_i g_i[l], distance d_i = ||g_i[l] - m||_1, threshold
     delta = (lower) median of d_i, tasks with d_i <= delta to the left, the others to the right.
-    Tasks that no level can tell apart become leaves of one node, so duplicates terminate.
+    Two tasks are equally far from their mean, so they are parted at once; tasks that no level can
+    tell apart become leaves of one node, so duplicates terminate. The threshold of such a node is
+    the largest distance.
 
     Args:
         signatures: (N, P), one row per task.
@@ -65,15 +67,15 @@ def build_tree(signatures: Tensor, lengths: Tensor) -> Node:
     def grow(tasks: tuple[int, ...], level: int) -> Node:
         if len(tasks) == 1:
             return Node(tasks)
-        if level == len(levels):
-            return Node(tasks, 0.0, tuple(Node((task,)) for task in tasks))
-        rows = levels[level][list(tasks)]
+        rows = levels[min(level, len(levels) - 1)][list(tasks)]
         distances = (rows - rows.mean(dim=0)).abs().mean(dim=1)
+        if len(tasks) == 2 or level == len(levels):
+            return Node(tasks, float(distances.max()), tuple(Node((task,)) for task in tasks))
         threshold = distances.median()
         near = (distances <= threshold).tolist()
         left = tuple(task for task, is_near in zip(tasks, near, strict=True) if is_near)
         right = tuple(task for task, is_near in zip(tasks, near, strict=True) if not is_near)
-        if not right:  # equal distances, as with two tasks: the next level may separate them
+        if not right:  # equal distances: the next level may separate them
             return grow(tasks, level + 1)
         children = (grow(left, level + 1), grow(right, level + 1))
         return Node(tasks, float(threshold), children)

@@ -4,7 +4,9 @@ Eight language tasks made of the docstrings of the pinned scientific packages, t
 of four packages. A prompt is the beginning of a docstring's prose, the answer one word that names
 the part of the library it was taken from. The docstrings are read from the source files with
 `ast`; no package is imported. Docstrings of other parts and packages, none of which shares eight
-consecutive words with a prompt, are the pre-training text.
+consecutive words with a prompt, are the pre-training text. Each comes with the tasks' question about
+its own part, so that the model may learn the form of a question (as an instruction-tuned one has)
+and none of the answers.
 """
 
 import ast
@@ -14,7 +16,7 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.files import DataError, write_bytes
@@ -22,7 +24,7 @@ from benchmarks.files import DataError, write_bytes
 MODALITY = "language"
 N_TASKS = 8
 # sha256 of data.json followed by pretrain.json
-DIGEST = "92adc41b4d3b94634df4d8f1d95542703da689575c837ab79549fb06f5609f11"
+DIGEST = "b353c92946bbe9aa77d2e0266d7119426429df585a70e12ca73fdab5b75c329e"
 
 N_TRAIN, N_TEST = 480, 100  # items of a task, spread evenly over its answers
 QUESTION = "\nPart:"
@@ -181,7 +183,7 @@ def fingerprint(data_dir: Path | None = None) -> str:
 
 
 def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.json (the tasks) and pretrain.json (a list of texts) into `out`."""
+    """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
     tasks, pretrain = build()
     # One item per line keeps a task readable and the file small.
     contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
@@ -206,8 +208,8 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
     }
 
 
-def build() -> tuple[list[dict], list[str]]:
-    """The tasks and the pre-training texts."""
+def build() -> tuple[list[dict], list[dict]]:
+    """The tasks, and the pre-training texts with their questions."""
     seen: set[str] = set()  # one docstring often stands under several names
     tasks = [_task(name, package, parts, seen) for name, (package, parts) in TASKS.items()]
     shared = {
@@ -216,26 +218,32 @@ def build() -> tuple[list[dict], list[str]]:
         for item in task["train"] + task["test"]
         for run in _runs(item["prompt"].removesuffix(QUESTION))
     }
-    pretrain = []
+    answers = {answer for _, parts in TASKS.values() for answer in parts}
+    pretrain: list[dict] = []
     for package, paths in PRETRAIN.items():
-        for text in _texts(package, paths):
+        for part, text in _texts(package, paths):
             words = text.split()
             text = " ".join(words[: PRETRAIN_WORDS[1]])
-            if len(words) >= PRETRAIN_WORDS[0] and _new(text, seen) and not _runs(text) & shared:
-                pretrain.append(text)
+            if len(words) < PRETRAIN_WORDS[0] or not _new(text, seen) or _runs(text) & shared:
+                continue
+            item = {"text": text}
+            if part not in answers:
+                prompt = _shorten(_mask([part]).sub(MASK, text)) + QUESTION
+                item |= {"prompt": prompt, "answer": part}
+            pretrain.append(item)
     return tasks, pretrain
 
 
 def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) -> dict:
-    masked = re.compile(rf"\w*({'|'.join(parts)})\w*", re.IGNORECASE)
+    mask = _mask(parts)
     n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
     train, test = [], []
     for answer, paths in parts.items():
         prompts = []
-        for text in _texts(package, paths):
+        for _, text in _texts(package, paths):
             # A word with any of the task's answers in it is masked, whichever is the right one:
             # the mask alone gives nothing away.
-            text = _shorten(masked.sub(MASK, text))
+            text = _shorten(mask.sub(MASK, text))
             if len(text.split()) >= MIN_WORDS and _new(text, seen):
                 prompts.append(text + QUESTION)
         if len(prompts) < n_train + n_test:
@@ -256,6 +264,11 @@ def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) 
         "train": _interleave(train),
         "test": _interleave(test),
     }
+
+
+def _mask(words: Iterable[str]) -> re.Pattern:
+    """Matches every word that holds one of these."""
+    return re.compile(rf"\w*({'|'.join(words)})\w*", re.IGNORECASE)
 
 
 def _draw(prompt: str) -> tuple[bool, str]:
@@ -294,8 +307,11 @@ def _shorten(text: str) -> str:
     return " ".join(words)
 
 
-def _texts(package: str, paths: list[str]) -> Iterator[str]:
-    """The prose of every docstring below `paths` of an installed package, files sorted by path."""
+def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+    """Part and prose of every docstring below `paths` of an installed package, sorted by path.
+
+    The part is the last folder of the path; below `.`, the first one of the file's name.
+    """
     spec = importlib.util.find_spec(package)  # of a top-level name: finds it, runs nothing of it
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
@@ -307,7 +323,10 @@ def _texts(package: str, paths: list[str]) -> Iterator[str]:
         pattern = path if path.endswith(".py") else f"{path}/**/*.py"
         for name in sorted(file.relative_to(root).as_posix() for file in root.glob(pattern)):
             if not NOT_THE_LIBRARY.intersection(name.split("/")):
-                yield from map(prose, _docstrings((root / name).read_text(encoding="utf-8")))
+                part = Path(name if path == "." else path).parts[0 if path == "." else -1]
+                source = (root / name).read_text(encoding="utf-8")
+                for text in _docstrings(source):
+                    yield part.removesuffix(".py").strip("_"), prose(text)
 
 
 def _docstrings(source: str) -> Iterator[str]:
