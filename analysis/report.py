@@ -11,19 +11,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis.exhibits import FIGURES, TABLES
 from analysis.metrics import METRICS
-from analysis.records import STATUSES, Panel, Run, Suite
-from analysis.tables import TABLES, distinct, missing_notes, shared_training, words
+from analysis.records import STATUSES
+from analysis.runs import Panel, Suite
+from analysis.table import Table
+from analysis.tables import distinct, missing_notes, shared_training, words
 
-CAPTIONS = {
-    "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
-    "Figure 4a). The band is one sample standard deviation; the dashed line is the upper bound.",
-    "fig4b": "Seconds of learning for the whole stream (Figure 4b): optimisation steps solid, "
-    "consolidation hatched; the whisker is one sample standard deviation of the sum.",
-    "fig4c": "Final score against speed (Figure 4c): the upper right corner is best.",
-    "matrix": "R, the score on every task after every task; rows are tasks learnt. Grey was not "
-    "measured.",
-}
 _ENTRIES = {
     "device": "Device",
     "threads": "Threads per run",
@@ -36,11 +30,13 @@ _ENTRIES = {
 }
 
 
-def page(suite: Suite, svgs: Mapping[str, bytes], files: list[str]) -> str:
+def page(
+    suite: Suite, tables: Mapping[str, Table], svgs: Mapping[str, bytes], files: list[str]
+) -> str:
     """The report as HTML.
 
     Args:
-        svgs: figures by exhibit and panel, such as `fig4a-glyphs`.
+        tables, svgs: tables and figures by exhibit and panel, such as `fig4a-glyphs`.
         files: what to offer for download, relative to the folder above the page.
     """
     environment = Environment(
@@ -53,8 +49,8 @@ def page(suite: Suite, svgs: Mapping[str, bytes], files: list[str]) -> str:
     panels = [
         {
             "panel": panel,
-            "tables": {name: build(panel) for name, build in TABLES.items()},
-            "figures": {name: _uri(svgs[f"{name}-{panel.slug}"]) for name in CAPTIONS},
+            "tables": {name: tables[f"{name}-{panel.slug}"] for name in TABLES},
+            "figures": {name: _uri(svgs[f"{name}-{panel.slug}"]) for name in FIGURES},
             "missing": missing_notes(panel),
             "setting": _setting(panel),
         }
@@ -63,10 +59,10 @@ def page(suite: Suite, svgs: Mapping[str, bytes], files: list[str]) -> str:
     return environment.get_template("report.html.j2").render(
         suite=suite,
         panels=panels,
-        captions=CAPTIONS,
+        captions=FIGURES,
         metrics=METRICS,
         provenance=_provenance(suite),
-        runs=[_run(run) for run in suite.runs],
+        runs=[_run(record) for record in suite.runs["record"].sort_index()],
         files=files,
     )
 
@@ -76,8 +72,7 @@ def _uri(svg: bytes) -> str:
 
 
 def _setting(panel: Panel) -> dict[str, str]:
-    spec = panel.runs[0].spec
-    shared, _ = shared_training(panel)
+    spec, (shared, _) = panel.spec, shared_training(panel)
     parts = {"Stream": spec["stream"], "Backbone": spec["backbone"], "Training, shared": shared}
     return {name: words(values) for name, values in parts.items()}
 
@@ -85,29 +80,30 @@ def _setting(panel: Panel) -> dict[str, str]:
 def _provenance(suite: Suite) -> dict[str, str]:
     """What the runs have in common, and every value where they differ."""
     times = [*distinct(suite.runs, "started"), *distinct(suite.runs, "finished")]
-    packages = [run.provenance.get("packages") or {} for run in suite.runs]
-    versions = sorted({f"{name} {used[name]}" for used in packages for name in used})
-    statuses = [run.status for run in suite.runs]
+    provenance = [record.get("provenance") or {} for record in suite.runs["record"]]
+    packages = [item for entry in provenance for item in (entry.get("packages") or {}).items()]
+    versions = sorted({f"{name} {version}" for name, version in packages})
+    statuses = list(suite.runs["status"])
     found = {title: ", ".join(distinct(suite.runs, key)) for key, title in _ENTRIES.items()}
     return {
         "Suite": f"{suite.name}: {suite.label}",
         "Records": f"{suite.file}, SHA-256 {suite.digest}",
         "Runs": ", ".join(f"{statuses.count(status)} {status}" for status in STATUSES),
-        "Seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in suite.runs})),
+        "Seeds": ", ".join(map(str, sorted(set(suite.runs["seed"])))),
         "Time (UTC)": f"{min(times)} to {max(times)}" if times else "unknown",
         **{title: value or "unknown" for title, value in found.items()},
         "Packages": ", ".join(versions) or "unknown",
     }
 
 
-def _run(run: Run) -> dict[str, object]:
-    given = ("started", "device", "threads", "commit")
+def _run(record: dict) -> dict[str, object]:
+    spec, provenance = record["spec"], record.get("provenance") or {}
     return {
-        "stream": run.spec["stream"]["name"],
-        "method": run.label,
-        "seed": run.seed,
-        "status": run.status,
-        "key": run.key,
-        **{entry: run.provenance.get(entry, "") for entry in given},
-        "error": run.record["error"] or "",
+        "stream": spec["stream"]["name"],
+        "method": spec["method"]["label"],
+        "seed": spec["seed"],
+        "status": record["status"],
+        "key": record["key"],
+        **{key: provenance.get(key, "") for key in ("started", "device", "threads", "commit")},
+        "error": record["error"] or "",
     }
