@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import textwrap
 from math import isnan
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -21,24 +22,12 @@ from analysis.style import Style, styles
 from analysis.table import percent, plain
 
 GREY = "#595959"
-# No dates and no random ids, so that the same records give the same bytes.
+# No dates, so that the same records give the same bytes.
 METADATA = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
-matplotlib.rcParams.update(
-    {
-        "svg.hashsalt": "treelora",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": "#E3E3E3",
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-    }
-)
+matplotlib.rc_file(Path(__file__).with_suffix(".mplstyle"))
 
 
 def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15) -> tuple:

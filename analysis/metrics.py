@@ -82,56 +82,26 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below else nan
 
 
-# name: (how it is called, what it is); the order of summary.csv and of the report's definitions.
+# How each metric is called, in the order of summary.csv; report.html.j2 defines them.
 METRICS = {
-    "acc": (
-        "ACC, OP",
-        "Mean score over all tasks after the last one: mean_j R[N, j]. Called ACC on vision and "
-        "OP on language.",
-    ),
-    "bwt_paper": (
-        "BWT (paper)",
-        "(1/N) sum_j (R[j, j] - R[N, j]), as the paper defines it: positive is forgetting, "
-        "smaller is better.",
-    ),
-    "bwt_released": (
-        "BWT (released)",
-        "(1/N) sum_j min(R[N, j] - R[j, j], 0), as the authors' code computes it: never positive, "
-        "so a task that improved later counts as zero; larger is better.",
-    ),
-    "bwt_standard": (
-        "BWT (standard)",
-        "1/(N-1) sum_{j<N} (R[N, j] - R[j, j]), as most of the literature defines it: negative is "
-        "forgetting, larger is better.",
-    ),
-    "forgetting": (
-        "Forgetting",
-        "1/(N-1) sum_{j<N} (max_{i<N} R[i, j] - R[N, j]): the fall from the best score a task "
-        "ever had; smaller is better.",
-    ),
-    "learning_accuracy": (
-        "Learning accuracy",
-        "(1/N) sum_j R[j, j]: the mean score of each task right after it was learnt.",
-    ),
-    "time_seconds": (
-        "TIME s",
-        "Seconds of learning for the whole stream: optimisation steps plus consolidation, "
-        "without evaluation.",
-    ),
-    "train_seconds": ("train s", "The part of TIME spent in optimisation steps."),
-    "consolidate_seconds": (
-        "consolidate s",
-        "The part of TIME spent between tasks: Fisher information, memories, signatures.",
-    ),
-    "eval_seconds": ("evaluate s", "Seconds of testing; not part of TIME."),
-    "steps": ("Steps", "Optimisation steps over the whole stream."),
-    "ms_per_step": ("ms/step", "Seconds in optimisation steps per step, in milliseconds."),
-    "samples": ("Samples", "Training samples seen over the whole stream, repeats included."),
-    "samples_per_second": ("samples/s", "Training samples seen per second of TIME."),
-    "peak_bytes": ("Peak MiB", "The largest memory use of any task while it was learnt."),
-    "trainable_parameters": ("Trainable", "Parameters that the optimiser changes."),
-    "stored_parameters": ("Stored", "Parameters kept for later tasks or for inference."),
-    "state_bytes": ("State MiB", "Saved after a task: what learning changed, nothing frozen."),
+    "acc": "ACC, OP",
+    "bwt_paper": "BWT (paper)",
+    "bwt_released": "BWT (released)",
+    "bwt_standard": "BWT (standard)",
+    "forgetting": "Forgetting",
+    "learning_accuracy": "Learning accuracy",
+    "time_seconds": "TIME s",
+    "train_seconds": "train s",
+    "consolidate_seconds": "consolidate s",
+    "eval_seconds": "evaluate s",
+    "steps": "Steps",
+    "ms_per_step": "ms/step",
+    "samples": "Samples",
+    "samples_per_second": "samples/s",
+    "peak_bytes": "Peak MiB",
+    "trainable_parameters": "Trainable",
+    "stored_parameters": "Stored",
+    "state_bytes": "State MiB",
 }
 # The whole numbers among them.
 COUNTS = (

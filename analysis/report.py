@@ -18,6 +18,8 @@ from analysis.runs import Panel, Suite
 from analysis.table import Table
 from analysis.tables import distinct, missing_notes, shared_training, words
 
+_RUN = ["stream", "method", "seed", "status", "key"]
+_RUN += ["started", "device", "threads", "commit", "error"]
 _ENTRIES = {
     "device": "Device",
     "threads": "Threads per run",
@@ -62,7 +64,7 @@ def page(
         captions=FIGURES,
         metrics=METRICS,
         provenance=_provenance(suite),
-        runs=[_run(record) for record in suite.runs["record"].sort_index()],
+        runs=suite.runs.sort_index()[_RUN].astype(object).fillna("").to_dict("records"),
         files=files,
     )
 
@@ -93,17 +95,4 @@ def _provenance(suite: Suite) -> dict[str, str]:
         "Time (UTC)": f"{min(times)} to {max(times)}" if times else "unknown",
         **{title: value or "unknown" for title, value in found.items()},
         "Packages": ", ".join(versions) or "unknown",
-    }
-
-
-def _run(record: dict) -> dict[str, object]:
-    spec, provenance = record["spec"], record.get("provenance") or {}
-    return {
-        "stream": spec["stream"]["name"],
-        "method": spec["method"]["label"],
-        "seed": spec["seed"],
-        "status": record["status"],
-        "key": record["key"],
-        **{key: provenance.get(key, "") for key in ("started", "device", "threads", "commit")},
-        "error": record["error"] or "",
     }

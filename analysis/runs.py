@@ -25,6 +25,11 @@ from analysis.records import only_last_row, read, scores, slugs, task_names
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora")
 UPPER_BOUND = "joint"
+# Where and when a run was made.
+PROVENANCE = (
+    *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
+    *("python", "started", "finished"),
+)
 # The columns that hold no single value, so that no CSV has them.
 RAW = ["R", "record"]
 
@@ -66,7 +71,7 @@ def _row(record: dict, panel: str) -> dict[str, object]:
         **{key: record[key] for key in ("status", "error", "key")},
         **measure(record),
         **{key: train[key] for key in ("batch_size", "mask", "optimizer_reset")},
-        **{key: provenance.get(key) for key in ("device", "threads")},
+        **{key: provenance.get(key) for key in PROVENANCE},
         **{"R": R, "record": record},
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from analysis.compare import published
-from analysis.metrics import METRICS, estimate
+from analysis.metrics import COUNTS, METRICS, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table, count, mebibytes, percent, plain
@@ -43,8 +43,7 @@ def shared_training(panel: Panel) -> tuple[dict, list[str]]:
 
 def distinct(runs: pd.DataFrame, key: str) -> list[str]:
     """The different values of one provenance entry over the runs."""
-    entries = [(record.get("provenance") or {}).get(key) for record in runs["record"]]
-    return sorted({brief(entry) for entry in entries if entry is not None})
+    return sorted({brief(entry) for entry in runs[key].dropna()})
 
 
 def setting_notes(panel: Panel) -> list[str]:
@@ -185,9 +184,8 @@ def accuracy(panel: Panel) -> Table:
 def cost(panel: Panel) -> Table:
     """TIME with its parts, memory and parameters."""
     keys = list(METRICS)[list(METRICS).index("time_seconds") :]
-    shows = dict.fromkeys(("steps", "samples", "trainable_parameters", "stored_parameters"), count)
-    shows |= {"peak_bytes": mebibytes, "state_bytes": mebibytes}
-    columns = [Column(key, METRICS[key][0], shows.get(key, plain)) for key in keys]
+    shows = dict.fromkeys(COUNTS, count) | {"peak_bytes": mebibytes, "state_bytes": mebibytes}
+    columns = [Column(key, METRICS[key], shows.get(key, plain)) for key in keys]
     rows = [{"method": label} | panel.estimates[label] for label in panel.methods]
     note = "TIME = train + consolidate; samples/s are over TIME, ms/step over train alone."
     return _table(panel, "cost", "time, memory and parameters", columns, rows, [note])
