@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from analysis.metrics import Estimate
 
 ABSENT = "–"
+_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
+    **{"↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$", "\n": " "},
+}
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters["tex"] = lambda text: text.translate(str.maketrans(_TEX))
 
 
 class Number(NamedTuple):
@@ -109,51 +124,11 @@ class Table:
 
     def markdown(self) -> str:
         """A GitHub table under its title, and the notes as a list."""
-
-        def line(cells: list[str]) -> str:
-            return "| " + " | ".join(cells) + " |"
-
-        def escape(text: str) -> str:
-            return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-        rows = [row for group in self.grid() for row in group]
-        lines = [
-            *(f"**{escape(self.title)}**", ""),
-            line([escape(column.title) for column in self.columns]),
-            line(["---:" if column.show else ":---" for column in self.columns]),
-            *(line([f"**{escape(t)}**" if bold else escape(t) for t, bold in r]) for r in rows),
-        ]
-        if notes := [*self.setting, *self.notes]:
-            lines += ["", *(f"- {escape(note)}" for note in notes)]
-        return "\n".join(lines) + "\n"
+        return TEMPLATES.get_template("table.md.j2").render(table=self).strip() + "\n"
 
     def latex(self) -> str:
         """A table* for a document that loads booktabs."""
-
-        def line(cells: list[str]) -> str:
-            return " & ".join(cells) + r" \\"
-
-        body = []
-        for group in self.grid():
-            body.append(r"\midrule")
-            body += [
-                line([rf"\textbf{{{tex(t)}}}" if bold else tex(t) for t, bold in r]) for r in group
-            ]
-        lines = [
-            r"\begin{table*}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{tex(self.title)}}}",
-            rf"\label{{tab:{self.name}}}",
-            rf"\begin{{tabular}}{{{''.join('r' if c.show else 'l' for c in self.columns)}}}",
-            r"\toprule",
-            line([tex(column.title) for column in self.columns]),
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par {tex(note)}" for note in [*self.setting, *self.notes]),
-            r"\end{table*}",
-        ]
-        return "\n".join(lines) + "\n"
+        return TEMPLATES.get_template("table.tex.j2").render(table=self) + "\n"
 
     def csv(self) -> str:
         """Raw values (scores as fractions), with spread and interval in columns of their own."""
@@ -172,24 +147,3 @@ class Table:
             rows.append(flat)
         # As objects, so that a column of whole numbers with a hole keeps them.
         return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
-
-
-_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "Δ": r"$\Delta$",
-    "–": "--",
-    "\n": " ",
-}
-
-
-def tex(text: str) -> str:
-    """Escapes a string for LaTeX."""
-    return "".join(_TEX.get(character, character) for character in text)

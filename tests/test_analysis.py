@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -366,8 +365,8 @@ def test_report_is_self_contained_and_complete(drawn):
     assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
     for stated in ("torch 2.14.1", "c0ffee", "SHA-256", "mine", "Threads", "2026-01-02T00:00:00Z"):
         assert stated in page, stated
-    for name, text in metrics.METRICS.values():
-        assert f"<dt>{name}</dt>" in page and escape(text, quote=False)[:20] in page
+    for name in metrics.METRICS.values():
+        assert f"<dt>{name}</dt>" in page, f"report.html.j2 does not define {name}"
     links = [part.split('"')[0] for part in page.split('<a href="../')[1:]]
     assert links and all((drawn[0] / link).is_file() for link in links)
 
@@ -547,6 +546,13 @@ sys.meta_path.insert(0, Block())
 sys.argv = ["analysis", *sys.argv[1:]]
 runpy.run_module("analysis", run_name="__main__", alter_sys=True)
 """
+
+
+def test_the_workflow_asks_for_names_without_the_heavy_packages():
+    code = "import sys, analysis.exhibits as e; e.files([]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"pandas", "matplotlib", "scipy", "jinja2"} & set(done.stdout.split())
 
 
 def test_everything_is_drawn_without_torch(tmp_path):
