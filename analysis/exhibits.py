@@ -43,36 +43,33 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     The report shows all tables and figures. It links to the files made here and to those that
     already lie in `folder`.
     """
-    from analysis import tables
+    from analysis import figures, report, tables
     from analysis.runs import RAW
 
     whole = "report" in names
     made: dict[str, bytes] = {}
-    tabled, drawn = {}, {}
+    built, drawn = {}, {}
     if "summary" in names:
         values = suite.runs.drop(columns=RAW)
         made["summary.csv"] = values.to_csv(index=False, lineterminator="\n").encode()
     for panel in suite.panels:
         for name in (name for name in TABLES if whole or name in names):
-            table = getattr(tables, name)(panel)
-            tabled[table.name] = table
+            stem = f"{name}-{panel.slug}"
+            table = built[stem] = getattr(tables, name)(panel)
             if name in names:
-                made[f"tables/{table.name}.md"] = table.markdown().encode()
-                made[f"tables/{table.name}.tex"] = table.latex().encode()
-                made[f"tables/{table.name}.csv"] = table.csv().encode()
+                made[f"tables/{stem}.md"] = table.markdown().encode()
+                made[f"tables/{stem}.tex"] = table.latex().encode()
+                made[f"tables/{stem}.csv"] = table.csv().encode()
         for name in (name for name in FIGURES if whole or name in names):
-            from analysis import figures
-
-            figure, stem = getattr(figures, name)(panel), f"{name}-{panel.slug}"
+            stem = f"{name}-{panel.slug}"
+            figure = getattr(figures, name)(panel)
             drawn[stem] = figures.render(figure, "svg")
             if name in names:
                 made[f"figures/{stem}.svg"] = drawn[stem]
                 made[f"figures/{stem}.pdf"] = figures.render(figure, "pdf")
     if whole:
-        from analysis import report
-
-        every = files([record["spec"] for record in suite.runs["record"]])
-        links = [name for name in every if name in made or (folder / name).is_file()]
-        links = [name for name in links if name != "report/index.html"]
-        made["report/index.html"] = report.page(suite, tabled, drawn, links).encode()
+        others = files([record["spec"] for record in suite.runs["record"]])
+        others.remove("report/index.html")
+        links = [name for name in others if name in made or (folder / name).is_file()]
+        made["report/index.html"] = report.page(suite, built, drawn, links).encode()
     return {folder / name: content for name, content in made.items()}

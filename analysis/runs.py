@@ -68,7 +68,7 @@ def _row(record: dict, panel: str) -> dict[str, object]:
         **{"method": method["label"], "name": method["name"], "version": method["version"]},
         "upper_bound": method["label"] == UPPER_BOUND or (R is not None and only_last_row(R)),
         "seed": spec["seed"],
-        **{key: record[key] for key in ("status", "error", "key")},
+        **{"status": record["status"], "error": record["error"] or None, "key": record["key"]},
         **measure(record),
         **{key: train[key] for key in ("batch_size", "mask", "optimizer_reset")},
         **{key: provenance.get(key) for key in PROVENANCE},

@@ -263,10 +263,11 @@ def tasks(panel: Panel) -> Table:
         if when == "final" or not panel.is_upper_bound(label)
     ]
     columns = [Column("when", "Score"), Column("mean", "Mean", percent), *shown]
-    note = "learnt: right after the task's own training; final: after the last task; in percent. "
-    note += "A column is a task, whose place in the stream may differ by seed."
-    if not by_name:
-        note = note.replace("a task, whose place in", "a place in the stream, whose task in")
+    column = "a task, whose place" if by_name else "a place in the stream, whose task"
+    note = (
+        "learnt: right after the task's own training; final: after the last task; in percent. "
+        f"A column is {column} in the stream may differ by seed."
+    )
     return _table(panel, "tasks", "score of each task", columns, rows, [note])
 
 

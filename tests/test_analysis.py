@@ -98,19 +98,20 @@ def test_spread_and_interval():
 
 
 def test_load_gives_a_row_per_run_in_the_order_shown(tmp_path):
-    source = write(tmp_path / "runs.jsonl", SMALL[::-1])
+    at_once = [set_paths(run, spec__method__label="at-once") for run in SMALL[4:]]
+    source = write(tmp_path / "runs.jsonl", [*SMALL[:4], *at_once][::-1])
     other = write(tmp_path / "other.jsonl", suite(("docs",), ("zeta", "ewc"), 1, suite="other"))
     runs = load(source, str(other))
     assert list(runs["method"]) == [
-        *("seqlora", "seqlora", "treelora", "treelora", "joint", "joint", "ewc", "zeta")
+        *("seqlora", "seqlora", "treelora", "treelora", "at-once", "at-once", "ewc", "zeta")
     ]
     assert list(runs["seed"][:6]) == [0, 1, 0, 1, 0, 1] and runs.index.is_unique
     assert list(runs["upper_bound"][:6]) == [False] * 4 + [True] * 2
     means = runs.groupby("method")["acc"].mean()
     assert means["treelora"] == pytest.approx(0.725) and runs["R"][0].shape == (2, 2)
-    joint = runs[runs["method"] == "joint"]
-    assert joint["acc"].isna().tolist() == [False, True]
-    assert joint["error"].tolist()[1] == "out of memory" and joint["record"][5] == SMALL[5]
+    finished, broken = runs.loc[4], runs.loc[5]
+    assert finished["acc"] == pytest.approx(0.9) and np.isnan(broken["acc"])
+    assert broken["error"] == "out of memory" and broken["record"] == at_once[1]
 
 
 def test_summary_keeps_whole_numbers_where_a_run_has_none(tmp_path):
