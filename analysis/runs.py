@@ -30,7 +30,7 @@ PROVENANCE = (
     *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
     *("python", "started", "finished"),
 )
-# The columns that hold no single value, so that no CSV has them.
+# The columns that hold more than one value, so that no CSV has them.
 RAW = ["R", "record"]
 
 

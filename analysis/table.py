@@ -145,5 +145,4 @@ class Table:
                 if column.signed:
                     flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
             rows.append(flat)
-        # As objects, so that a column of whole numbers with a hole keeps them.
-        return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")

@@ -209,9 +209,10 @@ def test_failed_and_skipped_are_named(tmp_path):
     assert "gem skipped, seed 0, 1: needs classes" in text
     for name in exhibits.make(read_suite(tmp_path / "runs.jsonl"), tmp_path, exhibits.NAMES):
         assert name.suffix  # everything can be drawn with only one method left
-    all_failed = [failed(run) for run in suite(("docs",), ("ewc",), seeds=1)]
+    all_failed = [failed(run, error="") for run in suite(("docs",), ("ewc",), seeds=1)]
     made = exhibits.make(read_suite(write(tmp_path / "runs.jsonl", all_failed)), tmp_path)
-    assert b"failed (1)" in made[tmp_path / "tables/accuracy-docs.md"]
+    text = made[tmp_path / "tables/accuracy-docs.md"].decode()
+    assert "failed (1)" in text and "ewc failed, seed 0: no reason recorded" in text
 
 
 def test_tasks_follow_their_name_through_different_orders(tmp_path):
