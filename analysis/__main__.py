@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from analysis.exhibits import NAMES, make
-from analysis.records import Suite, read
+from analysis.runs import Suite, read_suite
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HELP = f"""\
@@ -21,7 +21,7 @@ Draws tables, figures and the report from result records. Needs no torch.
   python -m analysis benchmarks/published/*.jsonl --readme README.md [--check]
 
 One file is drawn in DIR itself, several each in DIR/SUITE:
-  summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg,png}}, report/index.html
+  summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, report/index.html
 The same records give the same bytes. All files are read and checked before anything is
 written; one beside a SHA256SUMS must have the digest that is listed there.
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name in options.exhibits:
             _check_exhibit(name)
-        suites = [read(path) for path in options.runs]
+        suites = [read_suite(path) for path in options.runs]
         if options.readme:
             return readme(options.readme, suites, options.check)
         draw(suites, options.out, options.exhibits)

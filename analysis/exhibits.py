@@ -1,17 +1,30 @@
 """What can be drawn from a file of records, and the files that this makes.
 
-Light to import: the workflow asks for the names only.
+Light to import, as the workflow asks for the names only. A new table is a function in `tables`
+and its name here; a new figure is one in `figures`, its name and its caption.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.records import Suite, slugs
+from analysis.records import slugs
+
+if TYPE_CHECKING:
+    from analysis.runs import Suite
 
 TABLES = ("accuracy", "cost", "differences", "settings", "tasks")
-FIGURES = ("fig4a", "fig4b", "fig4c", "matrix")
+FIGURES = {
+    "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
+    "Figure 4a). The band is one sample standard deviation; the dashed line is the upper bound.",
+    "fig4b": "Seconds of learning for the whole stream (Figure 4b): optimisation steps solid, "
+    "consolidation hatched; the whisker is one sample standard deviation of the sum.",
+    "fig4c": "Final score against speed (Figure 4c): the upper right corner is best.",
+    "matrix": "R, the score on every task after every task; rows are tasks learnt. Grey was not "
+    "measured.",
+}
 NAMES = ("summary", *TABLES, *FIGURES, "report")
 
 
@@ -20,7 +33,7 @@ def files(specs: list[dict]) -> list[str]:
     names = ["summary.csv", "report/index.html"]
     for slug in sorted(set(slugs(specs))):
         names += [f"tables/{t}-{slug}.{kind}" for t in TABLES for kind in ("md", "tex", "csv")]
-        names += [f"figures/{f}-{slug}.{kind}" for f in FIGURES for kind in ("pdf", "svg", "png")]
+        names += [f"figures/{f}-{slug}.{kind}" for f in FIGURES for kind in ("pdf", "svg")]
     return names
 
 
@@ -30,34 +43,33 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     The report shows all tables and figures. It links to the files made here and to those that
     already lie in `folder`.
     """
-    from analysis import tables
+    from analysis import figures, report, tables
+    from analysis.runs import RAW
 
+    whole = "report" in names
     made: dict[str, bytes] = {}
+    built, drawn = {}, {}
     if "summary" in names:
-        made["summary.csv"] = tables.summary(suite).encode()
+        values = suite.runs.drop(columns=RAW)
+        made["summary.csv"] = values.to_csv(index=False, lineterminator="\n").encode()
     for panel in suite.panels:
-        for name in (name for name in TABLES if name in names):
-            table = tables.TABLES[name](panel)
-            made[f"tables/{table.name}.md"] = table.markdown().encode()
-            made[f"tables/{table.name}.tex"] = table.latex().encode()
-            made[f"tables/{table.name}.csv"] = table.csv().encode()
-    svgs: dict[str, bytes] = {}
-    for name in (name for name in FIGURES if name in names or "report" in names):
-        from analysis import figures, style
-
-        styles = style.styles(run.label for run in suite.runs)
-        for panel in suite.panels:
+        for name in (name for name in TABLES if whole or name in names):
             stem = f"{name}-{panel.slug}"
-            formats = figures.FORMATS if name in names else ("svg",)
-            drawn = figures.render(figures.FIGURES[name](panel, styles), formats)
-            svgs[stem] = drawn["svg"]
+            table = built[stem] = getattr(tables, name)(panel)
             if name in names:
-                made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in drawn}
-    if "report" in names:
-        from analysis import report
-
-        every = files([run.spec for run in suite.runs])
-        links = [name for name in every if name in made or (folder / name).is_file()]
-        links = [name for name in links if name != "report/index.html"]
-        made["report/index.html"] = report.page(suite, svgs, links).encode()
+                made[f"tables/{stem}.md"] = table.markdown().encode()
+                made[f"tables/{stem}.tex"] = table.latex().encode()
+                made[f"tables/{stem}.csv"] = table.csv().encode()
+        for name in (name for name in FIGURES if whole or name in names):
+            stem = f"{name}-{panel.slug}"
+            figure = getattr(figures, name)(panel)
+            drawn[stem] = figures.render(figure, "svg")
+            if name in names:
+                made[f"figures/{stem}.svg"] = drawn[stem]
+                made[f"figures/{stem}.pdf"] = figures.render(figure, "pdf")
+    if whole:
+        others = files([record["spec"] for record in suite.runs["record"]])
+        others.remove("report/index.html")
+        links = [name for name in others if name in made or (folder / name).is_file()]
+        made["report/index.html"] = report.page(suite, built, drawn, links).encode()
     return {folder / name: content for name, content in made.items()}

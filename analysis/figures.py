@@ -1,10 +1,14 @@
-"""The figures of a panel: the analogue of the paper's Figure 4 (a) (b) (c), and the matrices R."""
+"""The figures of a panel: the analogue of the paper's Figure 4 (a) (b) (c), and the matrices R.
+
+A figure is a function of a panel under the name that `exhibits.FIGURES` lists.
+"""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable
+from math import isnan
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,33 +16,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.metrics import Estimate, running_accuracy
-from analysis.records import Panel
-from analysis.style import Style
+from analysis.metrics import running_accuracy
+from analysis.runs import Panel
+from analysis.style import Style, styles
 from analysis.table import percent, plain
-from analysis.tables import estimates
 
-FORMATS = ("pdf", "svg", "png")
 GREY = "#595959"
-# No dates and no random ids, so that the same records give the same bytes.
+# No dates, so that the same records give the same bytes.
 METADATA = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
-    "png": {"Software": None},
 }
-matplotlib.rcParams.update(
-    {
-        "svg.hashsalt": "treelora",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": "#E3E3E3",
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-    }
-)
+matplotlib.rc_file(Path(__file__).with_suffix(".mplstyle"))
 
 
 def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15) -> tuple:
@@ -46,14 +35,14 @@ def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15
 
     The title stands on top. The foot states the suite's label and which methods are not drawn.
     """
-    seeds = {len(panel.of(label)) for label in panel.labels} - {0}
+    seeds = {len(runs) for runs in panel.finished.values()}
     count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
     spread = "one seed" if count == "1" else f"mean ± sd over {count} seeds"
-    foot = f"{panel.suite_label}. {panel.stream}, {panel.backbone}; {spread}."
+    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {spread}."
     absent = [
-        f"{label} ({panel.of(label, done=False)[0].status})"
-        for label in panel.labels
-        if not panel.of(label)
+        f"{label} ({runs['status'].iloc[0]})"
+        for label, runs in panel.methods.items()
+        if label not in panel.finished
     ]
     if absent:
         foot += f" Not drawn: {', '.join(absent)}."
@@ -70,33 +59,28 @@ def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15
 
 def _widest(panel: Panel) -> float:
     """Inches that the longest method name needs."""
-    return 0.085 * max((len(label) for label in panel.labels), default=0)
+    return 0.085 * max(map(len, panel.methods))
 
 
 def _as_percent(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
 
 
-def _finished(panel: Panel) -> list[str]:
-    return [label for label in panel.labels if panel.of(label)]
+def _styles(panel: Panel) -> dict[str, Style]:
+    return styles(panel.suite.runs["method"])
 
 
-def _sd(value: Estimate) -> float:
-    return value.sd or 0.0
-
-
-def fig4a(panel: Panel, styles: dict[str, Style]) -> Figure:
+def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
     title = f"{panel.stream}: {panel.score} after each task"
     figure, axes = _new(title, panel, (6.2, 3.6), 0.6, _widest(panel) + 0.6)
-    for label in _finished(panel):
-        colour, marker = styles[label]
-        runs = panel.of(label)
+    for label, runs in panel.finished.items():
+        colour, marker = _styles(panel)[label]
         if panel.is_upper_bound(label):
-            height = estimates(panel, label)["acc"].mean
+            height = panel.estimates[label]["acc"].mean
             axes.axhline(height, color=colour, linestyle="--", linewidth=1.3, label=label)
             continue
-        curves = np.array([running_accuracy(run.R) for run in runs])
+        curves = np.array([running_accuracy(R) for R in runs["R"]])
         x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
         if len(runs) > 1:
             sd = curves.std(axis=0, ddof=1)
@@ -108,32 +92,32 @@ def fig4a(panel: Panel, styles: dict[str, Style]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _as_percent(axes.yaxis)
     axes.grid(axis="y")
-    if _finished(panel):
+    if panel.finished:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def fig4b(panel: Panel, styles: dict[str, Style]) -> Figure:
+def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
-    labels = _finished(panel)
+    labels = list(panel.finished)
     title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
     figure, axes = _new(title, panel, (6.2, max(height, 2)), _widest(panel) + 0.2)
     for y, label in enumerate(labels):
-        values = estimates(panel, label)
+        values = panel.estimates[label]
         train, rest, total = (
             values[key] for key in ("train_seconds", "consolidate_seconds", "time_seconds")
         )
-        if total is None:
+        if isnan(total.mean):
             continue
-        colour = styles[label].colour
+        colour, sd = _styles(panel)[label].colour, np.nan_to_num(total.sd)
         axes.barh(y, train.mean, 0.66, color=colour)
         axes.barh(
             y, rest.mean, 0.66, left=train.mean, color="white", edgecolor=colour, hatch="////"
         )
-        axes.errorbar(total.mean, y, xerr=_sd(total), color="black", capsize=3, linewidth=1)
+        axes.errorbar(total.mean, y, xerr=sd, color="black", capsize=3, linewidth=1)
         axes.annotate(
             plain(total.mean),
-            (total.mean + _sd(total), y),
+            (total.mean + sd, y),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
@@ -148,22 +132,21 @@ def fig4b(panel: Panel, styles: dict[str, Style]) -> Figure:
     return figure
 
 
-def fig4c(panel: Panel, styles: dict[str, Style]) -> Figure:
+def fig4c(panel: Panel) -> Figure:
     """The final score against the speed; the best place is the upper right corner."""
     title = f"{panel.stream}: {panel.score} against speed"
     figure, axes = _new(title, panel, (6.2, 3.6), 0.6)
-    points = {}
-    for label in _finished(panel):
-        values = estimates(panel, label)
-        speed, score = values["samples_per_second"], values["acc"]
-        if speed is None:
+    looks, points = _styles(panel), {}
+    for label in panel.finished:
+        speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
+        if isnan(speed.mean):
             continue
-        colour, marker = styles[label]
+        colour, marker = looks[label]
         points[label] = (speed.mean, score.mean)
         axes.errorbar(
             *points[label],
-            xerr=_sd(speed),
-            yerr=_sd(score),
+            xerr=np.nan_to_num(speed.sd),
+            yerr=np.nan_to_num(score.sd),
             color=colour,
             marker=marker,
             markersize=12 if marker == "*" else 7,
@@ -179,48 +162,36 @@ def fig4c(panel: Panel, styles: dict[str, Style]) -> Figure:
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
     _as_percent(axes.yaxis)
     axes.grid()
-    _place_labels(figure, axes, points, {label: styles[label].colour for label in points})
+    _place_labels(figure, axes, points, {label: looks[label].colour for label in points})
     return figure
 
 
 def _place_labels(figure: Figure, axes, points: dict, colours: dict[str, str]) -> None:
     """Names every point at the nearest of some places where it covers no point and no label."""
     axes.autoscale_view()
-    renderer = figure.canvas.get_renderer()
-    frame = axes.get_window_extent(renderer)
-    unit = figure.dpi / 72
-    taken = (
-        [
-            (x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit)
-            for x, y in axes.transData.transform(list(points.values()))
-        ]
-        if points
-        else []
-    )
+    renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72
+    frame, to_data = axes.get_window_extent(renderer).extents, axes.transData.inverted()
+    at = {label: axes.transData.transform(point) for label, point in points.items()}
+    taken = [(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in at.values()]
     for label, point in sorted(points.items(), key=lambda item: item[1][::-1]):
         text = axes.annotate(label, point, color=colours[label], va="center", fontweight="bold")
         size = text.get_window_extent(renderer)
-        x, y = axes.transData.transform(point)
-        best = None
+        places = []
         for radius in (10, 16, 24, 34, 46):
-            for angle in range(0, 360, 30):
-                dx, dy = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-                left = x + radius * unit * dx + (dx - 1) / 2 * size.width
-                low = y + radius * unit * dy - size.height / 2
+            for angle in np.radians(range(0, 360, 30)):
+                left = at[label][0] + radius * unit * np.cos(angle)
+                left += (np.cos(angle) - 1) / 2 * size.width
+                low = at[label][1] + radius * unit * np.sin(angle) - size.height / 2
                 box = (left, low, left + size.width, low + size.height)
-                overlap = sum(_overlap(box, other) for other in taken)
-                inside = _overlap(box, frame.extents)
-                cost = overlap + 4 * (size.width * size.height - inside)
-                if best is None or cost < best[0] - 1e-6:
-                    best = (cost, box, radius)
-            if best[0] < 1e-6:
-                break
-        _, box, radius = best
+                outside = size.width * size.height - _overlap(box, frame)
+                cost = sum(_overlap(box, other) for other in taken) + 4 * outside
+                places.append((round(cost, 6), radius, box))
+        _, radius, box = min(places, key=lambda place: place[0])
         taken.append(box)
-        text.set_position(axes.transData.inverted().transform((box[0], (box[1] + box[3]) / 2)))
+        text.set_position(to_data.transform((box[0], (box[1] + box[3]) / 2)))
         if radius > 16:
-            near = np.clip((x, y), box[:2], box[2:])
-            ends = axes.transData.inverted().transform([(x, y), near])
+            near = np.clip(at[label], box[:2], box[2:])
+            ends = to_data.transform([at[label], near])
             axes.plot(*ends.T, color=colours[label], linewidth=0.6, zorder=1)
 
 
@@ -231,16 +202,16 @@ def _overlap(a: tuple, b: tuple) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def matrix(panel: Panel, styles: dict[str, Style]) -> Figure:
+def matrix(panel: Panel) -> Figure:
     """The mean matrix R of every method: a row per task learnt, a column per task tested."""
-    labels = _finished(panel)
-    means = [np.mean([run.R for run in panel.of(label)], axis=0) for label in labels]
-    columns, size = min(4, max(len(labels), 1)), max(map(len, means), default=1)
-    rows, step = -(-max(len(labels), 1) // columns), 1.25 * size
+    means = {label: np.mean(list(runs["R"]), axis=0) for label, runs in panel.finished.items()}
+    count, size = max(len(means), 1), max(map(len, means.values()), default=1)
+    columns = min(4, count)
+    rows, step = -(-count // columns), 1.25 * size
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="#EDEDED")
     title = f"{panel.stream}: score on every task after every task, mean R"
     figure, axes = _new(title, panel, (1.75 * columns + 1.1, 1.75 * rows + 0.95), 0.4, 0.9)
-    for index, (label, R) in enumerate(zip(labels, means, strict=True)):
+    for index, (label, R) in enumerate(means.items()):
         x, y = step * (index % columns), step * (index // columns)
         box = (x, x + len(R), y + len(R), y)
         image = axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
@@ -249,26 +220,15 @@ def matrix(panel: Panel, styles: dict[str, Style]) -> Figure:
     axes.set(xlim=(0, step * columns - 0.25 * size), ylim=(step * rows - 0.2 * size, -0.2 * size))
     axes.set(xticks=(), yticks=(), xlabel="task tested →", ylabel="← after task")
     axes.spines[:].set_visible(False)
-    if labels:
+    if means:
         bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.1, 0.02, 0.8)))
         bar.set_label(f"score, % (number: {panel.score})")
         _as_percent(bar.ax.yaxis)
     return figure
 
 
-FIGURES: dict[str, Callable[[Panel, dict[str, Style]], Figure]] = {
-    "fig4a": fig4a,
-    "fig4b": fig4b,
-    "fig4c": fig4c,
-    "matrix": matrix,
-}
-
-
-def render(figure: Figure, formats: tuple[str, ...] = FORMATS) -> dict[str, bytes]:
-    """The bytes of a figure by format."""
-    files = {}
-    for kind in formats:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=METADATA[kind])
-        files[kind] = buffer.getvalue()
-    return files
+def render(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of a `pdf` or `svg` file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+    return buffer.getvalue()

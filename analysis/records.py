@@ -1,15 +1,12 @@
-"""Reads result records (one JSON object per line), checks them, and sorts them into panels.
+"""Reads result records (one JSON object per line), checks them, and tells which panel they are of.
 
-A panel holds the runs of one stream on one backbone: what one table or one figure shows.
+A panel is one stream on one backbone: what one table or one figure shows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,116 +22,25 @@ KEYS = ("status", "error", "key", "suite.name", "suite.label", *(f"spec.{k}" for
 DONE_KEYS = ("stream.tasks", "tasks", "R", "footprint", "provenance.device", "provenance.threads")
 TIMES = ("train_seconds", "consolidate_seconds", "eval_seconds")
 TASK_KEYS = ("name", "steps", "samples", *TIMES, "peak_bytes")
-# The order in which tables and legends list methods; others follow by name, the upper bound last.
-METHOD_ORDER = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora")
-UPPER_BOUND = "joint"
-_ABSENT = object()
 
 
 class RecordError(ValueError):
     """A file of records that cannot be used; its text is one sentence for the user."""
 
 
-def lookup(record: object, path: str, default: object = _ABSENT) -> object:
-    """The value at a dotted path such as `spec.method.label`, or `default`."""
-    for part in path.split("."):
-        if not isinstance(record, dict) or part not in record:
-            return default
-        record = record[part]
-    return record
+def task_names(record: dict) -> list[str]:
+    """The tasks in the order learnt; empty where a failed run did not get that far."""
+    return (record.get("stream") or {}).get("tasks") or []
 
 
-@dataclass(frozen=True)
-class Run:
-    """One checked record."""
-
-    record: dict
-
-    spec = property(lambda self: self.record["spec"])
-    key = property(lambda self: self.record["key"])
-    status = property(lambda self: self.record["status"])
-    done = property(lambda self: self.status == "done")
-    error = property(lambda self: self.record["error"] or "no reason recorded")
-    seed = property(lambda self: self.spec["seed"])
-    label = property(lambda self: self.spec["method"]["label"])
-    provenance = property(lambda self: self.record.get("provenance") or {})
-
-    @property
-    def task_names(self) -> list[str]:
-        """The tasks in the order learnt; empty where a failed run did not get that far."""
-        return (self.record.get("stream") or {}).get("tasks") or []
-
-    @cached_property
-    def R(self) -> np.ndarray:
-        """(task learnt, task tested): scores in [0, 1], NaN where not measured."""
-        return np.array(self.record["R"], dtype=float)
-
-    @property
-    def only_last_row(self) -> bool:
-        """Whether all tasks were learnt at once, so that there is nothing to forget."""
-        return self.done and len(self.R) > 1 and bool(np.isnan(self.R[:-1]).all())
+def scores(record: dict) -> np.ndarray:
+    """R of a finished run, (task learnt, task tested): in [0, 1], NaN where not measured."""
+    return np.array(record["R"], dtype=float)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The runs of one stream on one backbone; `slug` is its part of a file name."""
-
-    suite: str
-    suite_label: str
-    slug: str
-    runs: tuple[Run, ...]
-
-    stream = property(lambda self: self.runs[0].spec["stream"]["name"])
-    backbone = property(lambda self: self.runs[0].spec["backbone"]["name"])
-    modality = property(lambda self: self.runs[0].spec["modality"])
-
-    @property
-    def task_names(self) -> list[str]:
-        """The tasks as one of the runs learnt them."""
-        return next((run.task_names for run in self.runs if run.task_names), [])
-
-    @property
-    def score(self) -> str:
-        """What the literature calls the mean final score: ACC on vision, OP on language."""
-        return "OP" if self.modality == "language" else "ACC"
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """The methods in the order in which they are shown."""
-
-        def rank(label: str) -> tuple:
-            known = METHOD_ORDER.index(label) if label in METHOD_ORDER else len(METHOD_ORDER)
-            return self.is_upper_bound(label), known, label
-
-        return sorted({run.label for run in self.runs}, key=rank)
-
-    def of(self, label: str, done: bool = True) -> list[Run]:
-        """The finished (or with done=False all) runs of one method, by seed."""
-        runs = (run for run in self.runs if run.label == label and (run.done or not done))
-        return sorted(runs, key=lambda run: run.seed)
-
-    def is_upper_bound(self, label: str) -> bool:
-        """Whether the method sees all tasks at once and so is no competitor."""
-        return label == UPPER_BOUND or any(run.only_last_row for run in self.of(label))
-
-
-@dataclass(frozen=True)
-class Suite:
-    """All records of one file."""
-
-    name: str
-    label: str
-    file: str
-    digest: str
-    runs: tuple[Run, ...]
-
-    @cached_property
-    def panels(self) -> list[Panel]:
-        """The panels in the order of the file."""
-        groups: dict[str, list[Run]] = {}
-        for slug, run in zip(slugs([run.spec for run in self.runs]), self.runs, strict=True):
-            groups.setdefault(slug, []).append(run)
-        return [Panel(self.name, self.label, slug, tuple(g)) for slug, g in groups.items()]
+def only_last_row(R: np.ndarray) -> bool:
+    """Whether all tasks were learnt at once, so that there is nothing to forget."""
+    return len(R) > 1 and bool(np.isnan(R[:-1]).all())
 
 
 def slugs(specs: list[dict]) -> list[str]:
@@ -156,8 +62,8 @@ def _panel(spec: dict) -> str:
     return json.dumps([spec["stream"], spec["backbone"]], sort_keys=True)
 
 
-def read(path: Path) -> Suite:
-    """Reads and checks a file of records.
+def read(path: Path) -> tuple[list[dict], str]:
+    """The checked records of a file, and the SHA-256 of the file.
 
     Raises RecordError with one sentence for a file that is missing, empty, truncated, of another
     schema, not made by this project, or different from the digest in a SHA256SUMS beside it.
@@ -171,14 +77,12 @@ def read(path: Path) -> Suite:
         ) from None
     digest = hashlib.sha256(content).hexdigest()
     _check_published(path, digest)
-    runs = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        runs.append(_parse(line, f"{path}, line {number}"))
-    if not runs:
+    lines = enumerate(content.splitlines(), start=1)
+    records = [_parse(line, f"{path}, line {number}") for number, line in lines]
+    if not records:
         raise RecordError(f"{path} holds no record: collect the suite again.")
-    _check_together(path, runs)
-    suite = runs[0].record["suite"]
-    return Suite(suite["name"], suite["label"], path.name, digest, tuple(runs))
+    _check_together(path, records)
+    return records, digest
 
 
 def _check_published(path: Path, digest: str) -> None:
@@ -199,7 +103,7 @@ def _check_published(path: Path, digest: str) -> None:
         )
 
 
-def _parse(line: bytes, where: str) -> Run:
+def _parse(line: bytes, where: str) -> dict:
     def no_constant(name: str) -> None:
         raise ValueError(f"the number {name}, which is not JSON")
 
@@ -217,56 +121,69 @@ def _parse(line: bytes, where: str) -> Run:
             f"{where}: the record has schema {record['schema']!r}, but this version reads "
             f"schema {SCHEMA}: use the version that wrote it."
         )
-    missing = [key for key in KEYS if lookup(record, key) is _ABSENT]
-    if record.get("status") == "done":
-        missing += [key for key in DONE_KEYS if lookup(record, key) is _ABSENT]
-    if missing:
+    done = record.get("status") == "done"
+    if missing := _missing(record, KEYS + DONE_KEYS if done else KEYS):
         raise RecordError(f"{where}: not a result record of this project, as it lacks {missing}.")
     if record["status"] not in STATUSES:
         raise RecordError(
             f"{where}: the status is {record['status']!r}, but must be one of {STATUSES}."
         )
-    run = Run(record)
-    if run.done:
-        _check_done(run, where)
-    return run
+    if done:
+        _check_done(record, where)
+    return record
 
 
-def _check_done(run: Run, where: str) -> None:
-    for index, task in enumerate(run.record["tasks"]):
-        missing = [key for key in TASK_KEYS if lookup(task, key) is _ABSENT]
-        if missing:
+def _missing(record: object, paths: tuple[str, ...]) -> list[str]:
+    """The dotted paths, such as `spec.method.label`, that lead nowhere."""
+
+    def leads(path: str) -> bool:
+        place = record
+        for part in path.split("."):
+            if not isinstance(place, dict) or part not in place:
+                return False
+            place = place[part]
+        return True
+
+    return [path for path in paths if not leads(path)]
+
+
+def _check_done(record: dict, where: str) -> None:
+    for index, task in enumerate(record["tasks"]):
+        if missing := _missing(task, TASK_KEYS):
             raise RecordError(f"{where}: entry {index} of tasks lacks {missing}.")
-    size = len(run.task_names)
+    size = len(task_names(record))
     try:
-        shape = run.R.shape
+        R = scores(record)
+        shape = R.shape
     except (TypeError, ValueError):
         shape = "ragged or not numeric"
     if size == 0 or shape != (size, size):
         raise RecordError(f"{where}: R must be {size} x {size} scores, but is {shape}.")
-    measured = ~np.isnan(run.R)
+    measured = ~np.isnan(R)
     full = measured[np.tril_indices(size)].all()
-    if not (full or run.only_last_row) or not measured[-1].all():
+    if not (full or only_last_row(R)) or not measured[-1].all():
         raise RecordError(
             f"{where}: R of a finished run must hold its lower triangle or only its last row."
         )
-    outside = run.R[measured & ~((run.R >= 0) & (run.R <= 1))]
+    outside = R[measured & ~((R >= 0) & (R <= 1))]
     if outside.size:
         raise RecordError(f"{where}: scores must lie in [0, 1], but R holds {outside[0]:g}.")
 
 
-def _check_together(path: Path, runs: Iterable[Run]) -> None:
+def _check_together(path: Path, records: list[dict]) -> None:
+    suite = records[0]["suite"]["name"]
     seen: dict[tuple, int] = {}
-    for number, run in enumerate(runs, start=1):
-        name = run.record["suite"]["name"]
-        for what in ((run.label, run.key), (run.label, run.seed, _panel(run.spec))):
+    for number, record in enumerate(records, start=1):
+        spec, key = record["spec"], record["key"]
+        label, seed = spec["method"]["label"], spec["seed"]
+        for what in ((label, key), (label, seed, _panel(spec))):
             if what in seen:
                 raise RecordError(
-                    f"{path}, line {number}: {run.label} with seed {run.seed} (key {run.key}) "
+                    f"{path}, line {number}: {label} with seed {seed} (key {key}) "
                     f"stands already on line {seen[what]}; collect the suite again."
                 )
             seen[what] = number
-        if seen.setdefault(("suite", name), number) > 1:
+        if (name := record["suite"]["name"]) != suite:
             raise RecordError(
                 f"{path}, line {number}: belongs to the suite {name!r}, but the file began with "
                 "another one; collect one suite per file."

@@ -23,10 +23,8 @@ KNOWN = {
     "joint": Style("#000000", "h"),
 }
 # For methods that came later: its remaining colour, then Tol's muted ones.
-SPARE = (
-    *(Style("#56B4E9", "P"), Style("#332288", "X"), Style("#882255", "<"), Style("#44AA99", ">")),
-    *(Style("#999933", "p"), Style("#AA4499", "d"), Style("#117733", "H"), Style("#6B4C2A", "8")),
-)
+SPARE = ("#56B4E9", "#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#117733", "#6B4C2A")
+MARKERS = "PX<>pdH8"
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
@@ -35,17 +33,16 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     Within one call no two labels share a style as long as there are spare ones; beyond that,
     colours and markers are combined anew.
     """
-    wanted = sorted(set(labels))
+    wanted, n = sorted(set(labels)), len(SPARE)
     chosen = {label: KNOWN[label] for label in wanted if label in KNOWN}
-    n = len(SPARE)
     pool = [
-        Style(SPARE[i].colour, SPARE[(i + shift) % n].marker)
+        Style(colour, MARKERS[(i + shift) % n])
         for shift in range(n)
-        for i in range(n)
+        for i, colour in enumerate(SPARE)
     ]
     for label in (label for label in wanted if label not in KNOWN):
         start = int(hashlib.sha256(label.encode()).hexdigest(), 16) % n
-        taken = set(chosen.values())
-        candidates = (*pool[start:n], *pool[:start], *pool[n:])
-        chosen[label] = next((s for s in candidates if s not in taken), pool[start])
+        candidates = pool[start:n] + pool[:start] + pool[n:]
+        free = (style for style in candidates if style not in chosen.values())
+        chosen[label] = next(free, pool[start])
     return chosen

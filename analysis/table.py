@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isnan, nan
+from pathlib import Path
 from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from analysis.metrics import Estimate
 
 ABSENT = "–"
+_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
+    **{"↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$", "\n": " "},
+}
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters["tex"] = lambda text: text.translate(str.maketrans(_TEX))
 
 
-def plain(value: float, signed: bool = False, like: float | None = None) -> str:
-    """About three digits of a measured number, or as many as `like` has behind the point."""
-    size = abs(value if like is None else like)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+class Number(NamedTuple):
+    """How numbers of one kind are printed: scaled how, with how many digits behind the point."""
+
+    scale: float = 1
+    digits: int | None = None
+
+    def __call__(self, value: float, signed: bool = False, like: float | None = None) -> str:
+        """Where no digits are set: about three of a number, or as many as `like` would have."""
+        size = self.scale * abs(value if like is None else like)
+        adaptive = 0 if size >= 100 else 1 if size >= 10 else 2
+        digits = adaptive if self.digits is None else self.digits
+        return f"{self.scale * value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
 
 
-def count(value: float, signed: bool = False, like: float | None = None) -> str:
-    """A whole number."""
-    return f"{value:{'+' if signed else ''},.0f}".replace("-", "−")
-
-
-def percent(value: float, signed: bool = False, like: float | None = None) -> str:
-    """A fraction in percent, with two digits as in the paper."""
-    return f"{100 * value:{'+' if signed else ''}.2f}".replace("-", "−")
-
-
-def mebibytes(value: float, signed: bool = False, like: float | None = None) -> str:
-    """Bytes in MiB."""
-    return plain(value / 2**20, signed, None if like is None else like / 2**20)
+plain, count = Number(), Number(digits=0)
+percent = Number(100, digits=2)  # as in the paper
+mebibytes = Number(2**-20)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best."""
+    """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best.
+
+    A `signed` column holds differences, which are printed with their interval.
+    """
 
     key: str
     title: str
-    show: Callable[..., str] | None = None
+    show: Number | None = None
     better: int = 0
     signed: bool = False
 
     def text(self, value: object) -> str:
-        """The printed cell: mean ± sd [interval] for an estimate, an en dash for None."""
-        if value is None or value == "":
-            return ABSENT
+        """The printed cell: mean ± sd [interval] for an estimate, an en dash for what is absent."""
         if not isinstance(value, Estimate):
-            return str(value)
+            return ABSENT if value in (None, "") else str(value)
+        if isnan(value.mean):
+            return ABSENT
         text = self.show(value.mean, self.signed)
-        if value.sd:
+        if value.sd > 0:
             shown = (self.show(value.sd, like=value.mean), self.show(value.sd))
             text += next((f" ± {sd}" for sd in shown if sd.strip("0.")), "")
-        if value.low is not None:
+        if self.signed and not isnan(value.low):
             low, high = (self.show(end, True, value.mean) for end in (value.low, value.high))
             text += f" [{low}, {high}]"
         return text
@@ -101,58 +117,18 @@ class Table:
 
     def _best(self, column: Column) -> str | None:
         values = [row.get(column.key) for row in self.rows]
-        values = [value for value in values if isinstance(value, Estimate)]
+        values = [v for v in values if isinstance(v, Estimate) and not isnan(v.mean)]
         if not column.better or len(values) < 2:
             return None
         return column.text(max(values, key=lambda value: column.better * value.mean))
 
     def markdown(self) -> str:
         """A GitHub table under its title, and the notes as a list."""
-
-        def line(cells: list[str]) -> str:
-            return "| " + " | ".join(cells) + " |"
-
-        def escape(text: str) -> str:
-            return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-        rows = [row for group in self.grid() for row in group]
-        lines = [
-            *(f"**{escape(self.title)}**", ""),
-            line([escape(column.title) for column in self.columns]),
-            line(["---:" if column.show else ":---" for column in self.columns]),
-            *(line([f"**{escape(t)}**" if bold else escape(t) for t, bold in r]) for r in rows),
-        ]
-        if notes := [*self.setting, *self.notes]:
-            lines += ["", *(f"- {escape(note)}" for note in notes)]
-        return "\n".join(lines) + "\n"
+        return TEMPLATES.get_template("table.md.j2").render(table=self).strip() + "\n"
 
     def latex(self) -> str:
         """A table* for a document that loads booktabs."""
-
-        def line(cells: list[str]) -> str:
-            return " & ".join(cells) + r" \\"
-
-        body = []
-        for group in self.grid():
-            body.append(r"\midrule")
-            body += [
-                line([rf"\textbf{{{tex(t)}}}" if bold else tex(t) for t, bold in r]) for r in group
-            ]
-        lines = [
-            r"\begin{table*}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{tex(self.title)}}}",
-            rf"\label{{tab:{self.name}}}",
-            rf"\begin{{tabular}}{{{''.join('r' if c.show else 'l' for c in self.columns)}}}",
-            r"\toprule",
-            line([tex(column.title) for column in self.columns]),
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par {tex(note)}" for note in [*self.setting, *self.notes]),
-            r"\end{table*}",
-        ]
-        return "\n".join(lines) + "\n"
+        return TEMPLATES.get_template("table.tex.j2").render(table=self) + "\n"
 
     def csv(self) -> str:
         """Raw values (scores as fractions), with spread and interval in columns of their own."""
@@ -164,39 +140,9 @@ class Table:
                 if column.show is None:
                     flat[key] = value
                     continue
-                known = value if isinstance(value, Estimate) else Estimate(None, None, 0)
+                known = value if isinstance(value, Estimate) else Estimate(nan)
                 flat |= {key: known.mean, f"{key}_sd": known.sd}
                 if column.signed:
                     flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
             rows.append(flat)
-        return to_csv(rows)
-
-
-_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "Δ": r"$\Delta$",
-    "–": "--",
-    "\n": " ",
-}
-
-
-def tex(text: str) -> str:
-    """Escapes a string for LaTeX."""
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-def to_csv(rows: list[dict]) -> str:
-    """Rows with the same keys as CSV; None is an empty field."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")

@@ -1,14 +1,20 @@
-"""Which tables there are of a panel, and what each of them must state about its setting."""
+"""The tables of a panel, and what each of them must state about its setting.
+
+A table is a function of a panel under the name that `exhibits.TABLES` lists.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 
-from analysis import compare
-from analysis.metrics import METRICS, Estimate, estimate, measure, paired_difference
-from analysis.records import Panel, Run, Suite
-from analysis.table import Column, Table, count, mebibytes, percent, plain, to_csv
+import pandas as pd
+
+from analysis.compare import published
+from analysis.metrics import COUNTS, METRICS, estimate
+from analysis.records import task_names
+from analysis.runs import Panel, Suite
+from analysis.table import Column, Table, count, mebibytes, percent, plain
 
 
 def brief(value: object) -> str:
@@ -29,26 +35,27 @@ def words(settings: Mapping[str, object], skip: Iterable[str] = ()) -> str:
 
 def shared_training(panel: Panel) -> tuple[dict, list[str]]:
     """The training settings that all methods share, and the names of those that differ."""
-    trains = [run.spec["train"] for run in panel.runs]
+    trains = [record["spec"]["train"] for record in panel.runs["record"]]
     keys = dict.fromkeys(key for train in trains for key in train)
     varying = [key for key in keys if len({json.dumps(t.get(key)) for t in trains}) > 1]
     return {key: trains[0].get(key) for key in keys if key not in varying}, varying
 
 
-def distinct(runs: Iterable[Run], key: str) -> list[str]:
+def distinct(runs: pd.DataFrame, key: str) -> list[str]:
     """The different values of one provenance entry over the runs."""
-    return sorted({brief(v) for run in runs if (v := run.provenance.get(key)) is not None})
+    return sorted({brief(entry) for entry in runs[key].dropna()})
 
 
 def setting_notes(panel: Panel) -> list[str]:
     """What the footnotes of every table state: label, stream, limits, backbone, seeds, training."""
-    spec = panel.runs[0].spec
-    stream = {key: value for key, value in spec["stream"].items() if value is not None}
+    stream, backbone = (
+        {key: value for key, value in panel.spec[part].items() if value is not None}
+        for part in ("stream", "backbone")
+    )
     limits = {key: value for key, value in stream.items() if "_per_" in key}
     hidden = {"name", "digest", "n_tasks", *limits}
     if panel.modality == "vision":
         hidden.add("max_prompt_tokens")
-    backbone = {key: value for key, value in spec["backbone"].items() if value is not None}
     shared, varying = shared_training(panel)
     if shared.get("mask", "") is None:
         del shared["mask"]
@@ -61,10 +68,10 @@ def setting_notes(panel: Panel) -> list[str]:
         words(stream, hidden),
         f"backbone {panel.backbone}",
         words(backbone, ("name", "digest")),
-        "seeds " + ", ".join(str(seed) for seed in sorted({run.seed for run in panel.runs})),
+        "seeds " + ", ".join(map(str, sorted(set(panel.runs["seed"])))),
     ]
     return [
-        f"{panel.suite_label} (suite {panel.suite}).",
+        f"{panel.suite.label} (suite {panel.suite.name}).",
         f"Stream {panel.stream}: {', '.join(part for part in parts if part)}.",
         f"Training: {words(shared)}{own}. Device {', '.join(devices) or 'unknown'}, threads per "
         f"run {', '.join(threads) or 'unknown'}."
@@ -74,34 +81,27 @@ def setting_notes(panel: Panel) -> list[str]:
 
 def missing_notes(panel: Panel) -> list[str]:
     """One sentence per reason why runs of a method did not finish."""
-    seeds: dict[tuple[str, str, str], list[str]] = {}
-    for run in panel.runs:
-        if not run.done:
-            seeds.setdefault((run.label, run.status, run.error), []).append(str(run.seed))
+    missing = panel.runs[panel.runs["status"] != "done"].fillna({"error": "no reason recorded"})
     return [
-        f"{label} {status}, seed {', '.join(numbers)}: {error}"
-        for (label, status, error), numbers in seeds.items()
+        f"{label} {status}, seed {', '.join(map(str, seeds))}: {error}"
+        for (label, status, error), seeds in missing.groupby(
+            ["method", "status", "error"], sort=False
+        )["seed"]
     ]
 
 
-def estimates(panel: Panel, label: str) -> dict[str, Estimate | None]:
-    """Every metric of a method over its finished seeds."""
-    measured = [measure(run) for run in panel.of(label)]
-    return {name: estimate(values[name] for values in measured) for name in METRICS}
-
-
-def _counts(panel: Panel, label: str) -> str:
+def _counts(runs: pd.DataFrame) -> str:
     """How many seeds finished, and where not all, how many failed or were skipped."""
-    statuses = [run.status for run in panel.of(label, done=False)]
+    statuses = list(runs["status"])
     missing = [f"{statuses.count(s)} {s}" for s in ("failed", "skipped") if s in statuses]
     done = statuses.count("done")
     return f"{done} of {len(statuses)} ({', '.join(missing)})" if missing else str(done)
 
 
-def _train(panel: Panel, label: str, key: str) -> str | None:
+def _train(runs: pd.DataFrame, key: str) -> str | None:
     """One training setting of a method; None where it does not apply."""
-    values = [run.spec["train"].get(key) for run in panel.of(label, done=False)]
-    return ", ".join(dict.fromkeys(brief(v) for v in values if v is not None)) or None
+    entries = [record["spec"]["train"].get(key) for record in runs["record"]]
+    return ", ".join(dict.fromkeys(brief(v) for v in entries if v is not None)) or None
 
 
 def _table(
@@ -119,10 +119,11 @@ def _table(
     first = next((column.key for column in columns if column.show), None)
     above, below = [], []
     for row in rows:
-        statuses = [run.status for run in panel.of(row["method"], done=False)]
-        if first and "done" not in statuses:
-            row = row | {first: f"{statuses[0]} ({len(statuses)})"}
-        (below if panel.is_upper_bound(row["method"]) else above).append(row)
+        label = row["method"]
+        if first and label not in panel.finished:
+            statuses = panel.methods[label]["status"]
+            row = row | {first: f"{statuses.iloc[0]} ({len(statuses)})"}
+        (below if panel.is_upper_bound(label) else above).append(row)
     return Table(
         f"{name}-{panel.slug}",
         f"{panel.stream}, {panel.backbone}: {title}",
@@ -131,13 +132,8 @@ def _table(
         below,
         list(notes),
         setting_notes(panel) + missing_notes(panel),
-        _facts(panel),
+        dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0]),
     )
-
-
-def _facts(panel: Panel) -> dict[str, str]:
-    facts = {"suite": panel.suite, "suite_label": panel.suite_label, "stream": panel.stream}
-    return facts | {"backbone": panel.backbone}
 
 
 def accuracy(panel: Panel) -> Table:
@@ -158,21 +154,20 @@ def accuracy(panel: Panel) -> Table:
         Column("optimizer_reset", "Reset"),
     ]
     rows, sources = [], {}
-    for label in panel.labels:
-        row = {"method": label} | estimates(panel, label)
-        row |= {key: _train(panel, label, key) for key in ("mask", "optimizer_reset")}
-        row["runs"] = _counts(panel, label)
-        for who, find in (("paper", compare.paper), ("independent", compare.independent)):
-            if found := find(panel.of(label, done=False)[0]):
-                row |= {f"{who}_{metric}": value for metric, value in found[0].items()}
-                sources.setdefault(found[1], []).append(label)
+    for label, runs in panel.methods.items():
+        row = {"method": label, "runs": _counts(runs)} | panel.estimates[label]
+        row |= {key: _train(runs, key) for key in ("mask", "optimizer_reset")}
+        for who, (values, source) in published(runs["record"].iloc[0]).items():
+            row |= {f"{who}_{metric}": value for metric, value in values.items()}
+            sources.setdefault(source, []).append(label)
         rows.append(row)
-    for column in reversed(columns.copy()):
-        for who in ("independent", "paper"):
-            key = f"{who}_{column.key}"
-            if any(row.get(key) for row in rows):
-                beside = Column(key, f"{column.title[:-2]}, {who}", column.show)
-                columns.insert(columns.index(column) + 1, beside)
+    shown = []
+    for column in columns:
+        beside = [
+            Column(f"{who}_{column.key}", f"{column.title[:-2]}, {who}", column.show)
+            for who in ("paper", "independent")
+        ]
+        shown += [column, *(other for other in beside if any(other.key in row for row in rows))]
     notes = [
         "Scores in percent; mean ± sample standard deviation over seeds; best in bold, upper bound "
         "apart; – is not defined. Mask: class logits that compete in the training loss. Reset: "
@@ -183,24 +178,23 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    return _table(panel, "accuracy", "scores and costs", columns, rows, notes)
+    return _table(panel, "accuracy", "scores and costs", shown, rows, notes)
 
 
 def cost(panel: Panel) -> Table:
     """TIME with its parts, memory and parameters."""
     keys = list(METRICS)[list(METRICS).index("time_seconds") :]
-    shows = dict.fromkeys(("steps", "samples", "trainable_parameters", "stored_parameters"), count)
-    shows |= {"peak_bytes": mebibytes, "state_bytes": mebibytes}
-    columns = [Column(key, METRICS[key][0], shows.get(key, plain)) for key in keys]
-    rows = [{"method": label} | estimates(panel, label) for label in panel.labels]
+    shows = dict.fromkeys(COUNTS, count) | {"peak_bytes": mebibytes, "state_bytes": mebibytes}
+    columns = [Column(key, METRICS[key], shows.get(key, plain)) for key in keys]
+    rows = [{"method": label} | panel.estimates[label] for label in panel.methods]
     note = "TIME = train + consolidate; samples/s are over TIME, ms/step over train alone."
     return _table(panel, "cost", "time, memory and parameters", columns, rows, [note])
 
 
 def differences(panel: Panel) -> Table:
     """Every method minus the reference (treelora where present), paired by seed."""
-    finished = [label for label in panel.labels if panel.of(label)]
-    reference = "treelora" if "treelora" in finished else next(iter(finished), "none")
+    first = next(iter(panel.finished), "none")
+    reference = "treelora" if "treelora" in panel.finished else first
     columns = [
         Column("acc", f"Δ {panel.score}", percent, signed=True),
         Column("bwt_paper", "Δ BWT (paper)", percent, signed=True),
@@ -209,19 +203,15 @@ def differences(panel: Panel) -> Table:
         Column("ms_per_step", "Δ ms/step", plain, signed=True),
         Column("n", "Pairs"),
     ]
-    measured = {who: {run.seed: measure(run) for run in panel.of(who)} for who in panel.labels}
-    rows = []
-    for label in panel.labels:
-        if label == reference:
-            continue
-        row = {"method": label, "n": len(measured[label].keys() & measured.get(reference, {}))}
-        for key in (column.key for column in columns if column.show):
-            ours, theirs = (
-                {seed: values[key] for seed, values in measured.get(who, {}).items()}
-                for who in (label, reference)
-            )
-            row[key] = paired_difference(ours, theirs)
-        rows.append(row)
+    values = panel.values
+    if panel.finished:
+        values = values.sub(values.xs(reference), level="seed")
+    pairs = values["acc"].groupby("method").count()
+    rows = [
+        {"method": label, "n": int(pairs[label])} | cells
+        for label, cells in estimate(values, "method").items()
+        if label != reference
+    ]
     note = (
         f"Method minus {reference}, paired by seed: mean ± sample standard deviation [95 % paired "
         "t interval] over the seeds that both finished; scores in percentage points. An interval "
@@ -240,11 +230,11 @@ def settings(panel: Panel) -> Table:
         Column("config", "Configuration"),
     ]
     rows = []
-    for label in panel.labels:
-        methods = [run.spec["method"] for run in panel.of(label, done=False)]
+    for label, runs in panel.methods.items():
+        methods = [record["spec"]["method"] for record in runs["record"]]
         configs = dict.fromkeys(words(method["config"]) for method in methods)
         row = {"method": label, "name": methods[0]["name"], "version": methods[0]["version"]}
-        row |= {key: _train(panel, label, key) for key in varying}
+        row |= {key: _train(runs, key) for key in varying}
         rows.append(row | {"config": " / ".join(configs)})
     return _table(panel, "settings", "settings by method", columns, rows)
 
@@ -254,57 +244,31 @@ def tasks(panel: Panel) -> Table:
 
     Columns are tasks by name where all seeds have the same ones, otherwise positions.
     """
-    done = [run for run in panel.runs if run.done]
-    by_name = len({frozenset(run.task_names) for run in done}) == 1
+    done = [(run, task_names(run.record)) for run in panel.done.itertuples()]
+    by_name = len({frozenset(names) for _, names in done}) == 1
     names = panel.task_names if by_name else range(1, len(panel.task_names) + 1)
-    columns = [Column("when", "Score"), Column("mean", "Mean", percent)]
-    columns += [Column(f"task {name}", str(name), percent) for name in names]
-    rows = []
-    for label in panel.labels:
-        means = estimates(panel, label)
-        for when, mean in (("learnt", "learning_accuracy"), ("final", "acc")):
-            row: dict = {"method": label, "when": when, "mean": means[mean]}
-            for name in names:
-                values = []
-                for run in panel.of(label):
-                    j = run.task_names.index(name) if by_name else name - 1
-                    score = run.R[j if when == "learnt" else -1, j]
-                    values.append(None if score != score else float(score))
-                row[f"task {name}"] = estimate(values)
-            if when == "final" or not panel.is_upper_bound(label):
-                rows.append(row)
-    note = "learnt: right after the task's own training; final: after the last task; in percent. "
-    note += "A column is a task, whose place in the stream may differ by seed."
-    if not by_name:
-        note = note.replace("a task, whose place in", "a place in the stream, whose task in")
+    shown = [Column(f"task {name}", str(name), percent) for name in names]
+    seen = []
+    for run, own in done:
+        for when, scores in (("learnt", run.R.diagonal()), ("final", run.R[-1])):
+            cells = zip(own if by_name else names, scores, strict=True)
+            row = {f"task {name}": score for name, score in cells}
+            seen.append({"method": run.method, "when": when} | row)
+    keys = ["method", "when"]
+    cells = estimate(pd.DataFrame(seen, columns=keys + [column.key for column in shown]), keys)
+    rows = [
+        {"method": label, "when": when, "mean": means[mean]} | cells.get((label, when), {})
+        for label, means in panel.estimates.items()
+        for when, mean in (("learnt", "learning_accuracy"), ("final", "acc"))
+        if when == "final" or not panel.is_upper_bound(label)
+    ]
+    columns = [Column("when", "Score"), Column("mean", "Mean", percent), *shown]
+    column = "a task, whose place" if by_name else "a place in the stream, whose task"
+    note = (
+        "learnt: right after the task's own training; final: after the last task; in percent. "
+        f"A column is {column} in the stream may differ by seed."
+    )
     return _table(panel, "tasks", "score of each task", columns, rows, [note])
-
-
-TABLES = {
-    "accuracy": accuracy,
-    "cost": cost,
-    "differences": differences,
-    "settings": settings,
-    "tasks": tasks,
-}
-
-
-def summary(suite: Suite) -> str:
-    """summary.csv: one row per stream, method and seed, with every metric and its setting."""
-    rows = []
-    for panel in suite.panels:
-        for run in (run for label in panel.labels for run in panel.of(label, done=False)):
-            method, train = run.spec["method"], run.spec["train"]
-            rows.append(
-                _facts(panel)
-                | {"method": run.label, "name": method["name"], "version": method["version"]}
-                | {"seed": run.seed, "status": run.status, "error": run.record["error"]}
-                | {"key": run.key}
-                | measure(run)
-                | {key: train[key] for key in ("batch_size", "mask", "optimizer_reset")}
-                | {key: run.provenance.get(key) for key in ("device", "threads")}
-            )
-    return to_csv(rows)
 
 
 def compact(suite: Suite) -> str:
