@@ -17,7 +17,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry pretrain figures publish test lint lock clean
+.PHONY: help replicate plan status retry pretrain figures unlock publish test lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,14 @@ pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, 
 figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
 
-publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published
+unlock: .venv/requirements.lock ## Release the lock that a killed Snakemake has left
+	@$(SNAKEMAKE) --unlock
+
+publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and to the README
 	@$(SNAKEMAKE) publish
+	@.venv/bin/python -m analysis benchmarks/published/*.jsonl --readme README.md
+	@.venv/bin/python -m analysis benchmarks/published/demo.jsonl --exhibits fig4a --out results/readme
+	@cp results/readme/figures/fig4a-glyphs.svg docs/accuracy.svg
 
 test: lint ## Check style and workflow, then run every test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup

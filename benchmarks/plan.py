@@ -14,7 +14,13 @@ from pathlib import Path
 
 from benchmarks import backbones
 from benchmarks.config import RunSpec, load_suite
-from benchmarks.files import DataError, add_data_dir_option, data_dir, write_json
+from benchmarks.files import (
+    DATA_DIR_VARIABLE,
+    DataError,
+    add_data_dir_option,
+    data_dir,
+    write_json,
+)
 from benchmarks.results import PUBLISHED, read_record
 
 RUNS = Path("results/runs")
@@ -77,7 +83,12 @@ class Plan:
 
 def load_plan(suite: str, folder: Path | None = None) -> Plan:
     """The plan of a suite, by name or path; DataError says what is wrong with it."""
-    loaded = load_suite(str(suite), folder or data_dir())
+    folder = folder or data_dir()
+    if folder and not folder.is_dir():
+        raise DataError(
+            f"the data directory {folder} is no folder: correct {DATA_DIR_VARIABLE} or unset it"
+        )
+    loaded = load_suite(str(suite), folder)
     runs = [_run(r) for r in loaded.runs]
     return Plan(
         loaded.name,

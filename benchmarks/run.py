@@ -187,7 +187,11 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         "stored_parameters": stored,
         "state_bytes": state_path.stat().st_size,
     }
-    record["provenance"] = {"device": _device_name(device), "deterministic": device == "cpu"}
+    record["provenance"] = {
+        "device": device_name(device),
+        "deterministic": device == "cpu",
+        "weights_sha256": manifest["weights_sha256"],
+    }
 
 
 def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
@@ -231,9 +235,9 @@ def _peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     if device == "cuda":
-        return torch.cuda.get_device_name()
+        return torch.cuda.getdevice_name()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

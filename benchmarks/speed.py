@@ -1,6 +1,6 @@
 """Time per step of the shared loop against a plain PyTorch loop, and of TreeLoRA against SeqLoRA.
 
-    python -m benchmarks.speed
+    python -m benchmarks.speed > docs/speed.md
 
 All variants see the same model, data, batch and optimiser in one process, warmed up and
 interleaved; the ratio is the median over rounds of the ratios within a round. Weights are random:
@@ -23,6 +23,7 @@ from baselines.lora import LoraSettings, add_lora
 from benchmarks import backbones
 from benchmarks.backbones import build_language, build_vision
 from benchmarks.data import Samples
+from benchmarks.run import device_name
 
 N_CLASSES, N_TOKENS = 100, 64
 
@@ -112,8 +113,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    print("Made by `python -m benchmarks.speed`: medians of ratios within a round (range).\n")
     print(
-        f"{device}, {options.threads} threads, batch {options.batch_size}, LoRA rank 8 on q and v"
+        f"{device_name(device)}, threads {options.threads}, torch {torch.__version__}, batch "
+        f"{options.batch_size}, LoRA rank {LoraSettings.rank} on q and v; {options.rounds} rounds "
+        f"of {options.steps} steps; treelora with {options.finished_tasks} finished tasks.\n"
     )
     print("| backbone | plain loop | seqlora / plain | treelora / seqlora |")
     print("|---|---|---|---|")

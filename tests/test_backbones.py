@@ -56,6 +56,17 @@ def test_the_micro_vit_is_as_accurate_as_its_metadata_says(tmp_path):
     assert accuracy > 0.5 * float(metadata("micro-vit")["held_out_accuracy"])
 
 
+def test_the_micro_llama_answers_as_its_metadata_says(tmp_path):
+    streams.prepare("docs", tmp_path, None)
+    items = json.loads((tmp_path / "pretrain.json").read_text(encoding="utf-8"))
+    weights = backbones.PRETRAINED / "micro-llama.safetensors"
+    model = backbones.load({"name": "micro-llama", "weights": str(weights)}, 0, None).eval()
+    held_out = items[:: pretrain.HELD_OUT["micro-llama"]]
+    right = pretrain.answered(model, backbones.tokenizer("micro-llama"), held_out)
+    assert right > 0.2
+    assert right == pytest.approx(float(metadata("micro-llama")["held_out_answers"]), abs=0.02)
+
+
 def rebuild(name, folder, monkeypatch):
     """Three steps of the recipe on miniature data, in a folder of its own."""
     monkeypatch.chdir(folder)
@@ -63,8 +74,10 @@ def rebuild(name, folder, monkeypatch):
     data.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8)
     np.savez(data / "pretrain.npz", images=images, labels=np.arange(40) % 4)
-    words = [f"The function number {i} returns the value {i * 7} of its input." for i in range(400)]
-    (data / "pretrain.json").write_text(json.dumps(words))
+    texts = [f"The function number {i} returns the value {i * 7} of its input." for i in range(400)]
+    items = [{"text": text, "prompt": f"{text}\nPart:", "answer": "maths"} for text in texts]
+    del items[1]["prompt"], items[1]["answer"]  # not every text comes with a question
+    (data / "pretrain.json").write_text(json.dumps(items))
     return pretrain.pretrain(name, steps=3)
 
 

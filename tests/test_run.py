@@ -17,6 +17,7 @@ import yaml
 from benchmarks import files, results
 from benchmarks import run as runner
 from benchmarks.backbones import fingerprint, prepare
+from benchmarks.data import load_stream
 from benchmarks.evaluate import score
 from benchmarks.files import DataError, read_json, write_bytes, write_json
 from benchmarks.plan import describe, load_plan
@@ -94,6 +95,25 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert len(record["diagnostics"]["trees"]) == N_TASKS
     assert record["footprint"]["state_bytes"] > 1000
     assert not (Path(one.directory) / "state.pt").exists()
+
+
+def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
+    monkeypatch.setenv("TREELORA_DATA", "no-such-folder")
+    with pytest.raises(DataError, match="no-such-folder is no folder: correct TREELORA_DATA"):
+        plan_of({"seqlora": {}})
+
+
+def test_training_samples_lie_in_random_order_with_their_labels(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    tasks, _ = load_stream(one.spec["stream"], seed=0)
+    manifest = read_json(Path("resources/streams/glyphs/manifest.json"))
+    names = [task["name"] for task in manifest["tasks"]]
+    for t, task in enumerate(tasks):
+        y = task.train.y.tolist()
+        assert sorted(y) == [2 * t] * 4 + [2 * t + 1] * 4
+        own = [2 * names.index(task.name) + label - 2 * t for label in y]
+        assert task.train.x[:, 0, 0].tolist() == [12 * label for label in own]
+    assert any(task.train.y.tolist() != sorted(task.train.y.tolist()) for task in tasks)
 
 
 def test_the_joint_learner_fills_the_last_row_only(project):

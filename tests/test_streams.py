@@ -204,13 +204,15 @@ def tasks(docs_folder):
 
 
 def prompts(tasks):
-    return [item["prompt"] for task in tasks for item in task["train"] + task["test"]]
+    """Every prompt as its text and its question."""
+    items = [item for task in tasks for item in task["train"] + task["test"]]
+    return [item["prompt"].split("\n") for item in items]
 
 
 def test_docs_are_the_pinned_bytes(docs_folder):
     content = [(docs_folder / name).read_bytes() for name in ("data.json", "pretrain.json")]
     assert hashlib.sha256(b"".join(content)).hexdigest() == docs.DIGEST == docs.fingerprint()
-    assert 1_000_000 < len(content[1]) < 3_000_000
+    assert 1_000_000 < len(content[1]) < 5_000_000
 
 
 def test_docs_structure(docs_folder, tasks):
@@ -235,21 +237,22 @@ def test_every_prefix_of_docs_is_balanced(tasks):
 
 
 def test_docs_prompts_are_unique_and_short(tasks):
-    letters = [" ".join(re.findall("[a-z]+", prompt.lower())) for prompt in prompts(tasks)]
+    letters = [" ".join(re.findall("[a-z]+", text.lower())) for text, _ in prompts(tasks)]
     assert len(set(letters)) == len(letters) == 8 * 580
-    for prompt in prompts(tasks):
-        assert prompt.endswith("\nPart:") and prompt.count("\n") == 1
-        assert 8 < len(prompt.split()) <= 46 and len(prompt) <= 276
+    for text, question in prompts(tasks):
+        assert question == "Part:"
+        assert 8 <= len(text.split()) <= 45 and len(text) <= 270
 
 
 def test_docs_prompts_do_not_contain_an_answer(tasks):
     for task in tasks:
-        for prompt in prompts([task]):
-            assert not any(answer in prompt.lower() for answer in task["answers"]), prompt
+        for text, _ in prompts([task]):
+            assert not any(answer in text.lower() for answer in task["answers"]), text
 
 
 def test_docs_pretraining_shares_no_text_with_the_tasks(docs_folder, tasks):
-    texts = json.loads((docs_folder / "pretrain.json").read_text(encoding="utf-8"))
+    items = json.loads((docs_folder / "pretrain.json").read_text(encoding="utf-8"))
+    texts = [item["text"] for item in items]
     assert len(set(texts)) == len(texts)
     assert max(len(text.split()) for text in texts) <= 200
 
@@ -257,9 +260,20 @@ def test_docs_pretraining_shares_no_text_with_the_tasks(docs_folder, tasks):
         words = re.findall("[a-z]+", text.lower())
         return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
 
-    in_tasks = set().union(*(runs(prompt.removesuffix("\nPart:")) for prompt in prompts(tasks)))
+    in_tasks = set().union(*(runs(text) for text, _ in prompts(tasks)))
     assert len(in_tasks) > 50_000
     assert not any(runs(text) & in_tasks for text in texts)
+
+
+def test_docs_pretraining_asks_for_no_answer_of_a_task(docs_folder, tasks):
+    items = json.loads((docs_folder / "pretrain.json").read_text(encoding="utf-8"))
+    asked = [item for item in items if "prompt" in item]
+    assert len(asked) > 5000
+    answers = {answer for task in tasks for answer in task["answers"]}
+    assert answers.isdisjoint(item["answer"] for item in asked)
+    for item in asked:
+        text, question = item["prompt"].split("\n")
+        assert question == "Part:" and item["answer"] not in text.lower()
 
 
 def test_docs_imports_nothing_it_reads():

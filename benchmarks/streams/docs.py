@@ -4,9 +4,9 @@ Eight language tasks made of the docstrings of the pinned scientific packages, t
 of four packages. A prompt is the beginning of a docstring's prose, the answer one word that names
 the part of the library it was taken from. The docstrings are read from the source files with
 `ast`; no package is imported. Docstrings of other parts and packages, none of which shares eight
-consecutive words with a prompt, are the pre-training text. Each comes with the tasks' question about
-its own part, so that the model may learn the form of a question (as an instruction-tuned one has)
-and none of the answers.
+consecutive words with a prompt, are the pre-training text. Each comes with the tasks' question
+about its own part, so that the model knows how to be asked, as an instruction-tuned one does, and
+none of the answers.
 """
 
 import ast
