@@ -28,8 +28,7 @@ class TrainableView(nn.Module):
     """A model in training precision that lists only its trainable parameters.
 
     Avalanche's EWC and GEM copy or concatenate all of `named_parameters()`, at every step; behind
-    this view that is the adapter and not the frozen backbone. `refresh` follows a change of what
-    is trained.
+    this view that is the adapter and not the frozen backbone.
     """
 
     def __init__(self, model: nn.Module, setting: Setting):
@@ -40,6 +39,7 @@ class TrainableView(nn.Module):
         self.refresh()
 
     def refresh(self) -> None:
+        """List anew, after a change of what is trained."""
         self._trainable = [(n, p) for n, p in super().named_parameters() if p.requires_grad]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from benchmarks.files import DataError, sha256_of, write_bytes
+from benchmarks.progress import Progress
 
 CONNECTIONS = 3  # tried by one call, each continuing the one before
 TIMEOUT_SECONDS = 30
@@ -103,7 +103,7 @@ def _connect(url: str, part: Path) -> tuple[int, int]:
             received = 0
         length = response.headers.get("Content-Length")
         total = received + int(length) if length else None
-        progress = _Progress(part.stem, received, total)
+        progress = Progress(part.stem, total and total / 1e6, "MB", done=received / 1e6)
         try:
             file = open(part, "ab" if received else "wb", buffering=0)
         except OSError as error:
@@ -117,7 +117,7 @@ def _connect(url: str, part: Path) -> tuple[int, int]:
                         rest = rest[file.write(rest) :]
                 except OSError as error:
                     raise _unwritable(part, error) from error
-                progress(received)
+                progress.advance(len(chunk) / 1e6)
     return received, received if total is None else total
 
 
@@ -125,29 +125,3 @@ def _unwritable(part: Path, error: OSError) -> DataError:
     return DataError(
         f"{part} could not be written ({error.strerror}): make room and run again to continue"
     )
-
-
-class _Progress:
-    """What has come, how fast, and the time left, on stderr about every second."""
-
-    def __init__(self, name: str, received: int, total: int | None):
-        self.name, self.first, self.total = name, received, total
-        self.start = self.shown = time.monotonic()
-
-    def __call__(self, received: int) -> None:
-        now = time.monotonic()
-        pause = 1 if sys.stderr.isatty() else 10  # a log file needs fewer lines than a terminal
-        if now - self.shown < pause and received != self.total:
-            return
-        self.shown = now
-        speed = (received - self.first) / max(now - self.start, 1e-3)  # bytes per second
-        line = f"{self.name}: {received / 1e6:.1f} MB"
-        if self.total is not None:
-            left = (self.total - received) / max(speed, 1)
-            line = f"{line} of {self.total / 1e6:.1f} MB, {left:.0f} s left"
-        line = f"{line}, {speed / 1e6:.1f} MB/s"
-        if sys.stderr.isatty():
-            end = "\n" if received == self.total else ""
-            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)

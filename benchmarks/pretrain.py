@@ -10,11 +10,11 @@ import argparse
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 from benchmarks import backbones, streams
 from benchmarks.files import DataError, digest_of, seed_for, write_bytes
+from benchmarks.progress import Progress
 
 _COMMON = {"optimizer": "adamw", "weight_decay": 0.05, "warm_up": 0.1, "clip_norm": 1.0, "seed": 0}
 RECIPES = {
@@ -174,7 +174,7 @@ def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
         lambda s: min((s + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * s / steps)) + 0.01),
     )
     model.train()
-    start = shown = time.monotonic()
+    progress = Progress("pre-training", steps, "steps")
     for step in range(steps):
         loss = loss_of(step)
         optimizer.zero_grad()
@@ -182,15 +182,7 @@ def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip_norm"])
         optimizer.step()
         schedule.step()
-        now = time.monotonic()
-        if now - shown > 10:
-            shown = now
-            left = (now - start) / (step + 1) * (steps - step - 1)
-            print(
-                f"step {step + 1}/{steps} loss {loss.item():.3f}, about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        progress.advance(note=lambda loss=loss: f"loss {loss.item():.3f}")
 
 
 def _weights(model, backbone: backbones.Backbone, facts: dict) -> bytes:

@@ -26,46 +26,8 @@ from benchmarks import backbones
 from benchmarks.data import load_stream, union, union_epochs
 from benchmarks.evaluate import score
 from benchmarks.files import DataError, read_json, seed_for, write_bytes
+from benchmarks.progress import Progress
 from benchmarks.results import provenance, read_record, write_record
-
-
-class Progress:
-    """One line on stderr: every second on a terminal, every ten in a log."""
-
-    def __init__(self, name: str, total_steps: int):
-        self.name = name
-        self.total = total_steps
-        self.done = 0
-        self.seconds = 0.0
-        self._terminal = sys.stderr.isatty()
-        self._shown = time.monotonic()
-
-    def start_task(self, place: str) -> None:
-        self.place = place
-        self._start = self._last = time.monotonic()
-        self._samples = 0
-
-    def step(self, loss: torch.Tensor, n_samples: int) -> None:
-        """Count a step, and show where the run is if the last line is old enough."""
-        now = time.monotonic()
-        self.done += 1
-        self._samples += n_samples
-        self.seconds += now - self._last
-        self._last = now
-        if now - self._shown < (1 if self._terminal else 10):
-            return
-        self._shown = now
-        left = self.seconds / self.done * (self.total - self.done)
-        self.say(
-            f"{self.place} step {self.done}/{self.total} loss {loss.item():.3f} "
-            f"{self._samples / (now - self._start):.0f} samples/s, about {left:.0f} s left"
-        )
-
-    def say(self, text: str, last: bool = False) -> None:
-        """Show a line; on a terminal it replaces the one before."""
-        end = "\n" if last or not self._terminal else ""
-        start = "\r\033[K" if self._terminal else ""
-        print(f"{start}{self.name}: {text}", end=end, file=sys.stderr, flush=True)
 
 
 def seed_everything(seed: int) -> None:
@@ -126,7 +88,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         epochs, repeats = union_epochs(train["epochs"])
         tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs)]
     steps = [t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
-    progress = Progress(f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}", sum(steps))
+    name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
     def evaluate(after: int) -> list[float | None]:
         known = range(n_tasks) if method.offline else range(after + 1)
@@ -141,19 +103,21 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         method.load_state_dict(state["method"])
         record.update(state["record"])
         first = len(record["tasks"])
-        progress.done = sum(steps[:first])
-        progress.seconds = sum(t["train_seconds"] for t in record["tasks"])
-        progress.say(f"continues after task {first} of {len(tasks)}", last=True)
     else:
         n_classes = len(task_of_class)
         record["R0"] = [score(method.model, t, n_classes, device, tokenizer) for t in data]
         record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
 
+    progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))
+    if first:
+        progress.say(f"continues after task {first} of {len(tasks)}", last=True)
     for task in tasks[first:]:
         seed_everything(seed_for(seed, "train", task.index))
         _reset_peak(device)
-        progress.start_task(f"task {task.index + 1}/{len(tasks)} {task.name},")
-        learnt = method.learn(task, progress.step)
+        progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
+        learnt = method.learn(
+            task, lambda loss, _: progress.advance(note=lambda: f"loss {loss.item():.3f}")
+        )
         peak = _peak_bytes(device)
         start = time.perf_counter()
         row = evaluate(task.index)
@@ -175,7 +139,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         )
         seen = [s for s in row if s is not None]
         progress.say(
-            f"task {task.index + 1}/{len(tasks)} {task.name}: {100 * sum(seen) / len(seen):.1f} % "
+            f"{progress.place} {100 * sum(seen) / len(seen):.1f} % "
             f"on {len(seen)} tasks, {learnt['train_seconds']:.1f} s",
             last=True,
         )

@@ -165,14 +165,3 @@ def test_a_full_disk(server, tmp_path, monkeypatch, content):
     with pytest.raises(DataError, match="file.bin.part could not be written .No space left.*room"):
         download.fetch(server.url, DIGEST, tmp_path / "file.bin")
     assert len(server.asked) == 1
-
-
-def test_shows_the_time_left(capsys, monkeypatch):
-    clock = iter([0.0, 10.0, 20.0])
-    monkeypatch.setattr(download.time, "monotonic", lambda: next(clock))
-    progress = download._Progress("file", 0, 4_000_000)
-    progress(1_000_000)
-    progress(4_000_000)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first == "file: 1.0 MB of 4.0 MB, 30 s left, 0.1 MB/s"
-    assert last == "file: 4.0 MB of 4.0 MB, 0 s left, 0.2 MB/s"

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.files import DataError, write_bytes
+from benchmarks.progress import Progress
 
 MODALITY = "language"
 N_TASKS = 8
@@ -211,7 +212,11 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
 def build() -> tuple[list[dict], list[dict]]:
     """The tasks, and the pre-training texts with their questions."""
     seen: set[str] = set()  # one docstring often stands under several names
-    tasks = [_task(name, package, parts, seen) for name, (package, parts) in TASKS.items()]
+    progress = Progress("docs", len(TASKS) + len(PRETRAIN), "sources")
+    tasks = []
+    for name, (package, parts) in TASKS.items():
+        tasks.append(_task(name, package, parts, seen))
+        progress.advance()
     shared = {
         run
         for task in tasks
@@ -231,6 +236,7 @@ def build() -> tuple[list[dict], list[dict]]:
                 prompt = _shorten(_mask([part]).sub(MASK, text)) + QUESTION
                 item |= {"prompt": prompt, "answer": part}
             pretrain.append(item)
+        progress.advance()
     return tasks, pretrain
 
 
