@@ -136,17 +136,17 @@ def fig4c(panel: Panel) -> Figure:
     """The final score against the speed; the best place is the upper right corner."""
     title = f"{panel.stream}: {panel.score} against speed"
     figure, axes = _new(title, panel, (6.2, 3.6), 0.6)
-    looks, points = _styles(panel), {}
+    looks, points, spreads = _styles(panel), {}, {}
     for label in panel.finished:
         speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
         if isnan(speed.mean):
             continue
         colour, marker = looks[label]
         points[label] = (speed.mean, score.mean)
+        spreads[label] = np.nan_to_num((speed.sd, score.sd))
         axes.errorbar(
             *points[label],
-            xerr=np.nan_to_num(speed.sd),
-            yerr=np.nan_to_num(score.sd),
+            *spreads[label][::-1],
             color=colour,
             marker=marker,
             markersize=12 if marker == "*" else 7,
@@ -162,17 +162,22 @@ def fig4c(panel: Panel) -> Figure:
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
     _as_percent(axes.yaxis)
     axes.grid()
-    _place_labels(figure, axes, points, {label: looks[label].colour for label in points})
+    colours = {label: looks[label].colour for label in points}
+    _place_labels(figure, axes, points, spreads, colours)
     return figure
 
 
-def _place_labels(figure: Figure, axes, points: dict, colours: dict[str, str]) -> None:
-    """Names every point at the nearest of some places where it covers no point and no label."""
+def _place_labels(figure: Figure, axes, points: dict, spreads: dict, colours: dict) -> None:
+    """Names every point at the nearest of some places where it covers no mark and no label."""
     axes.autoscale_view()
     renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72
     frame, to_data = axes.get_window_extent(renderer).extents, axes.transData.inverted()
     at = {label: axes.transData.transform(point) for label, point in points.items()}
     taken = [(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in at.values()]
+    for label, (x, y) in at.items():  # and the whiskers
+        left, low = axes.transData.transform(np.subtract(points[label], spreads[label]))
+        right, high = axes.transData.transform(np.add(points[label], spreads[label]))
+        taken += [(left, y - 2, right, y + 2), (x - 2, low, x + 2, high)]
     for label, point in sorted(points.items(), key=lambda item: item[1][::-1]):
         text = axes.annotate(label, point, color=colours[label], va="center", fontweight="bold")
         size = text.get_window_extent(renderer)

@@ -338,6 +338,27 @@ def test_labels_of_points_do_not_overlap(tmp_path):
         assert all(figures._overlap(a, b) < 1 for b in boxes[:i])
 
 
+def test_labels_of_points_do_not_lie_on_whiskers(tmp_path):
+    from analysis import figures
+
+    records = suite(("glyphs",), ["seqlora", "ewc", "treelora"], seeds=2)
+    for run in records[1::2]:  # the second seed
+        for task in run["tasks"]:
+            task["train_seconds"] *= 1.5  # long whiskers to both sides, where a label would stand
+    figure = figures.fig4c(panel_of(tmp_path, records))
+    axes = figure.axes[0]
+    whiskers = [
+        axes.transData.transform(segment)
+        for container in axes.containers
+        for lines in container.lines[2]
+        for segment in lines.get_segments()
+    ]
+    assert len(whiskers) == 6
+    for (left, low), (right, high) in whiskers:
+        for box in boxes_of_labels(figure):
+            assert figures._overlap(box, (left - 1, low - 1, right + 1, high + 1)) == 0
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A small suite with an unknown method, drawn twice, the second time from another place."""
