@@ -133,11 +133,13 @@ def row(name: str, options: argparse.Namespace, device: str) -> str:
     network = network_of(name)
     data = samples(backbones.find(name).modality, network, options.batch_size * options.steps)
     seconds: dict[str, list[float]] = {key: [] for key in loops}
+    order = list(loops)
     for measured in range(options.rounds + 1):
-        for key, loop in loops.items():
+        order.append(order.pop(0))  # none is always the first
+        for key in order:
             _synchronise(device)
             start = time.perf_counter()
-            loop.epoch(data)
+            loops[key].epoch(data)
             _synchronise(device)
             if measured:  # the first round warms up
                 seconds[key].append(time.perf_counter() - start)

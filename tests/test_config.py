@@ -142,6 +142,8 @@ def test_a_changed_setting_changes_that_methods_keys_and_no_others(suite):
 def test_a_setting_at_its_default_keeps_the_key(suite):
     same = suite(lambda d: first(d)["methods"]["seqlora"].update(rank=8, dropout=0))
     assert keys(same) == keys(suite())
+    same = suite(lambda d: first(d)["stream"].update(n_tasks=10))
+    assert keys(same) == keys(suite())
 
 
 def test_shared_settings_can_be_overridden_for_one_method(suite):
