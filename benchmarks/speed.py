@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["micro-vit", "micro-llama"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20, help="per measurement (default 20)")
-    parser.add_argument("--rounds", type=int, default=9, help="measurements (default 9)")
+    parser.add_argument("--rounds", type=int, default=12, help="measurements (default 12)")
     parser.add_argument("--finished-tasks", type=int, default=9, help="before the one timed")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
