@@ -20,7 +20,8 @@ RESOURCES = Path("resources")
 class Samples(Dataset):
     """In-memory samples; images are kept as bytes and become floats batch by batch.
 
-    Training samples lie in random order, not class by class: Avalanche's EWC reads them unshuffled.
+    Training images lie in random order: a plugin that reads them one after the other, as
+    Avalanche's own EWC does, must not see one class at a time.
     """
 
     def __init__(self, x: Tensor, y: Tensor):
