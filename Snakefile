@@ -33,7 +33,7 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 wildcard_constraints:
     stream="|".join(plan.streams),
     backbone="|".join(plan.backbones),
-    label="[a-z0-9-]+",
+    label="[a-z0-9.-]+",
     seed="[0-9]+",
     key="[0-9a-f]{12}",
 

@@ -104,11 +104,13 @@ class Method:
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
         offline: the method sees the whole stream as one task.
+        presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
         model: ready for evaluation; never given a task id.
     """
 
     version = 1
     offline = False
+    presets: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
     class Config:

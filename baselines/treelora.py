@@ -1,16 +1,18 @@
 """TreeLoRA: one adapter, pulled towards that of the most similar earlier task.
 
 Qian et al., "TreeLoRA: Efficient Continual Learning via Layer-Wise LoRAs Guided by a Hierarchical
-Gradient-Similarity Tree" (ICML 2025); the method itself is in the package `treelora`. This is the
-preset `paper`: `adapter` signature, L1 tree (equation 1), LCB search on the tree (equation 2), L1
-penalty (equation 3), one adapter `continued` through the stream, inference with the latest.
+Gradient-Similarity Tree" (ICML 2025); the method itself is in the package `treelora`. The defaults
+are the preset `paper`: `adapter` signature, L1 tree (equation 1), LCB search on the tree (equation
+2), L1 penalty (equation 3), one adapter `continued` through the stream, inference with the latest.
+`preset: released` is the authors' code as it behaves; every option of both is in
+`treelora.Options`.
 
 Where the paper is silent or this departs from it:
 1. the scale of the L1 norm: `penalty_scale`, by default relative to the loss;
 2. residuals are divided by the largest seen, so that the bounds' width means something; even so the
    bonus outweighs the differences between tasks for hundreds of steps, and the search explores;
 3. a node has one threshold, taken in the matrix that splits it, for the searches of all matrices;
-4. all tasks' adapters are stored: there is no budget beyond which the closest are merged;
+4. the budget counts stored adapters, the paper's the nodes of the tree; by default there is none;
 5. `depth` limits what the tree and the penalty look at; which blocks are adapted is `layers`;
 6. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
    stands alone, with the shared classifier of all other methods.
@@ -18,6 +20,8 @@ Where the paper is silent or this departs from it:
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,60 +29,46 @@ from torch import Tensor, nn
 
 from baselines.base import Task
 from baselines.lora import LoraMethod, LoraSettings
-from treelora import Signature, TreeRegulariser, adapted_parameters
-from treelora.regulariser import SCALES
+from treelora import PRESETS, Options, TreeRegulariser
 
 
 class TreeLoRA(LoraMethod):
     """Layer-wise LoRA guided by a tree of task signatures."""
 
-    version = 2
+    version = 3
+    presets = PRESETS
 
     @dataclass(frozen=True)
-    class Config(LoraSettings):
-        """Settings of TreeLoRA.
-
-        Attributes:
-            strength: lambda of equation 3; 0.1 on vision, 0.5 on language in the paper.
-            depth: adapted matrices that the tree and the penalty look at, from the first; None
-                takes all (5 on vision and 64, all of a 7B model's, on language in the paper).
-            penalty_scale: "loss" or "mean", see `treelora.TreeRegulariser`.
-        """
-
-        strength: float = 0.1
-        depth: int | None = None
-        penalty_scale: str = "loss"
+    class Config(LoraSettings, Options):
+        """Settings of the adapters and the choices of TreeLoRA, see `treelora.Options`."""
 
         def __post_init__(self):
-            super().__post_init__()
-            if self.strength < 0:
-                raise ValueError(f"strength must not be negative, but is {self.strength}")
-            if self.penalty_scale not in SCALES:
-                raise ValueError(
-                    f"penalty_scale must be one of {', '.join(SCALES)}, not {self.penalty_scale!r}"
-                )
+            LoraSettings.__post_init__(self)
+            Options.__post_init__(self)
 
         def check(self, adapted_matrices: int) -> None:
             super().check(adapted_matrices)
             adapted = self.adapted_matrices(adapted_matrices)
-            if self.depth is not None and not 1 <= self.depth <= adapted:
+            if self.depth is not None and self.depth > adapted:
                 raise ValueError(
                     f"depth must lie between 1 and the number of adapted matrices, {adapted}, "
                     f"but is {self.depth}: lower it or adapt more layers"
                 )
 
+        def options(self) -> Options:
+            """TreeLoRA's own choices, without the adapters' settings."""
+            names = [field.name for field in dataclasses.fields(Options)]
+            return Options(**{name: getattr(self, name) for name in names})
+
     def adapt(self, backbone: nn.Module) -> nn.Module:
         model = super().adapt(backbone)
-        signature = Signature(adapted_parameters(model), self.config.depth)
-        self.regulariser = TreeRegulariser(
-            signature, self.config.strength, self.config.penalty_scale
-        )
+        self.regulariser = TreeRegulariser(model, self.config.options(), self.setting.seed)
         self._trees: list[dict] = []
         self._pulls: list[list[list[int]]] = []
         return model
 
     def begin(self, task: Task) -> None:
-        self.regulariser.start_task()
+        self.regulariser.start_task(math.ceil(len(task.train) / self.setting.batch_size))
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         return self.regulariser.penalty(loss)
@@ -86,7 +76,7 @@ class TreeLoRA(LoraMethod):
     def end(self, task: Task) -> None:
         self._pulls.append(self.regulariser.pulls())
         self.regulariser.end_task()
-        self._trees.append(self.regulariser.tree.to_dict())
+        self._trees.append(self.regulariser.tree.to_dict(self.regulariser.members))
 
     def state_dict(self) -> dict:
         return super().state_dict() | {

@@ -13,6 +13,7 @@ and the methods with what they set themselves:
           seqlora: {}
           l2p: {learning_rate: 0.03, pool_size: 10}     # own settings, or shared ones overridden
           treelora-strong: {method: treelora, strength: 1.0}
+          treelora-released: {method: treelora, preset: released}
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -81,7 +83,11 @@ class BackboneOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Training settings shared by all methods of an experiment; see `baselines.base.Setting`."""
+    """Training settings shared by all methods of an experiment; see `baselines.base.Setting`.
+
+    Attributes:
+        curve_tests: how often the task being learnt is tested meanwhile; changes no other number.
+    """
 
     epochs: int | list[int]
     batch_size: int = 32
@@ -90,8 +96,11 @@ class TrainOptions:
     optimizer_reset: bool = True
     mask: str | None = None
     precision: str = "float32"
+    curve_tests: int = 0
 
     def __post_init__(self):
+        if self.curve_tests < 0:
+            raise ValueError(f"curve_tests must not be negative, but is {self.curve_tests}")
         epochs = self.epochs if isinstance(self.epochs, list) else [self.epochs]
         if min(epochs, default=0) < 1:
             raise ValueError(f"epochs must be at least 1, but is {self.epochs}")
@@ -210,14 +219,17 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     runs = []
     for label, own in experiment["methods"].items():
         place = f"{where}, method {label}"
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(label)):
-            raise DataError(f"{place}: a name has lower-case letters, digits and hyphens only")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", str(label)):
+            raise DataError(
+                f"{place}: a name has lower-case letters, digits, hyphens and dots only"
+            )
         own = dict(own or {})
         name = own.pop("method", label)
         try:
             method = baselines.load(name)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from error
+        own = _preset(method.presets, own, place) | own
         settings = {k: v for k, v in own.items() if k not in shared}
         overrides = {k: v for k, v in own.items() if k in shared}
         _check_keys(own, shared | {f.name for f in dataclasses.fields(method.Config)}, set(), place)
@@ -259,6 +271,17 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             }
             runs.append(RunSpec(spec, digest_of(key)[:12], method.skip(modality)))
     return runs
+
+
+def _preset(presets: Mapping, own: dict, where: str) -> dict:
+    """Takes `preset` out of a method's own settings and returns what it stands for."""
+    if "preset" not in own:
+        return {}
+    name = own.pop("preset")
+    if name not in presets:
+        known = f"one of {', '.join(presets)}" if presets else "left out, as there are none"
+        raise DataError(f"{where}: preset must be {known}, but is {name!r}")
+    return dict(presets[name])
 
 
 def _mask(mask: str | None, modality: str, where: str) -> str | None:

@@ -15,6 +15,8 @@ import random
 import resource
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ def seed_everything(seed: int) -> None:
 
 def learn_stream(spec: dict, key: str, out: Path) -> dict:
     """Make the run, from its last saved state on, and return the record's measured part."""
-    record: dict = {"tasks": [], "R": None, "R0": None, "curve": []}
+    record: dict = {"tasks": [], "R": None, "R0": None, "curve": [], "test_curve": []}
     try:
         _learn_stream(spec, key, out, record)
     except Exception as error:
@@ -90,11 +92,13 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     steps = [t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
+    def test(task: int, after: int) -> float:
+        n_seen = int((task_of_class <= after).sum())
+        return score(method.model, data[task], n_seen, device, tokenizer)
+
     def evaluate(after: int) -> list[float | None]:
-        known = range(n_tasks) if method.offline else range(after + 1)
-        n_seen = int((task_of_class <= known[-1]).sum())
-        scores = [score(method.model, data[j], n_seen, device, tokenizer) for j in known]
-        return scores + [None] * (n_tasks - len(scores))
+        last = n_tasks - 1 if method.offline else after
+        return [test(j, last) for j in range(last + 1)] + [None] * (n_tasks - 1 - last)
 
     state_path = out / "state.pt"
     first = 0
@@ -115,15 +119,23 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         seed_everything(seed_for(seed, "train", task.index))
         _reset_peak(device)
         progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
-        learnt = method.learn(
-            task, lambda loss, _: progress.advance(note=lambda: f"loss {loss.item():.3f}")
-        )
+        n_tests = 0 if method.offline else train["curve_tests"]
+        own_test = partial(test, task.index, task.index)
+        curve = TestCurve(method.model, own_test, steps[task.index], n_tests)
+
+        def after_step(loss, n_samples, curve=curve):
+            curve.after_step(n_samples)
+            progress.advance(note=lambda: f"loss {loss.item():.3f}")
+
+        learnt = method.learn(task, after_step)
+        learnt["train_seconds"] -= curve.seconds
         peak = _peak_bytes(device)
         start = time.perf_counter()
         row = evaluate(task.index)
         eval_seconds = time.perf_counter() - start
         record["R"][n_tasks - 1 if method.offline else task.index] = row
         record["curve"] += [{"task": task.index, **point} for point in learnt.pop("curve")]
+        record["test_curve"] += [{"task": task.index, **point} for point in curve.points]
         tested = data if method.offline else [data[task.index]]
         record["tasks"].append(
             learnt
@@ -156,6 +168,38 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         "deterministic": device == "cpu",
         "weights_sha256": manifest["weights_sha256"],
     }
+
+
+class TestCurve:
+    """The score on the task being learnt against the training samples seen (Figure 1).
+
+    Tests before the first step and then `n_tests` times, evenly spaced; in `seconds` that are
+    none of training. It changes nothing: no test draws random numbers.
+    """
+
+    def __init__(self, model, score: Callable[[], float], n_steps: int, n_tests: int):
+        self.points: list[dict] = []
+        self.seconds = 0.0
+        self._model, self._score = model, score
+        self._n_steps, self._n_tests = n_steps, n_tests
+        self._steps = self._samples = 0
+        if self._n_tests:
+            self._test()
+            self.seconds = 0.0  # that one was before the clock of training started
+
+    def after_step(self, n_samples: int) -> None:
+        """Count a step, and test if one of the tests is due."""
+        self._steps, self._samples = self._steps + 1, self._samples + n_samples
+        done = self._steps * self._n_tests
+        if done % self._n_steps < self._n_tests:  # another of the equal parts is complete
+            self._test()
+
+    def _test(self) -> None:
+        start = time.perf_counter()
+        training = self._model.training
+        self.points.append({"samples": self._samples, "score": self._score()})
+        self._model.train(training)
+        self.seconds += time.perf_counter() - start
 
 
 def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:

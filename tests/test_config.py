@@ -81,6 +81,18 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
             "strength must be float, but is 'much'",
         ),
         (
+            lambda d: first(d)["methods"]["treelora"].update(search="lbc"),
+            "search must be one of .* but is 'lbc': did you mean lcb",
+        ),
+        (
+            lambda d: first(d)["methods"]["treelora"].update(preset="papers"),
+            "preset must be one of paper, released, but is 'papers'",
+        ),
+        (
+            lambda d: first(d)["methods"]["seqlora"].update(preset="paper"),
+            "preset must be left out, as there are none",
+        ),
+        (
             lambda d: first(d)["methods"]["treelora"].update(depth=9),
             "depth must lie between 1 and the number of adapted matrices, 8, but is 9",
         ),
@@ -158,6 +170,16 @@ def test_a_method_may_stand_twice_under_two_names(suite):
 
     runs = [r for r in suite(add).runs if r.spec["method"]["label"] == "treelora-free"]
     assert {r.spec["method"]["name"] for r in runs} == {"treelora"}
+
+
+def test_a_preset_is_spelt_out_and_can_be_changed(suite):
+    def change(document):
+        methods = first(document)["methods"]
+        methods["released"] = {"method": "treelora", "preset": "released", "strength": 0.2}
+
+    configs = {r.spec["method"]["label"]: r.spec["method"]["config"] for r in suite(change).runs}
+    assert configs["released"]["search"] == "softmax" and configs["released"]["strength"] == 0.2
+    assert configs["treelora"]["search"] == "lcb"
 
 
 def test_an_offline_method_states_that_no_class_is_masked(suite):

@@ -97,6 +97,18 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert not (Path(one.directory) / "state.pt").exists()
 
 
+def test_the_learning_curve_is_measured_and_changes_nothing(project):
+    plans = [plan_of({"seqlora": {"curve_tests": n}}) for n in (0, 3)]
+    records = [make(plan.runs[0]) for plan in plans]
+    assert records[0]["R"] == records[1]["R"] and not records[0]["test_curve"]
+    points = records[1]["test_curve"]
+    for task in range(N_TASKS):
+        own = [point for point in points if point["task"] == task]
+        assert len(own) == 4 and own[0]["samples"] == 0
+        assert own[-1]["samples"] == records[1]["tasks"][task]["samples"]
+        assert own[-1]["score"] == records[1]["R"][task][task]
+
+
 def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
     monkeypatch.setenv("TREELORA_DATA", "no-such-folder")
     with pytest.raises(DataError, match="no-such-folder is no folder: correct TREELORA_DATA"):

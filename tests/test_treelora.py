@@ -1,6 +1,12 @@
-"""Properties of the tree, the search and the penalty."""
+"""Properties of the tree, the searches, the penalty and what is stored."""
 
+import io
+import itertools
 import json
+import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,33 +14,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
-from treelora import Node, Signature, TreeRegulariser, TreeSearch, adapted_parameters, build_tree
+from treelora import PRESETS, Node, Options, TreeRegulariser, build_tree
+from treelora.options import CHOICES
+from treelora.search import RandomSearch, SoftmaxSearch, TreeSearch, draw, flat
+from treelora.signature import Layout, adapted_parameters
 
-signatures = st.builds(
-    lambda n, levels, width, seed, repeats: torch.randint(
-        0, repeats, (n, levels * width), generator=torch.Generator().manual_seed(seed)
+SIMILARITIES = CHOICES["similarity"]
+stacks = st.builds(
+    lambda n, seed, values: torch.randint(
+        0, values, (n, 3, 4), generator=torch.Generator().manual_seed(seed)
     ).float(),
     st.integers(1, 9),
-    st.just(3),
-    st.just(4),
     st.integers(0, 10**6),
     st.sampled_from([1, 2, 100]),  # 1 makes all tasks equal, 2 many of them
 )
-LENGTHS = torch.tensor([4, 4, 4])
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# The tree
 
 
 def depth(node: Node) -> int:
-    return 1 + max((depth(child) for child in node.children), default=0)
+    return max((1 + depth(child) for child in node.children), default=0)
 
 
-@given(signatures)
-@settings(deadline=None, max_examples=60)
-def test_leaves_partition_the_tasks_within_the_depth_bound(rows):
-    tree = build_tree(rows, LENGTHS)
+@given(stacks, st.sampled_from(SIMILARITIES))
+@settings(deadline=None, max_examples=100)
+def test_leaves_partition_the_tasks_within_the_depth_bound(rows, similarity):
+    tree = build_tree(rows, similarity=similarity)
     leaves = [node for node in tree.walk() if not node.children]
     assert sorted(t for leaf in leaves for t in leaf.tasks) == list(range(len(rows)))
     assert all(len(leaf.tasks) == 1 for leaf in leaves)
-    assert depth(tree) <= len(LENGTHS) + 2
+    assert depth(tree) <= rows.shape[1] + 1
     for node in tree.walk():
         if node.children:
             assert sorted(t for c in node.children for t in c.tasks) == list(node.tasks)
@@ -42,8 +56,8 @@ def test_leaves_partition_the_tasks_within_the_depth_bound(rows):
 
 
 def test_tasks_split_at_the_median_distance_of_their_level():
-    rows = torch.tensor([[0.0, 9], [0, 1], [10, 9], [1, 1]])  # level 0 looks at column 0
-    tree = build_tree(rows, torch.tensor([1, 1]))
+    rows = torch.tensor([[0.0, 9], [0, 1], [10, 9], [1, 1]])[..., None]  # level 0: column 0
+    tree = build_tree(rows)
     mean = 11 / 4
     distances = sorted(abs(v - mean) for v in (0, 0, 10, 1))
     assert tree.threshold == pytest.approx(distances[1])
@@ -51,49 +65,95 @@ def test_tasks_split_at_the_median_distance_of_their_level():
 
 
 def test_each_node_is_within_its_parents_threshold_of_the_mean():
-    rows = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
-    tree = build_tree(rows, torch.tensor([2, 2, 2]))
-    level = rows[:, :2]
-    distance = (level - level.mean(0)).abs().mean(1)
+    rows = random(12, 3, 2)
+    tree = build_tree(rows)
+    distance = (rows[:, 0] - rows[:, 0].mean(0)).abs().mean(1)
     near, far = tree.children
     assert (distance[list(near.tasks)] <= tree.threshold + 1e-7).all()
     assert (distance[list(far.tasks)] > tree.threshold).all()
 
 
-def flat(n: int) -> Node:
-    return Node(tuple(range(n)), 0.0, tuple(Node((t,)) for t in range(n)))
+@given(st.integers(0, 10**6))
+@settings(deadline=None, max_examples=30)
+def test_two_tasks_are_parted_at_once_and_keep_their_distance(seed):
+    rows = random(2, 3, 4, seed=seed)
+    tree = build_tree(rows)
+    half = (rows[0, 0] - rows[1, 0]).abs().mean().item() / 2
+    assert [child.tasks for child in tree.children] == [(0,), (1,)]
+    assert tree.threshold == pytest.approx(half, rel=1e-5)
+
+
+def test_tasks_that_no_level_parts_keep_their_largest_distance():
+    corners = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])[:, None]
+    tree = build_tree(corners)
+    assert [child.tasks for child in tree.children] == [(0,), (1,), (2,), (3,)]
+    assert tree.threshold == 0.5
+
+
+def test_padding_counts_in_no_distance():
+    rows = random(5, 2, 3)
+    padded = torch.cat([rows, torch.zeros(5, 2, 2)], dim=2)
+    assert build_tree(padded, torch.tensor([3, 3])) == build_tree(rows)
+
+
+# The searches
+
+
+def play(search, distance, steps):
+    """Pull arms with fixed distances (N,) in all matrices; returns the arms pulled, (steps, L)."""
+    pulled = []
+    for _ in range(steps):
+        chosen = search.choose()
+        search.observe(chosen, distance[chosen])
+        pulled.append(chosen)
+    return torch.stack(pulled)
+
+
+def searches(root, n_levels=1):
+    n = len(root.tasks)
+    return {
+        "lcb": TreeSearch(root, n_levels),
+        "lcb_flat": TreeSearch(flat(n), n_levels),
+        "softmax": SoftmaxSearch(root, n_levels, steps=10, branch_weight=True),
+        "random": RandomSearch(n, n_levels),
+    }
 
 
 def test_every_arm_is_tried_before_one_is_repeated():
-    search = TreeSearch(flat(5), n_levels=1)
-    first = []
-    for _ in range(5):
-        chosen = search.choose()
-        search.observe(chosen, torch.ones(1))
-        first.append(chosen.item())
-    assert sorted(first) == list(range(5))
+    pulled = play(TreeSearch(flat(5), 1), torch.ones(5), 5)
+    assert sorted(pulled[:, 0].tolist()) == list(range(5))
 
 
-def test_bounds_equal_equation_2_by_hand():
-    root = Node((0, 1, 2), 0.5, (Node((0, 1), 0.25, (Node((0,)), Node((1,)))), Node((2,))))
+def lower_bounds(node, observed, step, thresholds=True):
+    """Equation 2 by recursion: the bound of a node, and the arm that the descent ends at."""
+    values = [residual for arm, residual in observed if arm in node.tasks]
+    own = -math.inf
+    if values:
+        own = sum(values) / len(values) - 2 * math.sqrt(math.log(step) / len(values))
+    if not node.children:
+        return own, node.tasks[0]
+    below = [lower_bounds(child, observed, step) for child in node.children]
+    smallest = min(below, key=lambda pair: pair[0])  # the first of equals
+    return max(own - node.threshold, smallest[0]), smallest[1]
+
+
+@given(stacks, st.integers(0, 10**6))
+@settings(deadline=None, max_examples=60)
+def test_the_search_is_equation_2(rows, seed):
+    root = build_tree(rows / 100)
     search = TreeSearch(root, n_levels=1)
-    observed = [(0, 0.4), (1, 0.6), (2, 1.0), (0, 0.2)]
-    for arm, residual in observed:
-        search._step += 1
-        search.observe(torch.tensor([arm]), torch.tensor([residual]))
-    t, scale = torch.tensor(4.0), 1.0  # the largest residual is 1
-
-    def own(values, delta=0.0):
-        n = len(values)
-        return sum(values) / n / scale - 2 * (t.log().item() / n) ** 0.5 - delta
-
-    leaf = [own([0.4, 0.2]), own([0.6]), own([1.0])]
-    inner = max(own([0.4, 0.2, 0.6], 0.25), min(leaf[:2]))
-    top = max(own([0.4, 0.2, 0.6, 1.0], 0.5), min(inner, leaf[2]))
-    expected = [top, inner, leaf[0], leaf[1], leaf[2]]
-    torch.testing.assert_close(
-        search.bounds()[:, 0], torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=1e-6
-    )
+    generator = torch.Generator().manual_seed(seed)
+    observed = [(0, 1.0)]  # so that the largest residual, by which all are divided, is 1
+    search.choose()
+    search.observe(torch.tensor([0]), torch.ones(1))
+    for step in range(2, 20):
+        _, expected = lower_bounds(root, observed, step)
+        chosen = search.choose()
+        assert chosen.item() == expected
+        residual = torch.rand(1, generator=generator)
+        search.observe(chosen, residual)
+        observed.append((expected, residual.double().item()))
+    assert search.pulls.sum() == 19
 
 
 @given(st.integers(0, 10**6))
@@ -101,74 +161,268 @@ def test_bounds_equal_equation_2_by_hand():
 def test_an_arm_worse_in_mean_and_count_is_never_preferred(seed):
     generator = torch.Generator().manual_seed(seed)
     search = TreeSearch(flat(4), n_levels=2)
-    search.pulls = torch.randint(1, 9, (4, 2), generator=generator).double()
-    means = torch.rand(4, 2, generator=generator, dtype=torch.float64)
-    search.residual_sum = means * search.pulls
-    search._scale, search._step = torch.ones(2, dtype=torch.float64), 40
-    chosen = search.choose()
-    for level in range(2):
-        arm = chosen[level]
-        fewer = search.pulls[:, level] < search.pulls[arm, level]
-        closer = means[:, level] < means[arm, level]
-        assert not (fewer & closer).any()
-
-
-def test_with_one_arm_it_is_that_arm():
-    search = TreeSearch(Node((0,)), n_levels=3)
-    assert search.choose().tolist() == [0, 0, 0]
-
-
-def test_the_search_settles_on_the_closest_task():
-    search = TreeSearch(flat(6), n_levels=1)
-    distance = torch.tensor([0.9, 0.8, 0.1, 0.9, 1.0, 0.7])
-    for _ in range(2000):
+    total = torch.zeros(4, 2, dtype=torch.float64)
+    for _ in range(40):
         chosen = search.choose()
-        search.observe(chosen, distance[chosen])
+        if (search.pulls > 0).all():
+            mean = total / search.pulls
+            for level, arm in enumerate(chosen):
+                fewer = search.pulls[:, level] < search.pulls[arm, level]
+                closer = mean[:, level] < mean[arm, level]
+                assert not (fewer & closer).any()
+        residual = torch.rand(2, generator=generator)
+        search.observe(chosen, residual)
+        total[chosen, torch.arange(2)] += residual
+
+
+@pytest.mark.parametrize("name", ["lcb", "lcb_flat", "softmax", "random"])
+def test_with_one_arm_it_is_that_arm(name):
+    search = searches(Node((0,)), n_levels=3)[name]
+    assert play(search, torch.tensor([0.5]), 4).tolist() == [[0, 0, 0]] * 4
+
+
+@pytest.mark.parametrize("name", ["lcb", "lcb_flat"])
+def test_the_search_settles_on_the_closest_task(name):
+    distance = torch.tensor([0.9, 0.8, 0.1, 0.9, 1.0, 0.7])
+    search = searches(build_tree(distance[:, None, None]))[name]
+    play(search, distance, 2000)
     assert search.pulls[:, 0].argmax() == 2
     assert search.pulls[2, 0] > 3 * search.pulls[3, 0]
 
 
-def regulariser(scale="mean", depth=None):
-    method = tiny.method("treelora", "language", depth=depth, penalty_scale=scale, strength=0.3)
-    for task in tiny.tasks("language", 2):
-        tiny.learn(method, task)
-    return method, method.regulariser
+def test_softmax_prefers_far_tasks_only_when_told():
+    distance = torch.tensor([5.0, 0.1, 5.0, 0.1])
+    often = {}
+    for far in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        search = SoftmaxSearch(flat(4), 8, 50, far=far, draw=lambda p, g=generator: draw(p, g))
+        play(search, distance, 400)
+        often[far] = search.pulls[[0, 2]].sum() / search.pulls.sum()
+    assert often[False] < 0.4 and often[True] > 0.6
 
 
-@pytest.mark.parametrize("scale", ["mean", "loss"])
-def test_the_penalty_is_the_distance_to_the_chosen_task_and_its_gradient_the_sign(scale):
-    method, tree = regulariser(scale)
-    tree.start_task()
-    chosen = tree._search.choose()
-    tree.start_task()  # the same choice again, as nothing was observed
+def test_draws_follow_their_probabilities():
+    probability = torch.tensor([0.1, 0.2, 0.7]).repeat(20_000, 1)
+    counts = draw(probability, torch.Generator().manual_seed(0)).bincount() / 20_000
+    torch.testing.assert_close(counts, probability[0], atol=0.015, rtol=0)
+
+
+# The penalty
+
+
+def fed(n_tasks=3, shape=(3, 4), **options):
+    """A regulariser over bare adapters that has finished some tasks of known content."""
+    model = tiny.Adapters(*shape)
+    tree = TreeRegulariser(model, Options(**options))
+    for task in range(n_tasks):
+        tree.start_task(steps_per_epoch=4)
+        for step in range(4):
+            model.fill(random(*shape, seed=10 * task + step))
+            total = sum((p**2).sum() for p in model.parameters())
+            (total + tree.penalty(total)).backward()
+        tree.end_task()
+    return model, tree
+
+
+COMBINED = list(
+    itertools.product(SIMILARITIES, CHOICES["penalty_scale"], ("lcb", "random", "softmax"))
+)
+
+
+@pytest.mark.parametrize(("similarity", "scale", "search"), COMBINED)
+def test_the_gradient_is_the_one_by_hand(similarity, scale, search):
+    model, tree = fed(similarity=similarity, penalty_scale=scale, search=search, strength=0.3)
+    current = random(3, 4, seed=99)
+    tree.start_task(steps_per_epoch=4)
+    model.fill(current)
+    chosen = []
+    choose = tree._search.choose
+    tree._search.choose = lambda: chosen.append(choose()) or chosen[-1]
     penalty = tree.penalty(torch.tensor(2.0))
-    current = tree.signature.read().detach()
-    lengths = tree.signature.lengths.tolist()
-    distance, expected, start = 0.0, [], 0
-    for level, length in enumerate(lengths):
-        part = slice(start, start + length)
-        difference = current[part] - tree.finished[chosen[level], part]
-        distance += difference.abs().mean()
-        expected.append(difference.sign() / length)
-        start += length
-    factor = 0.3 if scale == "mean" else 0.3 * 2.0 / (distance + 1e-5)
-    torch.testing.assert_close(penalty, factor * distance)
-    method.model.zero_grad()
+    target = tree.adapters[chosen[0], torch.arange(3)]
+    if similarity == "l1":
+        value, slope = (current - target).abs().sum() / 4, (current - target).sign() / 4
+    else:
+        n = 4 if scale == "mean" else 1
+        value, slope = -(current * target).sum() / n, -target / n
+    factor = {
+        "mean": 1.0,
+        "loss": 2.0 / (value.abs() + 1e-5),
+        "signed_loss": 2.0 / (value + 1e-5) * (1 if similarity == "l1" else -1),
+    }[scale]
+    torch.testing.assert_close(penalty, 0.3 * factor * value)
     penalty.backward()
-    parameters = [p for m in adapted_parameters(method.model) for p in m]
-    gradient = torch.cat([p.grad.flatten() for p in parameters])
-    torch.testing.assert_close(gradient, factor * torch.cat(expected))
+    torch.testing.assert_close(model.gradient(), 0.3 * factor * slope)
 
 
 def test_the_penalty_reaches_only_the_first_matrices():
-    method, tree = regulariser(depth=1)
+    method = tiny.method("treelora", "language", depth=1)
+    for task in tiny.tasks("language", 2):
+        tiny.learn(method, task)
     for parameter in method.model.parameters():
         parameter.grad = None
+    method.regulariser.start_task()
+    method.regulariser.penalty(torch.tensor(1.0)).backward()
+    first, *others = adapted_parameters(method.model)
+    assert all(p.grad is not None and p.grad.any() for p in first)
+    everything = {id(p) for p in first}
+    assert all(p.grad is None for p in method.model.parameters() if id(p) not in everything)
+    assert others
+
+
+def test_a_ramp_grows_within_every_epoch():
+    model, tree = fed(1, schedule="ramp", penalty_scale="mean", strength=1.0)
+    tree.start_task(steps_per_epoch=4)
+    model.fill(random(3, 4, seed=99))
+    values = [tree.penalty(torch.tensor(1.0)).item() for _ in range(8)]
+    steps = [value / values[1] for value in values]
+    assert steps == pytest.approx([0, 1, 2, 3, 0, 1, 2, 3])
+
+
+def test_without_search_there_is_no_penalty_but_a_tree():
+    _, tree = fed(3, search="none")
     tree.start_task()
-    tree.penalty(torch.tensor(1.0)).backward()
-    matrices = adapted_parameters(method.model)
-    assert all(p.grad is not None for p in matrices[0])
-    assert all(p.grad is None for matrix in matrices[1:] for p in matrix)
+    assert tree.penalty(torch.tensor(1.0)) == 0.0
+    assert tree.tree.tasks == (0, 1, 2)
+
+
+def test_the_gradient_signature_is_the_mean_gradient_of_the_loss_alone():
+    model, tree = fed(2, signature="gradient", strength=5.0, penalty_scale="mean")
+    for task in range(2):  # the loss of `fed` is the sum of squares
+        stacks = [random(3, 4, seed=10 * task + step) for step in range(4)]
+        expected = 2 * torch.stack(stacks).mean(dim=0)
+        torch.testing.assert_close(tree.signatures[task], expected)
+        torch.testing.assert_close(tree.adapters[task], stacks[-1])
+    assert model.gradient() is not None
+
+
+def test_matrices_of_different_size_are_stacked_and_restored():
+    method = tiny.method("treelora", "language")  # key-value heads make v smaller than q
+    layout = method.regulariser.layout
+    assert not layout.uniform
+    flat_entries = torch.cat([p.flatten() for p in layout.parameters])
+    stack = layout.read()
+    assert stack.shape == layout.shape
+    assert torch.equal(layout.flat(stack), flat_entries)
+    for row, length in zip(stack, layout.lengths.tolist(), strict=True):
+        assert not row[length:].any()
+
+
+def test_signatures_kept_elsewhere_give_the_same_penalty():
+    _, here = fed(3)
+    model = tiny.Adapters(3, 4)
+    there = TreeRegulariser(model, store_on="cpu")
+    there.load_state_dict(here.state_dict())
+    for tree in (here, there):
+        tree.start_task()
+    model.fill(here.layout.read().detach())
+    loss = torch.tensor(1.0)
+    assert torch.equal(here.penalty(loss), there.penalty(loss))
+
+
+# What is stored
+
+
+@given(st.integers(1, 4), st.integers(1, 7), st.sampled_from(CHOICES["signature"]))
+@settings(deadline=None, max_examples=25)
+def test_merging_keeps_the_budget_and_every_task(budget, n_tasks, signature):
+    _, tree = fed(n_tasks, signature=signature, budget=budget)
+    assert len(tree.signatures) == len(tree.adapters) == min(budget, n_tasks)
+    assert sorted(t for tasks in tree.members for t in tasks) == list(range(n_tasks))
+    assert tree.tree.to_dict(tree.members)["tasks"] == list(range(n_tasks))
+
+
+def test_the_closest_are_merged_into_their_weighted_mean():
+    model, tree = tiny.Adapters(1, 2), None
+    tree = TreeRegulariser(model, Options(budget=2))
+    for entries in ([0.0, 0], [9, 9], [1, 0], [2, 0]):
+        tree.start_task()
+        model.fill(torch.tensor([entries]))
+        tree.end_task()
+    assert tree.members == [[0, 2, 3], [1]]
+    torch.testing.assert_close(tree.signatures[0], torch.tensor([[1.0, 0]]))
+    tree.start_task()
+    tree.penalty(torch.tensor(1.0))
+    pulls = tree.pulls()
+    assert len(pulls) == 4 and pulls[0] == pulls[2] == pulls[3]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("change", [{}, {"budget": 2}, {"signature": "gradient", "average": False}])
+def test_state_survives_a_file(preset, change):
+    options = PRESETS[preset] | change
+    model, tree = fed(4, **options)
+    file = io.BytesIO()
+    torch.save(tree.state_dict(), file)
+    file.seek(0)
+    again = TreeRegulariser(model, Options(**options))
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.tree == tree.tree and again.members == tree.members
+    penalties, loss = [], torch.tensor(2.0)
+    for one in (tree, again):
+        one.start_task(steps_per_epoch=4)
+        one.estimate = random(3, 4)
+        penalties.append([float(torch.as_tensor(one.penalty(loss)).detach()) for _ in range(6)])
+    assert penalties[0] == penalties[1]
+
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+from treelora import Options, TreeRegulariser
+
+torch.set_num_threads(int(sys.argv[1]))
+torch.manual_seed(0)
+model = nn.Module()
+for name in ("q", "k", "v"):
+    model.add_module(name, nn.Module())
+    lora = nn.ModuleDict({"default": nn.Linear(5000, 8)})
+    getattr(model, name).lora_A = lora
+tree = TreeRegulariser(model, Options(search=sys.argv[2]))
+for task in range(7):
+    tree.start_task(steps_per_epoch=9)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    penalties = [tree.penalty(torch.tensor(1.0)) for _ in range(30)]
+    pulls = tree.pulls()
+    tree.end_task()
+print(tree.tree.to_dict(), pulls, [penalty.item().hex() for penalty in penalties])
+"""
+
+
+@pytest.mark.parametrize("search", ["lcb", "softmax"])
+def test_neither_hash_seed_nor_threads_change_anything(search):
+    seen = set()
+    for hash_seed, threads in (("1", "1"), ("2", "2")):
+        command = [sys.executable, "-c", SCRIPT, threads, search]
+        env = os.environ | {"PYTHONHASHSEED": hash_seed}
+        seen.add(subprocess.check_output(command, env=env, text=True))
+    assert len(seen) == 1
+
+
+# Errors
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_an_unknown_choice_is_refused_with_a_near_name(name):
+    wrong = CHOICES[name][0] + "x"
+    with pytest.raises(ValueError, match=f"{name} must be one of .* but is '{wrong}'"):
+        Options(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": -1}, "must not be negative, but is -1"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"budget": 0}, "budget must be at least 1"),
+        ({"average": True, "signature": "gradient"}, "average is for the signature adapter"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
 
 
 def test_depth_beyond_the_adapted_matrices_is_refused():
@@ -176,29 +430,19 @@ def test_depth_beyond_the_adapted_matrices_is_refused():
         tiny.method("treelora", "vision", depth=5)
 
 
-def test_nothing_is_pulled_while_there_is_no_other_task():
-    method = tiny.method("treelora", "vision")
-    method.regulariser.start_task()
-    assert method.regulariser.penalty(torch.tensor(1.0)) == 0.0
+def test_a_model_without_adapters_is_refused():
+    with pytest.raises(ValueError, match="needs trainable LoRA adapters"):
+        Layout([])
 
 
-def test_an_unknown_scale_is_refused():
-    with pytest.raises(ValueError, match="must be one of loss, mean, not sum"):
-        TreeRegulariser(Signature([]), scale="sum")
+def test_options_by_epoch_need_its_length():
+    tree = TreeRegulariser(tiny.Adapters(2, 3), Options(**PRESETS["released"]))
+    with pytest.raises(ValueError, match="start_task.steps_per_epoch"):
+        tree.start_task()
 
 
-@given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
-def test_two_tasks_are_parted_at_once_and_keep_their_distance(seed):
-    rows = torch.randn(2, 12, generator=torch.Generator().manual_seed(seed))
-    tree = build_tree(rows, LENGTHS)
-    half = (rows[0, :4] - rows[1, :4]).abs().mean().item() / 2
-    assert [child.tasks for child in tree.children] == [(0,), (1,)]
-    assert tree.threshold == pytest.approx(half, rel=1e-5)
-
-
-def test_tasks_that_no_level_parts_keep_their_largest_distance():
-    corners = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
-    tree = build_tree(corners, torch.tensor([2]))
-    assert [child.tasks for child in tree.children] == [(0,), (1,), (2,), (3,)]
-    assert tree.threshold == 0.5
+def test_a_gradient_signature_needs_a_step():
+    tree = TreeRegulariser(tiny.Adapters(2, 3), Options(signature="gradient"))
+    tree.start_task()
+    with pytest.raises(RuntimeError, match="before any step"):
+        tree.end_task()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 import baselines
 from baselines.base import Setting, Task
@@ -113,3 +114,24 @@ def outputs(instance, modality: str) -> torch.Tensor:
     with torch.no_grad():
         parts = [instance.model(samples(modality, t).batch(torch.arange(12))[0]) for t in range(3)]
     return torch.cat(parts)
+
+
+class Adapters(nn.Module):
+    """Matrices of LoRA factors under PEFT's names and nothing else; `fill` sets their entries."""
+
+    def __init__(self, n_levels: int, width: int):
+        super().__init__()
+        self.matrices = nn.ModuleList(nn.Module() for _ in range(n_levels))
+        for matrix in self.matrices:
+            matrix.lora_A = nn.ModuleDict({"default": nn.Linear(width, 1, bias=False)})
+
+    def fill(self, values: torch.Tensor) -> None:
+        """values (L, width)."""
+        with torch.no_grad():
+            for parameter, row in zip(self.parameters(), values, strict=True):
+                parameter.copy_(row[None])
+                parameter.grad = None
+
+    def gradient(self) -> torch.Tensor:
+        """(L, width)."""
+        return torch.cat([p.grad for p in self.parameters()])

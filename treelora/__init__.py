@@ -4,15 +4,16 @@ The method of Qian et al., "TreeLoRA: Efficient Continual Learning via Layer-Wis
 Hierarchical Gradient-Similarity Tree" (ICML 2025, arXiv 2506.10355), as a library of its own: it
 needs torch and nothing else of this repository.
 
+- `treelora.options`: every choice by name, and the presets `paper` and `released`;
 - `treelora.signature`: what a task looks like, one vector per adapted matrix (section 3.3);
 - `treelora.tree`: the K-D tree over finished tasks (equation 1);
-- `treelora.bandit`: the lower-confidence-bound search for a similar task (equation 2);
-- `treelora.regulariser`: the penalty of equation 3, which joins the three.
+- `treelora.search`: the lower-confidence-bound search for a similar task (equation 2) and others;
+- `treelora.regulariser`: the penalty of equation 3, which joins them;
+- `treelora.integrations`: the same as a Hugging Face callback and as an Avalanche plugin.
 """
 
-from treelora.bandit import TreeSearch
+from treelora.options import PRESETS, Options
 from treelora.regulariser import TreeRegulariser
-from treelora.signature import Signature, adapted_parameters
 from treelora.tree import Node, build_tree
 
-__all__ = ["Node", "Signature", "TreeRegulariser", "TreeSearch", "adapted_parameters", "build_tree"]
+__all__ = ["PRESETS", "Node", "Options", "TreeRegulariser", "build_tree"]

@@ -2,83 +2,260 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 
-from treelora.bandit import TreeSearch
-from treelora.signature import Signature
+from treelora.options import Options
+from treelora.search import RandomSearch, Search, SoftmaxSearch, TreeSearch, draw, flat
+from treelora.signature import Layout, adapted_parameters
 from treelora.tree import Node, build_tree
-
-SCALES = ("loss", "mean")
 
 
 class TreeRegulariser:
-    """Pulls the current adapter towards that of the most similar finished task.
+    """Ties the current adapter to that of a similar finished task.
 
     Use it in any training loop: `start_task()`, then `loss + penalty(loss)` at every step, and
-    `end_task()` when the task is learnt. The penalty is
+    `end_task()` when the task is learnt. With the defaults the penalty is
 
         l_reg = strength * ||g - g_k||_1        (equation 3)
 
-    with g the current signature and, in each adapted matrix, k the task the search chose.
+    with g the current signature and, in each adapted matrix, k the task the search chose; what else
+    there is to choose, `Options` says. A step costs the same whatever the number of tasks: one row
+    of the stored signatures is read per matrix.
 
     Args:
-        signature: reads the current adapter.
-        strength: lambda of equation 3 (0.1 on vision and 0.5 on language in the paper).
-        scale: the paper does not say how the norm is scaled. `loss` rescales it to the size of the
-            loss, as the released code does; `mean` averages it over the entries of each matrix and
-            sums over matrices, so that its gradient depends on neither rank, width nor loss. With
-            `mean` the paper's lambda of 0.1 does next to nothing beside the loss.
+        model: has trainable LoRA adapters under PEFT's names.
+        options: the choices; None for the preset `paper`.
+        seed: of the searches that draw.
+        store_on: a device for the stored signatures other than the model's, such as "cpu" to keep
+            them out of a GPU's memory. The chosen rows are copied at every step, which waits for
+            the search.
+
+    Attributes:
+        signatures: (N, L, D), one stack per stored task, padded with zeros (see `Layout`).
+        adapters: the penalty's targets; the same tensor unless the signature is `gradient`.
+        members: the tasks behind each of the N; more than one where adapters were merged.
+        tree: over the N; None while there is no finished task.
+        estimate: the current task's signature so far, (L, D); None before there is any.
     """
 
-    def __init__(self, signature: Signature, strength: float = 0.1, scale: str = "loss"):
-        if scale not in SCALES:
-            raise ValueError(f"the penalty's scale must be one of {', '.join(SCALES)}, not {scale}")
-        self.signature = signature
-        self.strength = strength
-        self.scale = scale
-        self.finished = torch.empty(0, int(signature.lengths.sum()))  # (N, P)
+    def __init__(
+        self,
+        model: nn.Module,
+        options: Options | None = None,
+        seed: int = 0,
+        store_on: torch.device | str | None = None,
+    ):
+        self.options = options = options or Options()
+        self.seed = seed
+        self.layout = Layout(adapted_parameters(model, options.factors), options.depth)
+        self.signatures = torch.empty(0, *self.layout.shape)
+        self.adapters = self.signatures
+        self.members: list[list[int]] = []
         self.tree: Node | None = None
-        self._search: TreeSearch | None = None
+        self.estimate: Tensor | None = None
+        self._store_on = store_on
+        self._search: Search | None = None
+        self._hook = None
 
-    def start_task(self) -> None:
-        """Forget the statistics of the previous task's search."""
-        self._search = TreeSearch(self.tree, self.signature.n_levels) if self.tree else None
-        self._parts = self.finished.split(self.signature.lengths.tolist(), dim=1)  # L of (N, P_l)
-        self._lengths = self.signature.lengths.to(self.finished.device)
+    def start_task(self, steps_per_epoch: int | None = None) -> None:
+        """Forget the previous task's search.
+
+        Raises:
+            ValueError: the options ask for the number of steps in an epoch and it is not given.
+        """
+        if self.options.needs_epochs and not steps_per_epoch:
+            raise ValueError(
+                "these options depend on epochs: call start_task(steps_per_epoch=...), "
+                f"which was {steps_per_epoch}"
+            )
+        self._steps_per_epoch = steps_per_epoch
+        self._step = 0
+        device = self.layout.parameters[0].device
+        self._lengths = self.layout.lengths.to(device)
+        self._generator = torch.Generator(device)
+        self._generator.manual_seed(1_000_003 * self.seed + sum(map(len, self.members)))
+        self._restart()
+        self._levels = torch.arange(self.layout.shape[0], device=self.signatures.device)
+        if self.options.signature == "gradient":
+            self._hook = register_multi_grad_hook(self.layout.parameters, self._add_gradient)
+
+    def _restart(self) -> None:
+        self.estimate, self._n_gradients, self._own_gradient = None, 0, None
+        self._search = self._make_search() if self.tree else None
+
+    def _make_search(self) -> Search | None:
+        n_arms, (n_levels, _) = len(self.signatures), self.layout.shape
+        device = self._lengths.device
+        match self.options.search:
+            case "lcb":
+                return TreeSearch(self.tree, n_levels, device)
+            case "lcb_flat":
+                return TreeSearch(flat(n_arms), n_levels, device)
+            case "random":
+                return RandomSearch(n_arms, n_levels, device, self._generator)
+            case "softmax":
+                return SoftmaxSearch(
+                    self.tree,
+                    n_levels,
+                    self._steps_per_epoch,
+                    self.options.distance_sign == "far",
+                    self.options.branch_weight,
+                    partial(draw, generator=self._generator),
+                    device,
+                )
+            case "none":
+                return None
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         """The penalty of this step; one search, one observation. 0 while there is no other task."""
-        if self._search is None:
+        if self.options.restart == "epoch" and self._step % self._steps_per_epoch == 0:
+            self._restart()
+        current = self.layout.read()
+        if self.options.signature == "adapter":
+            self._estimate_from(current.detach())
+        strength = self._strength()
+        self._step += 1
+        if self._search is None or self.estimate is None:
             return 0.0
-        current = self.signature.read()
         chosen = self._search.choose()
-        target = torch.cat([p[k] for p, k in zip(self._parts, chosen.tolist(), strict=True)])
-        gap = (current - target).abs()
-        distance = torch.segment_reduce(gap, "mean", lengths=self._lengths)  # (L,)
-        self._search.observe(chosen, distance.detach().cpu())
-        total = distance.sum()
-        if self.scale == "loss":
-            total = total / (total.detach() + 1e-5) * loss.detach()
-        return self.strength * total
+        target = self._rows(self.adapters, chosen)
+        if self.options.similarity == "l1":
+            value = distance = (current - target).abs().sum(dim=1)  # (L,)
+        else:
+            value, distance = -(current * target).sum(dim=1), None
+        if distance is None or self.options.signature == "gradient" or self.options.average:
+            seen = self._rows(self.signatures, chosen)
+            distance = (self.estimate - seen).abs().sum(dim=1)
+        residual = distance.detach()
+        self._search.observe(
+            chosen, residual / self._lengths if self._search.per_entry else residual
+        )
+        if self._hook:
+            current.register_hook(self._set_aside)
+        return strength * self._scaled(value, loss.detach())
+
+    def _estimate_from(self, current: Tensor) -> None:
+        if not self.options.average:
+            self.estimate = current
+            return
+        many = self.layout.shape[0] if self.options.accumulator_factor == "levels" else 1
+        start = torch.zeros_like(current) if self.estimate is None else self.estimate
+        self.estimate = start + (many / self._steps_per_epoch) * current
+
+    def _strength(self) -> float:
+        if self.options.schedule == "constant":
+            return self.options.strength
+        done = self._step % self._steps_per_epoch / self._steps_per_epoch
+        return self.options.strength * done
+
+    def _scaled(self, value: Tensor, loss: Tensor) -> Tensor:
+        """Distances, or negative products, per matrix (L,), as one number to be lowered."""
+        by_entry = self.options.similarity == "l1" or self.options.penalty_scale == "mean"
+        value = (value / self._lengths).sum() if by_entry else value.sum()
+        if self.options.penalty_scale == "mean":
+            return value
+        if self.options.penalty_scale == "loss":
+            return value / (value.detach().abs() + 1e-5) * loss
+        scaled = value / (value.detach() + 1e-5) * loss
+        return scaled if self.options.similarity == "l1" else -scaled
+
+    def _rows(self, store: Tensor, chosen: Tensor) -> Tensor:
+        """The chosen row of each matrix, (L, D)."""
+        rows = store[chosen.to(store.device), self._levels]
+        return rows.to(chosen.device, non_blocking=True)
+
+    # The signature `gradient`: one hook sees what a backward pass has added up for the adapters,
+    # another how much of that is the penalty's.
+
+    def _set_aside(self, gradient: Tensor) -> None:
+        self._own_gradient = gradient
+
+    def _add_gradient(self, gradients: tuple[Tensor, ...]) -> None:
+        gradient = self.layout.stack(gradients)
+        if self._own_gradient is not None:
+            gradient, self._own_gradient = gradient - self._own_gradient, None
+        self._n_gradients += 1
+        before = torch.zeros_like(gradient) if self.estimate is None else self.estimate
+        self.estimate = before + (gradient - before) / self._n_gradients
 
     def end_task(self) -> None:
-        """Store the finished task's signature and rebuild the tree over all of them."""
-        current = self.signature.read().detach()
-        self.finished = torch.cat([self.finished.to(current), current[None]])
+        """Store the finished task's signature, merge beyond the budget, and grow the tree anew.
+
+        Raises:
+            RuntimeError: the signature is made during training and no step was made.
+        """
+        adapter = self.layout.read().detach()
+        made_in_steps = self.options.average or self.options.signature == "gradient"
+        signature = self.estimate if made_in_steps else adapter
+        if signature is None:
+            raise RuntimeError("end_task() came before any step of the task: there is no signature")
+        if self._hook:
+            self._hook.remove()
+            self._hook = None
+        shared = self.options.signature == "adapter"
+        self.signatures = self._append(self.signatures, signature)
+        self.adapters = self.signatures if shared else self._append(self.adapters, adapter)
+        self.members.append([sum(map(len, self.members))])
+        while self.options.budget and len(self.members) > self.options.budget:
+            self._merge_closest()
         self._grow()
 
+    def _append(self, store: Tensor, row: Tensor) -> Tensor:
+        row = row[None].to(self._store_on or row.device)
+        return torch.cat([store.to(row), row])
+
+    def _merge_closest(self) -> None:
+        """Replace the two closest adapters (L1 over all that counts) by their weighted mean."""
+        rows = self.adapters.flatten(1)
+        distance = torch.cdist(rows, rows, p=1).fill_diagonal_(torch.inf)
+        first, second = sorted(divmod(int(distance.argmin()), len(rows)))
+        weights = [len(self.members[i]) for i in (first, second)]
+
+        def merged(store: Tensor) -> Tensor:
+            store = store.clone()
+            store[first] = (weights[0] * store[first] + weights[1] * store[second]) / sum(weights)
+            return torch.cat([store[:second], store[second + 1 :]])
+
+        shared = self.adapters is self.signatures
+        self.signatures = merged(self.signatures)
+        self.adapters = self.signatures if shared else merged(self.adapters)
+        self.members[first] = sorted(self.members[first] + self.members.pop(second))
+
     def _grow(self) -> None:
-        self.tree = build_tree(self.finished.cpu(), self.signature.lengths)
+        rows = self.signatures.cpu()
+        if self.options.differences:
+            rows = torch.cat([rows[:1], rows.diff(dim=0)])
+        self.tree = build_tree(rows, self.layout.lengths, self.options.similarity)
 
     def pulls(self) -> list[list[int]]:
-        """How often the search of the current task chose each finished task, [task][matrix]."""
-        return self._search.pulls.long().tolist() if self._search else []
+        """How often the search chose each finished task, [task][matrix].
+
+        It counts from the last (re)start; tasks whose adapters were merged share their pulls.
+        """
+        if self._search is None:
+            return []
+        by_row = self._search.pulls.long().tolist()
+        rows = {
+            task: pulls for pulls, tasks in zip(by_row, self.members, strict=True) for task in tasks
+        }
+        return [rows[task] for task in sorted(rows)]
 
     def state_dict(self) -> dict:
-        return {"finished": self.finished}
+        """Signatures without padding, (N, P), and the tasks behind them."""
+        state = {"signatures": self.layout.flat(self.signatures), "members": self.members}
+        if self.adapters is not self.signatures:
+            state["adapters"] = self.layout.flat(self.adapters)
+        return state
 
     def load_state_dict(self, state: dict) -> None:
-        self.finished = state["finished"]
-        if len(self.finished):
+        """Restore what `state_dict` returned."""
+        self.signatures = self.layout.pad(state["signatures"])
+        shared = "adapters" not in state
+        self.adapters = self.signatures if shared else self.layout.pad(state["adapters"])
+        self.members = [list(tasks) for tasks in state["members"]]
+        if self.members:
             self._grow()
