@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,27 @@ def test_a_missing_python_is_one_sentence(bench):
     code, said, _ = bench.make(python="python3.11-of-nobody")
     assert code != 0 and "Python 3.11 is needed and 'python3.11-of-nobody' is not one" in said
     assert not (bench.folder / ".venv").exists()
+
+
+def test_the_library_installs_alone_and_needs_torch_only(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for package in ("treelora", "baselines"):
+        shutil.copytree(ROOT / package, source / package)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, str(source), "-w", str(tmp_path)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("treelora-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+        (metadata,) = (n for n in archive.namelist() if n.endswith("METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+        archive.extractall(tmp_path / "installed")
+    assert {f for f in folders if not f.endswith(".dist-info")} == {"treelora"}
+    assert [line for line in lines if line.startswith("Requires-Dist")] == ["Requires-Dist: torch"]
+    script = "import sys, treelora; print(set(sys.modules) & {'peft', 'transformers', 'avalanche'})"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", script]
+    out = subprocess.check_output(command, env=environment, cwd=tmp_path, text=True)
+    assert out.strip() == "set()"

@@ -9,7 +9,8 @@ needs torch and nothing else of this repository.
 - `treelora.tree`: the K-D tree over finished tasks (equation 1);
 - `treelora.search`: the lower-confidence-bound search for a similar task (equation 2) and others;
 - `treelora.regulariser`: the penalty of equation 3, which joins them;
-- `treelora.integrations`: the same as a Hugging Face callback and as an Avalanche plugin.
+- `treelora.trainer_callback`, `treelora.avalanche_plugin`: the same for a Hugging Face Trainer and
+  for Avalanche, each of which needs that library.
 """
 
 from treelora.options import PRESETS, Options

@@ -74,6 +74,7 @@ class TreeRegulariser:
             )
         self._steps_per_epoch = steps_per_epoch
         self._step = 0
+        self._arms = [list(tasks) for tasks in self.members]
         device = self.layout.parameters[0].device
         self._lengths = self.layout.lengths.to(device)
         self._generator = torch.Generator(device)
@@ -232,7 +233,7 @@ class TreeRegulariser:
         self.tree = build_tree(rows, self.layout.lengths, self.options.similarity)
 
     def pulls(self) -> list[list[int]]:
-        """How often the search chose each finished task, [task][matrix].
+        """How often the last task's search chose each task finished before it, [task][matrix].
 
         It counts from the last (re)start; tasks whose adapters were merged share their pulls.
         """
@@ -240,7 +241,7 @@ class TreeRegulariser:
             return []
         by_row = self._search.pulls.long().tolist()
         rows = {
-            task: pulls for pulls, tasks in zip(by_row, self.members, strict=True) for task in tasks
+            task: pulls for pulls, tasks in zip(by_row, self._arms, strict=True) for task in tasks
         }
         return [rows[task] for task in sorted(rows)]
 
