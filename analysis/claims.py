@@ -182,13 +182,13 @@ def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> E
 
 def search(panel: Panel) -> Effects:
     """Bandit search minus random search, averaged over the settings that have both."""
-    pairs = counterparts(panel, "treelora", "search", "random")
+    pairs = counterparts(panel, "treelora", {"search": "random"})
     return _mean_difference(panel, [(lcb, random) for random, lcb in pairs], "LCB − random")
 
 
 def penalty(panel: Panel) -> Effects:
     """Random search minus no penalty, which is SeqLoRA, averaged over the same settings."""
-    pairs = counterparts(panel, "treelora", "search", "random")
+    pairs = counterparts(panel, "treelora", {"search": "random"})
     none = [(random, "seqlora") for random, _ in pairs if _present(panel, "seqlora")]
     return _mean_difference(panel, none, "random − none")
 

@@ -57,12 +57,12 @@ def sweep(panel: Panel, method: str, key: str) -> dict[object, str]:
     }
 
 
-def counterparts(panel: Panel, method: str, key: str, value: object) -> list[tuple[str, str]]:
-    """Labels with `key` changed to `value`, each with the one that is else the same."""
+def counterparts(panel: Panel, method: str, changes: Settings) -> list[tuple[str, str]]:
+    """Labels with these changes, each with the one that lacks them and is else the same."""
     pairs = [
-        (label, find(panel, method, {k: v for k, v in different.items() if k != key}))
-        for label, different in variants(panel, method).items()
-        if different.get(key) == value
+        (label, find(panel, method, {k: v for k, v in own.items() if k not in changes}))
+        for label, own in variants(panel, method).items()
+        if changes.items() <= own.items()
     ]
     return [(label, other) for label, other in pairs if other]
 
