@@ -578,6 +578,7 @@ def compact(verdicts: list[Verdict]) -> str:
 
 def csv(verdicts: list[Verdict]) -> str:
     """Raw values: scores as fractions, ratios not as logarithms."""
+    columns = ("claim", "place", "verdict", "what", "unit", "n", "mean", "low", "high")
     rows = []
     for verdict in verdicts:
         row = {"claim": verdict.claim.id, "place": verdict.place, "verdict": verdict.word}
@@ -586,5 +587,5 @@ def csv(verdicts: list[Verdict]) -> str:
             row |= {"what": effect.what, "unit": effect.unit, "n": effect.n}
             row |= {end: raw(getattr(effect.estimate, end)) for end in ("mean", "low", "high")}
         rows.append(row | {"paper": verdict.paper, "would_test": verdict.would_test})
-    frame = pd.DataFrame(rows).astype({"n": "Int64"} if any(v.effect for v in verdicts) else {})
-    return frame.to_csv(index=False, lineterminator="\n")
+    frame = pd.DataFrame(rows, columns=[*columns, "paper", "would_test"])
+    return frame.astype({"n": "Int64"}).to_csv(index=False, lineterminator="\n")

@@ -69,7 +69,7 @@ class Effect:
         """The effect with its interval, its unit and its factors."""
         mean, _, low, high = self.estimate
         text = self._print(mean)
-        if low < high:
+        if high - low > 1e-9:  # more than rounding
             text += f" [{self._print(low)}, {self._print(high)}]"
         if unit:
             text += _UNITS[self.unit]

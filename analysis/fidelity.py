@@ -32,9 +32,9 @@ or contradicts itself. Made by `python -m analysis.fidelity` from `analysis/fide
 differences come from the records in `benchmarks/published/`.
 
 *Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
-minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT, another definition
-minus the paper's, for TreeLoRA, each counting forgetting as positive. A dash: there is nothing to
-switch.
+minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
+another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. A dash:
+there is nothing to switch.
 """
 COLUMNS = {
     **{"topic": "What", "paper": "Paper", "released": "Released code", "here": "Here"},
