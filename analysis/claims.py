@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf, isnan, log, nan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ RULE = (
     "deviation of TIME that it prints. A speed-up must be nearer to the paper's factor than to 1, "
     "in logarithms; time per step includes consolidation.",
 )
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 NOT_TESTABLE = "not testable"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
 Effects = list[Effect]
@@ -154,14 +156,25 @@ def speed_at_equal_epochs(panel: Panel, other: str, paper: Callable[[str], float
     return [_speed_up(panel, other, paper(panel.modality))]
 
 
-def speed_at_own_epochs(panel: Panel, other: str, paper: Callable[[str], float]) -> Effects:
-    """The speed-up over another method that trains for more epochs."""
+def _longer(panel: Panel, other: str) -> str | None:
+    """The other method's variant with the most epochs, if these are more than TreeLoRA's."""
     steps = panel.done.groupby("method")["steps"].mean()
     labels = sweep(panel, other, "epochs").values()
     longer = [x for x in labels if "treelora" in steps and steps[x] > steps["treelora"]]
-    if not longer:
-        return []
-    return [_speed_up(panel, max(longer, key=steps.get), paper(panel.modality))]
+    return max(longer, key=steps.get, default=None)
+
+
+def speed_at_own_epochs(panel: Panel, other: str, paper: Callable[[str], float]) -> Effects:
+    """The speed-up over another method that trains for more epochs."""
+    label = _longer(panel, other)
+    return [_speed_up(panel, label, paper(panel.modality))] if label else []
+
+
+def accuracy_at_own_epochs(panel: Panel, other: str) -> Effects:
+    """TreeLoRA's score minus that of another method that trains for more epochs."""
+    label = _longer(panel, other)
+    margin = max(0.0, -reported.lead_over_olora().min() / 100)
+    return [_difference(panel, "treelora", label, (-margin, inf))] if label else []
 
 
 def robust(panel: Panel, key: str) -> Effects:
@@ -177,7 +190,8 @@ def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> E
         return []
     each = [difference(panel, "acc", label, other) for label, other in pairs]
     values = pd.concat(each, axis=1).dropna().mean(axis=1)
-    return [Effect(f"{what} ({len(pairs)} pairs of runs)", interval(values), len(values))]
+    mean = f", mean of {len(pairs)} settings" if len(pairs) > 1 else ""
+    return [Effect(what + mean, interval(values), len(values))]
 
 
 def search(panel: Panel) -> Effects:
@@ -211,12 +225,13 @@ def epochs(panel: Panel) -> Effects:
     return [_difference(panel, found[most], found[few], (-inf, margin))]
 
 
-def _against_seqlora(panel: Panel, measure: Callable[[dict], float]) -> pd.Series:
-    """A number of each run, TreeLoRA's minus SeqLoRA's by seed."""
-    if not _present(panel, "treelora", "seqlora"):
+def _of_records(panel: Panel, measure: Callable[[dict], float], *pair: str) -> pd.Series:
+    """A number of each run's record, the first label's minus the second's, paired by seed."""
+    if not _present(panel, *pair):
         return pd.Series(dtype=float)
-    numbers = panel.done.set_index(["method", "seed"])["record"].map(measure)
-    return numbers.xs("treelora").sub(numbers.xs("seqlora")).dropna()
+    records = panel.done.set_index(["method", "seed"])["record"]
+    first, second = (records.xs(label).map(measure) for label in pair)
+    return first.sub(second).dropna()
 
 
 def _growth(record: dict, key: str) -> float:
@@ -231,7 +246,7 @@ def _growth(record: dict, key: str) -> float:
 
 def constant(panel: Panel, key: str) -> Effects:
     """How much more than SeqLoRA's a cost grows from the first task with an old one to the last."""
-    values = _against_seqlora(panel, partial(_growth, key=key))
+    values = _of_records(panel, partial(_growth, key=key), "treelora", "seqlora")
     if values.empty:
         return []
     region = (-inf, log(1 + reported.time_spread(panel.modality)))
@@ -247,8 +262,12 @@ def _while_learning(record: dict) -> float:
 
 def adaptation(panel: Panel) -> Effects:
     """The mean score while a task is learnt, TreeLoRA minus SeqLoRA."""
-    values = _against_seqlora(panel, _while_learning)
-    what = "treelora − seqlora, mean of the test curve"
+    pair = []
+    for method in ("treelora", "seqlora"):
+        tested = {n or 0: label for n, label in sweep(panel, method, "curve_tests").items()}
+        pair.append(tested[max(tested)] if tested else method)
+    values = _of_records(panel, _while_learning, *pair)
+    what = f"{' − '.join(pair)}, mean of the test curve"
     return [] if values.empty else [Effect(what, interval(values), len(values))]
 
 
@@ -262,13 +281,14 @@ def tree(found: Mapping[str, Mapping[int, float]]) -> dict[str, Effects]:
     }
 
 
-def regret(found: Mapping[str, Estimate]) -> dict[str, Effects]:
-    """Regret of the tree's search over the flat one's, on smooth trees: ratios by structure."""
-    return {
-        f"simulated trees, {name}": [_ratio("regret of tree / flat", found[name], (-inf, 0.0))]
-        for name in ("unique", "cluster")
-        if name in found
-    }
+def regret(found: Mapping[tuple[str, float], Estimate]) -> dict[str, Effects]:
+    """Regret of the tree's search over the flat one's, on smooth trees: by structure and gamma."""
+    places: dict[str, Effects] = {}
+    for (structure, gamma), ratio in found.items():
+        if structure in ("unique", "cluster"):
+            effect = _ratio(f"regret of tree / flat, gamma {gamma}", ratio, (-inf, 0.0))
+            places.setdefault(f"simulated trees, {structure}", []).append(effect)
+    return places
 
 
 def flops(found: Mapping[str, Mapping]) -> dict[str, Effects]:
@@ -357,6 +377,15 @@ CLAIMS = (
         "Abstract, Table 3",
         _faster_in_paper("olora"),
         partial(speed_at_own_epochs, other="olora", paper=reported.headline),
+        "a language stream with olora for more epochs than treelora (suite ablations)",
+        modality="language",
+    ),
+    Claim(
+        "accuracy-own-epochs",
+        "With its shorter schedule its score on language is at par with O-LoRA's",
+        "Table 3",
+        lambda _: span(reported.lead_over_olora()),
+        partial(accuracy_at_own_epochs, other="olora"),
         "a language stream with olora for more epochs than treelora (suite ablations)",
         modality="language",
     ),
@@ -490,10 +519,17 @@ def gather(suites: list[Suite]) -> dict[str, object]:
     """What other computations found, by the name that a claim's `data` gives.
 
     trees: the adjusted Rand index by place and seed, `{"glyphs": {0: 0.4, ...}}`.
-    regret: ratios of regrets by structure, `{"unique": Estimate(...)}`.
+    regret: ratios of regrets by structure and gamma, `{("unique", 0.5): Estimate(...)}`.
     accounting: `{"flops": {model: {method: number}}, "disk": {model: bytes}}`.
+
+    Experiments that belong to no suite count where several suites are judged together.
     """
-    return {}
+    found: dict[str, object] = {}
+    if len(suites) > 1 and (path := PUBLISHED / "regret.json").is_file():
+        from analysis import regret as simulated
+
+        found["regret"] = simulated.improvement(simulated.load(path))
+    return found
 
 
 def judge(suites: list[Suite], found: Mapping[str, object] | None = None) -> list[Verdict]:

@@ -19,7 +19,7 @@ from analysis.__main__ import replace
 from analysis.effects import Effect
 from analysis.runs import Panel, Suite, read_suite
 from analysis.table import Column, Table
-from analysis.variants import counterparts, difference, interval
+from analysis.variants import counterparts, difference, interval, variants
 
 ROOT = Path(__file__).parents[1]
 LEDGER = Path(__file__).with_name("fidelity.toml")
@@ -33,8 +33,8 @@ differences come from the records in `benchmarks/published/`.
 
 *Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
 minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
-another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. A dash:
-there is nothing to switch.
+another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. Where it is
+not plain which runs these are, their labels stand before. A dash: there is nothing to switch.
 """
 COLUMNS = {
     **{"topic": "What", "paper": "Paper", "released": "Released code", "here": "Here"},
@@ -74,7 +74,8 @@ def _measured(entry: dict, panel: Panel) -> Iterator[str]:
         if label := entry.get("variant"):
             pairs = [(label, method)] if {label, method} <= panel.finished.keys() else []
         else:
-            pairs = counterparts(panel, method, settings)
+            near = {x for x, own in variants(panel, method).items() if own.keys() <= {"strength"}}
+            pairs = [pair for pair in counterparts(panel, method, settings) if pair[1] in near]
         for label, other in pairs:
             own = f"{label} − {other} " if len(entry["option"]) > 1 or other != method else ""
             yield own + _text(difference(panel, "acc", label, other))
