@@ -415,7 +415,7 @@ CLAIMS = (
         "Table 6",
         _robust_in_paper("learning-rate"),
         partial(robust, key="learning_rate"),
-        f"treelora with other learning rates {_ABLATIONS}",
+        "treelora with other learning rates (suite ablations)",
     ),
     Claim(
         "search",
@@ -604,6 +604,8 @@ def compact(verdicts: list[Verdict]) -> str:
         )
         for verdict in own:
             effect = f"{verdict.place}: {verdict.effect.text()}" if verdict.effect else ""
+            if len(verdict.effects) > 1:
+                effect += f" ({verdict.effect.what})"
             text = ", ".join(filter(None, (effect, verdict.would_test)))
             row[verdict.word] += f"{'; ' if row[verdict.word] else ''}{text}"
         rows.append(row)

@@ -33,8 +33,8 @@ differences come from the records in `benchmarks/published/`.
 
 *Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
 minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
-another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. Where it is
-not plain which runs these are, their labels stand before. A dash: there is nothing to switch.
+another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. Where it
+is not plain which runs these are, their labels stand before. A dash: there is nothing to switch.
 """
 COLUMNS = {
     **{"topic": "What", "paper": "Paper", "released": "Released code", "here": "Here"},
