@@ -8,10 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from analysis.exhibits import NAMES, make
+from analysis.exhibits import NAMES, claims_files, make
 from analysis.runs import Suite, read_suite
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+CLAIMS_BEGIN, CLAIMS_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 HELP = f"""\
 Draws tables, figures and the report from result records. Needs no torch.
 
@@ -21,7 +22,9 @@ Draws tables, figures and the report from result records. Needs no torch.
   python -m analysis benchmarks/published/*.jsonl --readme README.md [--check]
 
 One file is drawn in DIR itself, several each in DIR/SUITE:
-  summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, report/index.html
+  summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, claims.{{md,tex,csv}},
+  report/index.html
+Several files are also judged together, in DIR/claims.{{md,tex,csv}} and DIR/index.html.
 The same records give the same bytes. All files are read and checked before anything is
 written; one beside a SHA256SUMS must have the digest that is listed there.
 
@@ -39,7 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="draw in this folder")
     target.add_argument(
-        "--readme", type=Path, metavar="FILE", help=f"put the scores between {BEGIN} and {END}"
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help=f"put the scores between {BEGIN} and {END} and the claims between {CLAIMS_BEGIN} and "
+        f"{CLAIMS_END}, where it has them",
     )
     parser.add_argument(
         "--exhibits", nargs="+", default=NAMES, metavar="NAME", help="with --out: only these"
@@ -82,6 +89,23 @@ def draw(suites: list[Suite], out: Path, names: list[str]) -> None:
         print(f"{suite.name}: {len(made)} files from {len(suite.runs)} runs in {folder}")
         if folder / "report/index.html" in made:
             print(f"report: {folder / 'report/index.html'}")
+    if len(suites) > 1:
+        made = _together(suites, names)
+        for name, content in made.items():
+            write(out / name, content)
+        if made:
+            print(f"all suites: {', '.join(str(out / name) for name in made)}")
+
+
+def _together(suites: list[Suite], names: list[str]) -> dict[str, bytes]:
+    """What several suites lead to together: the claims, and a page that leads to the reports."""
+    from analysis import claims, report
+
+    made = claims_files(suites) if "claims" in names else {}
+    if made and "report" in names:
+        page = report.overview(suites, claims.table(claims.judge(suites)))
+        made["index.html"] = page.encode()
+    return made
 
 
 def write(path: Path, content: bytes) -> None:
@@ -98,16 +122,28 @@ def write(path: Path, content: bytes) -> None:
 
 def readme(path: Path, suites: list[Suite], check: bool) -> int:
     """Replaces the text between the markers of a file, or with `check` only compares: 0 or 1."""
-    from analysis.tables import compact
+    from analysis import claims, tables
 
-    text = path.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
+    sections = {
+        (BEGIN, END): lambda: "\n\n".join(tables.compact(suite) for suite in suites),
+        (CLAIMS_BEGIN, CLAIMS_END): lambda: claims.compact(claims.judge(suites)),
+    }
+    text = new = path.read_text(encoding="utf-8")
+    there = {marks: text_of for marks, text_of in sections.items() if marks[0] in text}
+    if not there:
         raise ValueError(f"{path} must hold the line {BEGIN} and after it {END}: add them.")
-    tables = "\n\n".join(compact(suite) for suite in suites)
-    new = f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}"
-    if new == text:
+    for (begin, end), text_of in there.items():
+        head, _, rest = new.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise ValueError(f"{path} must hold the line {end} after {begin}: add it.")
+        new = f"{head}{begin}\n\n{text_of()}\n\n{end}{tail}"
+    return replace(path, new, check)
+
+
+def replace(path: Path, new: str, check: bool) -> int:
+    """Writes a generated text, or with `check` only compares it with what is there: 0 or 1."""
+    if path.is_file() and path.read_text(encoding="utf-8") == new:
         return 0
     if check:
         print(f"{path} differs from the records: run this again without --check.", file=sys.stderr)

@@ -25,12 +25,13 @@ FIGURES = {
     "matrix": "R, the score on every task after every task; rows are tasks learnt. Grey was not "
     "measured.",
 }
-NAMES = ("summary", *TABLES, *FIGURES, "report")
+NAMES = ("summary", *TABLES, *FIGURES, "claims", "report")
+CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
 
 
 def files(specs: list[dict]) -> list[str]:
     """All files that runs of these specs lead to, below the folder in which they are drawn."""
-    names = ["summary.csv", "report/index.html"]
+    names = ["summary.csv", "report/index.html", *CLAIMS]
     for slug in sorted(set(slugs(specs))):
         names += [f"tables/{t}-{slug}.{kind}" for t in TABLES for kind in ("md", "tex", "csv")]
         names += [f"figures/{f}-{slug}.{kind}" for f in FIGURES for kind in ("pdf", "svg")]
@@ -52,6 +53,8 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     if "summary" in names:
         values = suite.runs.drop(columns=RAW)
         made["summary.csv"] = values.to_csv(index=False, lineterminator="\n").encode()
+    if "claims" in names:
+        made |= claims_files([suite])
     for panel in suite.panels:
         for name in (name for name in TABLES if whole or name in names):
             stem = f"{name}-{panel.slug}"
@@ -73,3 +76,13 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
         links = [name for name in others if name in made or (folder / name).is_file()]
         made["report/index.html"] = report.page(suite, built, drawn, links).encode()
     return {folder / name: content for name, content in made.items()}
+
+
+def claims_files(suites: list[Suite]) -> dict[str, bytes]:
+    """The claims judged on all these suites together, by file name."""
+    from analysis import claims
+
+    verdicts = claims.judge(suites)
+    table = claims.table(verdicts)
+    made = (table.markdown(), table.latex(), claims.csv(verdicts))
+    return {name: text.encode() for name, text in zip(CLAIMS, made, strict=True)}

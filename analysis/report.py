@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
+from analysis.claims import judge
+from analysis.claims import table as claims_table
 from analysis.exhibits import FIGURES, TABLES
 from analysis.metrics import METRICS
 from analysis.records import STATUSES
@@ -41,12 +43,18 @@ def page(
     return TEMPLATES.get_template("report.html.j2").render(
         suite=suite,
         panels=panels,
+        claims=claims_table(judge([suite])),
         captions=FIGURES,
         metrics=METRICS,
         provenance=_provenance(suite),
         runs=suite.runs.sort_index()[_LISTED].astype(object).fillna("").to_dict("records"),
         files=files,
     )
+
+
+def overview(suites: list[Suite], claims: Table) -> str:
+    """A page that shows the claims and leads to the reports of several suites."""
+    return TEMPLATES.get_template("index.html.j2").render(suites=suites, claims=claims)
 
 
 def _uri(svg: bytes) -> str:

@@ -17,7 +17,7 @@ ABSENT = "–"
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
-    **{"↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$", "\n": " "},
+    **{"×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$", "\n": " "},
 }
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -52,7 +52,8 @@ mebibytes = Number(2**-20)
 class Column:
     """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best.
 
-    A `signed` column holds differences, which are printed with their interval.
+    A `signed` column holds differences, which are printed with their interval; a `wide` one holds
+    sentences, whose lines are broken.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Column:
     show: Number | None = None
     better: int = 0
     signed: bool = False
+    wide: bool = False
 
     def text(self, value: object) -> str:
         """The printed cell: mean ± sd [interval] for an estimate, an en dash for what is absent."""

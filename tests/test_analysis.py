@@ -584,7 +584,7 @@ def test_everything_is_drawn_without_torch(tmp_path):
     command = [sys.executable, "-c", BLOCKED, str(source), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len([path for path in out.rglob("*.*") if path.is_file()]) == 2 + 15 + 8
+    assert len([path for path in out.rglob("*.*") if path.is_file()]) == 2 + 3 + 15 + 8
 
 
 def test_the_readme_shows_the_published_results(tmp_path):

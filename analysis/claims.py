@@ -1,0 +1,629 @@
+"""The paper's claims as data: what each says, what tests it, and what these results say of it.
+
+`CLAIMS` is the list. A test gets a panel and returns effects, none where the panel has not the
+runs; `RULE` says how they make a verdict. A claim with `data` is tested on what another computation
+found instead: its test gets that and returns effects by where they were measured; `gather` says
+where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import exp, inf, isnan, log, nan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis import reported
+from analysis.effects import NOT_SUPPORTED, OUTCOMES, SUPPORTED, UNDECIDED, Effect
+from analysis.metrics import Estimate
+from analysis.reported import span, two_digits
+from analysis.runs import Panel, Suite
+from analysis.table import Column, Table
+from analysis.variants import counterparts, difference, interval, sweep
+
+RULE = (
+    "An effect is a mean over seeds, paired by seed, with its 95 % t interval. Supported: the "
+    "interval lies where the claim holds. Not supported: it lies where the claim fails. Not "
+    "testable: it reaches into both (undecided; how many seeds would tell assumes that mean and "
+    "spread stay as they are), or runs are missing. A claim about several effects needs all of "
+    "them; the least favourable is shown, and intervals are not widened for their number.",
+    "Margins are the paper's own. At par: its largest shortfall. Robust: the wider spread of its "
+    "Table 6. Few epochs: what more gain in its Table 2. Constant cost: the largest relative "
+    "deviation of TIME that it prints. A speed-up must be nearer to the paper's factor than to 1, "
+    "in logarithms; time per step includes consolidation.",
+)
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
+NOT_TESTABLE = "not testable"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
+Effects = list[Effect]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of the paper's claims.
+
+    Attributes:
+        id: its short name.
+        says: the paper's statement in our words.
+        where: the exhibits that carry it.
+        paper: the paper's own effect as text, by modality ("vision" or "language").
+        test: see the module.
+        needs: what makes it testable.
+        modality: the only one that it is about, or "" for both.
+        data: the name of the findings that it is tested on instead of panels.
+    """
+
+    id: str
+    says: str
+    where: str
+    paper: Callable[[str], str]
+    test: Callable
+    needs: str
+    modality: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the results say of a claim in one place; no `effects` where nothing tests it."""
+
+    claim: Claim
+    place: str
+    paper: str
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def effect(self) -> Effect | None:
+        """The least favourable one, which decides."""
+        order = sorted(self.effects, key=lambda e: (OUTCOMES.index(e.outcome), e.slack))
+        return order[0] if order else None
+
+    @property
+    def word(self) -> str:
+        """One of `VERDICTS`."""
+        outcome = self.effect.outcome if self.effect else UNDECIDED
+        return NOT_TESTABLE if outcome == UNDECIDED else outcome
+
+    @property
+    def would_test(self) -> str:
+        """For a claim that is not testable: what would test it."""
+        if self.word != NOT_TESTABLE:
+            return ""
+        if not self.effect:
+            return f"needs {self.claim.needs}"
+        if isnan(self.effect.estimate.low):
+            return "undecided: one seed gives no interval, more would"
+        seeds = self.effect.seeds_needed if self.effect.n else "more"
+        return f"undecided: {seeds} seeds would tell"
+
+
+# ---- tests --------------------------------------------------------------------------------------
+
+
+def _present(panel: Panel, *labels: str) -> bool:
+    return all(label in panel.finished for label in labels)
+
+
+def _difference(
+    panel: Panel, label: str, other: str, region: tuple[float, float] = (0.0, inf), metric="acc"
+) -> Effect:
+    values = difference(panel, metric, label, other)
+    return Effect(f"{label} − {other}", interval(values), len(values), region)
+
+
+def accuracy(panel: Panel) -> Effects:
+    """TreeLoRA's final score minus each other method's."""
+    margin = max(0.0, -reported.lead(panel.modality).min() / 100)
+    others = [
+        label
+        for label, runs in panel.finished.items()
+        if label == runs["name"].iloc[0] != "treelora" and not panel.is_upper_bound(label)
+    ]
+    if not _present(panel, "treelora") or len(others) < 3:
+        return []
+    return [_difference(panel, "treelora", other, (-margin, inf)) for other in others]
+
+
+def forgetting(panel: Panel) -> Effects:
+    """BWT of SeqLoRA minus TreeLoRA's."""
+    if not _present(panel, "treelora", "seqlora"):
+        return []
+    return [_difference(panel, "seqlora", "treelora", metric="bwt_paper")]
+
+
+def _speed_up(panel: Panel, other: str, paper: float) -> Effect:
+    """TIME of another method over TreeLoRA's = time per step x number of steps, by seed."""
+    values = np.log(panel.values[["time_seconds", "steps"]])
+    values["per_step"] = values["time_seconds"] - values["steps"]
+    ratios = values.xs(other).sub(values.xs("treelora")).dropna()
+
+    def effect(key: str, what: str, parts: tuple[Effect, ...] = ()) -> Effect:
+        region = (log(paper) / 2, inf)
+        return Effect(what, interval(ratios[key]), len(ratios), region, "times", parts)
+
+    parts = (effect("per_step", "time per step"), effect("steps", "steps"))
+    return effect("time_seconds", f"TIME of {other} / treelora", parts)
+
+
+def speed_at_equal_epochs(panel: Panel, other: str, paper: Callable[[str], float]) -> Effects:
+    """The speed-up over another method in the setting that all methods share."""
+    if not _present(panel, "treelora", other):
+        return []
+    return [_speed_up(panel, other, paper(panel.modality))]
+
+
+def _longer(panel: Panel, other: str) -> str | None:
+    """The other method's variant with the most epochs, if these are more than TreeLoRA's."""
+    steps = panel.done.groupby("method")["steps"].mean()
+    labels = sweep(panel, other, "epochs").values()
+    longer = [x for x in labels if "treelora" in steps and steps[x] > steps["treelora"]]
+    return max(longer, key=steps.get, default=None)
+
+
+def speed_at_own_epochs(panel: Panel, other: str, paper: Callable[[str], float]) -> Effects:
+    """The speed-up over another method that trains for more epochs."""
+    label = _longer(panel, other)
+    return [_speed_up(panel, label, paper(panel.modality))] if label else []
+
+
+def accuracy_at_own_epochs(panel: Panel, other: str) -> Effects:
+    """TreeLoRA's score minus that of another method that trains for more epochs."""
+    label = _longer(panel, other)
+    margin = max(0.0, -reported.lead_over_olora().min() / 100)
+    return [_difference(panel, "treelora", label, (-margin, inf))] if label else []
+
+
+def robust(panel: Panel, key: str) -> Effects:
+    """The score with every other value of a setting minus that with the suite's own."""
+    margin = reported.robust_spread().max() / 100
+    labels = [label for label in sweep(panel, "treelora", key).values() if label != "treelora"]
+    return [_difference(panel, label, "treelora", (-margin, margin)) for label in labels]
+
+
+def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> Effects:
+    """The mean of several differences within each seed as one effect."""
+    if not pairs:
+        return []
+    each = [difference(panel, "acc", label, other) for label, other in pairs]
+    values = pd.concat(each, axis=1).dropna().mean(axis=1)
+    mean = f", mean of {len(pairs)} settings" if len(pairs) > 1 else ""
+    return [Effect(what + mean, interval(values), len(values))]
+
+
+def search(panel: Panel) -> Effects:
+    """Bandit search minus random search, averaged over the settings that have both."""
+    pairs = counterparts(panel, "treelora", {"search": "random"})
+    return _mean_difference(panel, [(lcb, random) for random, lcb in pairs], "LCB − random")
+
+
+def penalty(panel: Panel) -> Effects:
+    """Random search minus no penalty, which is SeqLoRA, averaged over the same settings."""
+    pairs = counterparts(panel, "treelora", {"search": "random"})
+    none = [(random, "seqlora") for random, _ in pairs if _present(panel, "seqlora")]
+    return _mean_difference(panel, none, "random − none")
+
+
+def depth(panel: Panel) -> Effects:
+    """All adapted layers minus the fewest."""
+    labels = {layers or inf: label for layers, label in sweep(panel, "treelora", "layers").items()}
+    if len(labels) < 2:
+        return []
+    return [_difference(panel, labels[max(labels)], labels[min(labels)])]
+
+
+def epochs(panel: Panel) -> Effects:
+    """The most epochs minus as few as the fewest of Table 2."""
+    found, scores = sweep(panel, "treelora", "epochs"), reported.by_epochs()
+    few, most = scores.index[0], max((n for n in found if isinstance(n, int)), default=0)
+    if few not in found or most <= few:
+        return []
+    margin = reported.rise(scores) / 100
+    return [_difference(panel, found[most], found[few], (-inf, margin))]
+
+
+def _of_records(panel: Panel, measure: Callable[[dict], float], *pair: str) -> pd.Series:
+    """A number of each run's record, the first label's minus the second's, paired by seed."""
+    if not _present(panel, *pair):
+        return pd.Series(dtype=float)
+    records = panel.done.set_index(["method", "seed"])["record"]
+    first, second = (records.xs(label).map(measure) for label in pair)
+    return first.sub(second).dropna()
+
+
+def _growth(record: dict, key: str) -> float:
+    """The logarithm of the last task's cost over the second's, by a line through those between."""
+    tasks = record["tasks"][1:]
+    if len(tasks) < 2 or any(task[key] is None for task in tasks):
+        return nan
+    costs = [task[key] / (task["steps"] if key == "train_seconds" else 1) for task in tasks]
+    slope, _ = np.polyfit(range(len(costs)), np.log(costs), 1)
+    return slope * (len(costs) - 1)
+
+
+def constant(panel: Panel, key: str) -> Effects:
+    """How much more than SeqLoRA's a cost grows from the first task with an old one to the last."""
+    values = _of_records(panel, partial(_growth, key=key), "treelora", "seqlora")
+    if values.empty:
+        return []
+    region = (-inf, log(1 + reported.time_spread(panel.modality)))
+    return [Effect("growth, treelora / seqlora", interval(values), len(values), region, "times")]
+
+
+def _while_learning(record: dict) -> float:
+    """The mean score of all tasks but the first in the tests made while they were learnt."""
+    curve = record.get("test_curve") or []
+    scores = [point["score"] for point in curve if point["task"] > 0]
+    return float(np.mean(scores)) if scores else nan
+
+
+def adaptation(panel: Panel) -> Effects:
+    """The mean score while a task is learnt, TreeLoRA minus SeqLoRA."""
+    pair = []
+    for method in ("treelora", "seqlora"):
+        tested = {n or 0: label for n, label in sweep(panel, method, "curve_tests").items()}
+        pair.append(tested[max(tested)] if tested else method)
+    values = _of_records(panel, _while_learning, *pair)
+    what = f"{' − '.join(pair)}, mean of the test curve"
+    return [] if values.empty else [Effect(what, interval(values), len(values))]
+
+
+def tree(found: Mapping[str, Mapping[int, float]]) -> dict[str, Effects]:
+    """Agreement of the last tree with the planted groups, 0 by chance: by place, then by seed."""
+    return {
+        place: [
+            Effect("adjusted Rand index", interval(pd.Series(by_seed)), len(by_seed), unit="index")
+        ]
+        for place, by_seed in found.items()
+    }
+
+
+def regret(found: Mapping[tuple[str, float], Estimate]) -> dict[str, Effects]:
+    """Regret of the tree's search over the flat one's, on smooth trees: by structure and gamma."""
+    places: dict[str, Effects] = {}
+    for (structure, gamma), ratio in found.items():
+        if structure in ("unique", "cluster"):
+            effect = _ratio(f"regret of tree / flat, gamma {gamma}", ratio, (-inf, 0.0))
+            places.setdefault(f"simulated trees, {structure}", []).append(effect)
+    return places
+
+
+def flops(found: Mapping[str, Mapping]) -> dict[str, Effects]:
+    """Operations per token at the paper's tenth task, by model and method."""
+    paper = reported.flops()
+    half = log(paper["olora"] / paper["seqlora"]) / 2
+    return {
+        model: [
+            _ratio("treelora / seqlora", each["treelora"] / each["seqlora"], (-inf, half)),
+            _ratio("olora / treelora", each["olora"] / each["treelora"], (half, inf)),
+        ]
+        for model, each in found["flops"].items()
+    }
+
+
+def disk(found: Mapping[str, Mapping]) -> dict[str, Effects]:
+    """Bytes of the stored adapters and the tree over those that the paper reports, by model."""
+    return {
+        model: [_ratio("bytes, here / paper", found["disk"][model] / (1e6 * megabytes), (-inf, 0))]
+        for model, megabytes in reported.disk().items()
+        if model in found["disk"]
+    }
+
+
+def _ratio(what: str, ratio: float | Estimate, region: tuple[float, float]) -> Effect:
+    """A ratio that was found elsewhere; exact where it is a number."""
+    mean, _, low, high = ratio if isinstance(ratio, tuple) else (ratio, 0, ratio, ratio)
+    return Effect(what, Estimate(log(mean), nan, log(low), log(high)), 0, region, "times")
+
+
+# ---- the claims ---------------------------------------------------------------------------------
+
+
+def _faster_in_paper(other: str) -> Callable[[str], str]:
+    def text(modality: str) -> str:
+        each = span(reported.times_faster(modality, other), "×", signed=False)
+        return f"{two_digits(reported.headline(modality))}×; {each} that of {other}"
+
+    return text
+
+
+def _flops_in_paper(modality: str) -> str:
+    ratio = reported.flops()["treelora"] / reported.flops()
+    return " and ".join(f"{two_digits(ratio[other])}× {other}" for other in ("seqlora", "olora"))
+
+
+def _robust_in_paper(key: str) -> Callable[[str], str]:
+    return lambda _: span([reported.robust_spread()[key]], " points", signed=False)
+
+
+def _table5(more: str, less: str) -> Callable[[str], str]:
+    return lambda _: span([reported.ablation()[more] - reported.ablation()[less]])
+
+
+_ABLATIONS = "(suites ablations, cifar_ablations)"
+
+CLAIMS = (
+    Claim(
+        "accuracy",
+        "The final score is at par with the best other method's",
+        "Tables 1, 3",
+        lambda modality: span(reported.lead(modality)),
+        accuracy,
+        "treelora beside at least three other methods",
+    ),
+    Claim(
+        "forgetting",
+        "It forgets less than SeqLoRA",
+        "Tables 1, 3",
+        lambda modality: span(reported.less_forgetting(modality)),
+        forgetting,
+        "treelora and seqlora",
+    ),
+    Claim(
+        "speed-vision",
+        "On vision it trains several times as fast as SeqLoRA at the same epochs",
+        "Abstract, Table 1",
+        _faster_in_paper("seqlora"),
+        partial(speed_at_equal_epochs, other="seqlora", paper=reported.headline),
+        "a vision stream with treelora and seqlora",
+        modality="vision",
+    ),
+    Claim(
+        "speed-language",
+        "On language, with its shorter schedule, it trains several times as fast as O-LoRA",
+        "Abstract, Table 3",
+        _faster_in_paper("olora"),
+        partial(speed_at_own_epochs, other="olora", paper=reported.headline),
+        "a language stream with olora for more epochs than treelora (suite ablations)",
+        modality="language",
+    ),
+    Claim(
+        "accuracy-own-epochs",
+        "With its shorter schedule its score on language is at par with O-LoRA's",
+        "Table 3",
+        lambda _: span(reported.lead_over_olora()),
+        partial(accuracy_at_own_epochs, other="olora"),
+        "a language stream with olora for more epochs than treelora (suite ablations)",
+        modality="language",
+    ),
+    Claim(
+        "speed-equal-epochs",
+        "At equal epochs it is still faster than O-LoRA",
+        "Table 10",
+        lambda _: span(reported.times_faster_at_equal_epochs(), "×", signed=False),
+        partial(
+            speed_at_equal_epochs,
+            other="olora",
+            paper=lambda _: reported.times_faster_at_equal_epochs().min(),
+        ),
+        "treelora and olora",
+    ),
+    Claim(
+        "robust-lambda",
+        "The score hardly depends on lambda",
+        "Table 6",
+        _robust_in_paper("lambda"),
+        partial(robust, key="strength"),
+        f"treelora with other values of strength {_ABLATIONS}",
+    ),
+    Claim(
+        "robust-learning-rate",
+        "The score hardly depends on the learning rate",
+        "Table 6",
+        _robust_in_paper("learning-rate"),
+        partial(robust, key="learning_rate"),
+        "treelora with other learning rates (suite ablations)",
+    ),
+    Claim(
+        "search",
+        "The bandit search chooses better tasks than chance",
+        "Table 5",
+        _table5("lcb", "random"),
+        search,
+        f"treelora with search random {_ABLATIONS}",
+    ),
+    Claim(
+        "penalty",
+        "The penalty helps even where tasks are chosen at random",
+        "Table 5",
+        _table5("random", "none"),
+        penalty,
+        f"treelora with search random, and seqlora {_ABLATIONS}",
+    ),
+    Claim(
+        "depth",
+        "Adapting more layers gives a better score",
+        "Table 4",
+        lambda _: span([reported.rise(reported.by_depth())]),
+        depth,
+        f"treelora with fewer layers {_ABLATIONS}",
+    ),
+    Claim(
+        "epochs",
+        "Very few epochs nearly suffice",
+        "Table 2",
+        lambda _: span([reported.rise(reported.by_epochs())]),
+        epochs,
+        f"treelora with the fewest epochs of Table 2 and with more {_ABLATIONS}",
+    ),
+    Claim(
+        "tree",
+        "The tree puts similar tasks together",
+        "Figures 5, 8",
+        lambda _: "seen in the figures",
+        tree,
+        "the trees of a stream with planted groups of tasks",
+        data="trees",
+    ),
+    Claim(
+        "constant-time",
+        "A step takes no longer when more tasks were learnt",
+        "Section 3.2",
+        lambda _: "no number",
+        partial(constant, key="train_seconds"),
+        "treelora and seqlora on at least three tasks",
+    ),
+    Claim(
+        "constant-memory",
+        "Training takes no more memory when more tasks were learnt",
+        "Appendix A.3",
+        lambda _: "no number by task",
+        partial(constant, key="peak_bytes"),
+        "treelora and seqlora on at least three tasks",
+    ),
+    Claim(
+        "regret",
+        "On smooth trees the search has less regret than a flat one",
+        "Theorem 1",
+        lambda _: "a bound",
+        regret,
+        "the regret experiment",
+        data="regret",
+    ),
+    Claim(
+        "adaptation",
+        "It learns a new task faster than plain LoRA",
+        "Figure 1",
+        lambda _: "seen in the figure",
+        adaptation,
+        "treelora and seqlora tested while they learn (test_curve)",
+    ),
+    Claim(
+        "flops",
+        "Operations per token are as many as LoRA's and do not grow with the tasks as O-LoRA's",
+        "Table 8",
+        _flops_in_paper,
+        flops,
+        "the accounting of operations",
+        data="accounting",
+    ),
+    Claim(
+        "disk",
+        "Adapters and tree take no more disk than the paper says",
+        "Appendix A.3",
+        lambda _: span(reported.disk(), " MB", signed=False),
+        disk,
+        "the accounting of bytes",
+        data="accounting",
+    ),
+)
+
+
+# ---- verdicts and their tables ------------------------------------------------------------------
+
+
+def gather(suites: list[Suite]) -> dict[str, object]:
+    """What other computations found, by the name that a claim's `data` gives.
+
+    trees: the adjusted Rand index by place and seed, `{"glyphs": {0: 0.4, ...}}`.
+    regret: ratios of regrets by structure and gamma, `{("unique", 0.5): Estimate(...)}`.
+    accounting: `{"flops": {model: {method: number}}, "disk": {model: bytes}}`.
+
+    Experiments that belong to no suite count where several suites are judged together.
+    """
+    found: dict[str, object] = {}
+    if len(suites) > 1 and (path := PUBLISHED / "regret.json").is_file():
+        from analysis import regret as simulated
+
+        found["regret"] = simulated.improvement(simulated.load(path))
+    return found
+
+
+def judge(suites: list[Suite], found: Mapping[str, object] | None = None) -> list[Verdict]:
+    """One verdict per claim and place that tests it, else one that says what would.
+
+    Places with the same effects, as where suites share runs, are one.
+    """
+    found = gather(suites) if found is None else found
+    panels = {
+        f"{panel.slug} ({suite.name})" if len(suites) > 1 else panel.slug: panel
+        for suite in suites
+        for panel in suite.panels
+    }
+    verdicts = []
+    for claim in CLAIMS:
+        places: dict[tuple[str, tuple[Effect, ...]], list[str]] = {}
+        for place, paper, effects in _measured(claim, panels, found):
+            if effects:
+                places.setdefault((paper, tuple(effects)), []).append(place)
+        own = [Verdict(claim, ", ".join(same), *measured) for measured, same in places.items()]
+        verdicts += own or [Verdict(claim, "", claim.paper(claim.modality))]
+    return verdicts
+
+
+def _measured(
+    claim: Claim, panels: Mapping[str, Panel], found: Mapping[str, object]
+) -> list[tuple[str, str, Effects]]:
+    """By place, the paper's effect and those that are found."""
+    if claim.data:
+        results = claim.test(found[claim.data]) if claim.data in found else {}
+        return [(place, claim.paper(""), effects) for place, effects in results.items()]
+    return [
+        (place, claim.paper(panel.modality), claim.test(panel))
+        for place, panel in panels.items()
+        if claim.modality in ("", panel.modality)
+    ]
+
+
+def table(verdicts: list[Verdict]) -> Table:
+    """Every verdict with its effect."""
+    columns = {
+        **{"claim": "Claim", "paper": "In the paper", "place": "Here", "verdict": "Verdict"},
+        **{"effect": "Effect [95 % interval]", "what": "of", "bar": "Supported if", "n": "Seeds"},
+        "would_test": "What would test it",
+    }
+    rows = []
+    for verdict in verdicts:
+        row = {
+            "claim": verdict.claim.says,
+            "paper": f"{verdict.paper} ({verdict.claim.where})",
+            "place": verdict.place,
+            "verdict": verdict.word,
+            "would_test": verdict.would_test,
+        }
+        if effect := verdict.effect:
+            row |= {"effect": effect.text(), "what": effect.what, "bar": effect.bar()}
+            row["n"] = effect.n or None
+        rows.append(row)
+    wide = ("claim", "paper", "effect", "would_test")
+    shown = [Column(key, title, wide=key in wide) for key, title in columns.items()]
+    return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
+
+
+def compact(verdicts: list[Verdict]) -> str:
+    """The Markdown for a README: a row per claim, its effects under their verdicts."""
+    rows = []
+    for claim in CLAIMS:
+        own = [verdict for verdict in verdicts if verdict.claim is claim]
+        paper = " / ".join(dict.fromkeys(verdict.paper for verdict in own))
+        row = {"claim": claim.says, "paper": f"{paper} ({claim.where})"} | dict.fromkeys(
+            VERDICTS, ""
+        )
+        for verdict in own:
+            effect = f"{verdict.place}: {verdict.effect.text()}" if verdict.effect else ""
+            if len(verdict.effects) > 1:
+                effect += f" ({verdict.effect.what})"
+            text = ", ".join(filter(None, (effect, verdict.would_test)))
+            row[verdict.word] += f"{'; ' if row[verdict.word] else ''}{text}"
+        rows.append(row)
+    columns = [Column("claim", "Claim"), Column("paper", "In the paper")]
+    columns += [Column(word, word.capitalize()) for word in VERDICTS]
+    return Table("", "The paper's claims", columns, rows, notes=list(RULE)).markdown().strip()
+
+
+def csv(verdicts: list[Verdict]) -> str:
+    """Raw values: scores as fractions, ratios not as logarithms."""
+    columns = ("claim", "place", "verdict", "what", "unit", "n", "mean", "low", "high")
+    rows = []
+    for verdict in verdicts:
+        row = {"claim": verdict.claim.id, "place": verdict.place, "verdict": verdict.word}
+        if effect := verdict.effect:
+            raw = exp if effect.unit == "times" else float
+            row |= {"what": effect.what, "unit": effect.unit, "n": effect.n}
+            row |= {end: raw(getattr(effect.estimate, end)) for end in ("mean", "low", "high")}
+        rows.append(row | {"paper": verdict.paper, "would_test": verdict.would_test})
+    frame = pd.DataFrame(rows, columns=[*columns, "paper", "would_test"])
+    return frame.astype({"n": "Int64"}).to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,133 @@
+"""FIDELITY.md: where paper, released code and this suite differ, and what difference that makes.
+
+`python -m analysis.fidelity [RUNS.jsonl ...] [--check]` makes it from `fidelity.toml`, and the
+measured differences from the records, by default the published ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.__main__ import replace
+from analysis.effects import Effect
+from analysis.runs import Panel, Suite, read_suite
+from analysis.table import Column, Table
+from analysis.variants import counterparts, difference, interval, variants
+
+ROOT = Path(__file__).parents[1]
+LEDGER = Path(__file__).with_name("fidelity.toml")
+FILE = ROOT / "FIDELITY.md"
+HEAD = """\
+# Fidelity
+
+Every point where the paper, its released code and this suite differ, or where the paper is silent
+or contradicts itself. Made by `python -m analysis.fidelity` from `analysis/fidelity.toml`; the
+differences come from the records in `benchmarks/published/`.
+
+*Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
+minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
+another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. Where it
+is not plain which runs these are, their labels stand before. A dash: there is nothing to switch.
+"""
+COLUMNS = {
+    **{"topic": "What", "paper": "Paper", "released": "Released code", "here": "Here"},
+    **{"option": "Other choice", "measured": "Difference"},
+}
+
+
+def read() -> dict[str, list[dict]]:
+    """The entries of the ledger by group; "null" stands for None."""
+    groups = tomllib.loads(LEDGER.read_text(encoding="utf-8"))
+    for entry in (entry for entries in groups.values() for entry in entries):
+        for settings in entry.get("option", {}).values():
+            settings.update({key: None for key, value in settings.items() if value == "null"})
+    return groups
+
+
+def _panels(suites: list[Suite]) -> list[tuple[str, Panel]]:
+    return [(f"{panel.slug} ({suite.name})", panel) for suite in suites for panel in suite.panels]
+
+
+def measured(entry: dict, suites: list[Suite]) -> str:
+    """What difference the other choice makes, wherever it was measured."""
+    found: dict[str, list[str]] = {}
+    for place, panel in _panels(suites):
+        for text in _measured(entry, panel):
+            found.setdefault(text, []).append(place)
+    if not found:
+        return "not measured" if "option" in entry or "metric" in entry else ""
+    return "; ".join(f"{', '.join(places)}: {text}" for text, places in found.items())
+
+
+def _measured(entry: dict, panel: Panel) -> Iterator[str]:
+    if (metric := entry.get("metric")) and "treelora" in panel.finished:
+        values = panel.values.xs("treelora")
+        yield _text((-values[metric] - values["bwt_paper"]).round(12) + 0.0)  # no minus before 0
+    for method, settings in entry.get("option", {}).items():
+        if label := entry.get("variant"):
+            pairs = [(label, method)] if {label, method} <= panel.finished.keys() else []
+        else:
+            near = {x for x, own in variants(panel, method).items() if own.keys() <= {"strength"}}
+            pairs = [pair for pair in counterparts(panel, method, settings) if pair[1] in near]
+        for label, other in pairs:
+            own = f"{label} − {other} " if len(entry["option"]) > 1 or other != method else ""
+            yield own + _text(difference(panel, "acc", label, other))
+
+
+def _text(values: pd.Series) -> str:
+    values = values.dropna()
+    return f"{Effect('', interval(values), len(values)).text()}, {len(values)} seeds"
+
+
+def _yaml(settings: dict) -> str:
+    """Settings as a suite holds them."""
+    shown = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    return ", ".join(f"{key}: {value}" for key, value in shown.items())
+
+
+def document(suites: list[Suite]) -> str:
+    """The whole text."""
+    parts = [HEAD]
+    for group, entries in read().items():
+        rows = [
+            entry
+            | {
+                "option": ", ".join(
+                    f"`{owner}: {{{_yaml(settings)}}}`"
+                    for owner, settings in entry.get("option", {}).items()
+                ),
+                "measured": measured(entry, suites),
+            }
+            for entry in entries
+        ]
+        columns = [Column(key, title) for key, title in COLUMNS.items()]
+        text = Table("", group, columns, rows).markdown()
+        parts.append(text.replace(f"**{group}**", f"## {group}", 1))
+    return "\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 1 if --check found an outdated file, or 2 for records that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.fidelity", description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS.jsonl", help="collected runs")
+    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="FIDELITY.md")
+    parser.add_argument("--check", action="store_true", help="only compare")
+    options = parser.parse_args(arguments)
+    paths = options.runs or sorted((ROOT / "benchmarks/published").glob("*.jsonl"))
+    try:
+        suites = [read_suite(path) for path in paths]
+        return replace(options.out, document(suites), options.check)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
