@@ -125,7 +125,7 @@ def readme(path: Path, suites: list[Suite], check: bool) -> int:
     from analysis import claims, tables
 
     sections = {
-        (BEGIN, END): lambda: "\n\n".join(tables.compact(suite) for suite in suites),
+        (BEGIN, END): lambda: tables.compact(suites),
         (CLAIMS_BEGIN, CLAIMS_END): lambda: claims.compact(claims.judge(suites)),
     }
     text = new = path.read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ from analysis.metrics import Estimate
 from analysis.reported import span, two_digits
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table
+from analysis.trees import agreement
 from analysis.variants import counterparts, difference, interval, sweep
 
 RULE = (
@@ -524,11 +525,24 @@ def gather(suites: list[Suite]) -> dict[str, object]:
 
     Experiments that belong to no suite count where several suites are judged together.
     """
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"trees": _agreements(suites)}
     if len(suites) > 1 and (path := PUBLISHED / "regret.json").is_file():
         from analysis import regret as simulated
 
         found["regret"] = simulated.improvement(simulated.load(path))
+    if len(suites) > 1 and (path := PUBLISHED / "accounting.json").is_file():
+        from analysis import accounting
+
+        found["accounting"] = accounting.findings(accounting.load(path))
+    return found
+
+
+def _agreements(suites: list[Suite]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for panel in (panel for suite in suites for panel in suite.panels):
+        for run in panel.finished.get("treelora", panel.done.iloc[:0]).itertuples():
+            if own := agreement(run.record):
+                found.setdefault(panel.stream, {})[run.seed] = own.index
     return found
 
 

@@ -15,7 +15,7 @@ from analysis.records import slugs
 if TYPE_CHECKING:
     from analysis.runs import Suite
 
-TABLES = ("accuracy", "cost", "differences", "settings", "tasks")
+TABLES = ("accuracy", "differences", "ablations", "speed", "cost", "trees", "settings", "tasks")
 FIGURES = {
     "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
     "Figure 4a). The band is one sample standard deviation; the dashed line is the upper bound.",
@@ -24,17 +24,40 @@ FIGURES = {
     "fig4c": "Final score against speed (Figure 4c): the upper right corner is best.",
     "matrix": "R, the score on every task after every task; rows are tasks learnt. Grey was not "
     "measured.",
+    "fig1": "The score on a new task against its training samples seen, mean over all tasks but "
+    "the first (as Figure 1); the band is one sample standard deviation.",
+    "sensitivity": "The final score against each numeric setting that was varied alone (as Tables "
+    "2, 4 and 6); whiskers are one sample standard deviation. Layers are adapted blocks, depth is "
+    "the matrices that the tree looks at.",
+    "trees": "The tree of one run after the last task and, below, after each task before (as "
+    "Figures 5 and 8). Numbers are places in the stream, colours and marks the planted groups.",
+}
+# What a panel needs to have the exhibit; the others stand in every panel.
+NEEDS = {
+    "ablations": lambda spec: spec["method"]["label"] != spec["method"]["name"],
+    "sensitivity": lambda spec: spec["method"]["label"] != spec["method"]["name"],
+    "fig1": lambda spec: spec["train"].get("curve_tests"),
+    "trees": lambda spec: spec["method"]["name"] == "treelora",
 }
 NAMES = ("summary", *TABLES, *FIGURES, "claims", "report")
 CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
 
 
+def fitting(names: Iterable[str], specs: list[dict]) -> list[str]:
+    """The exhibits that make sense for runs of these specs."""
+    return [name for name in names if name not in NEEDS or any(map(NEEDS[name], specs))]
+
+
 def files(specs: list[dict]) -> list[str]:
     """All files that runs of these specs lead to, below the folder in which they are drawn."""
     names = ["summary.csv", "report/index.html", *CLAIMS]
-    for slug in sorted(set(slugs(specs))):
-        names += [f"tables/{t}-{slug}.{kind}" for t in TABLES for kind in ("md", "tex", "csv")]
-        names += [f"figures/{f}-{slug}.{kind}" for f in FIGURES for kind in ("pdf", "svg")]
+    panels: dict[str, list[dict]] = {}
+    for spec, slug in zip(specs, slugs(specs), strict=True):
+        panels.setdefault(slug, []).append(spec)
+    for slug, own in sorted(panels.items()):
+        tables, figures = fitting(TABLES, own), fitting(FIGURES, own)
+        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in ("md", "tex", "csv")]
+        names += [f"figures/{f}-{slug}.{kind}" for f in figures for kind in ("pdf", "svg")]
     return names
 
 
@@ -56,14 +79,15 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     if "claims" in names:
         made |= claims_files([suite])
     for panel in suite.panels:
-        for name in (name for name in TABLES if whole or name in names):
+        specs = [record["spec"] for record in panel.runs["record"]]
+        for name in (name for name in fitting(TABLES, specs) if whole or name in names):
             stem = f"{name}-{panel.slug}"
             table = built[stem] = getattr(tables, name)(panel)
             if name in names:
                 made[f"tables/{stem}.md"] = table.markdown().encode()
                 made[f"tables/{stem}.tex"] = table.latex().encode()
                 made[f"tables/{stem}.csv"] = table.csv().encode()
-        for name in (name for name in FIGURES if whole or name in names):
+        for name in (name for name in fitting(FIGURES, specs) if whole or name in names):
             stem = f"{name}-{panel.slug}"
             figure = getattr(figures, name)(panel)
             drawn[stem] = figures.render(figure, "svg")

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.metrics import running_accuracy
 from analysis.runs import Panel
-from analysis.style import Style, styles
+from analysis.style import MARKERS, SPARE, Style, styles
 from analysis.table import percent, plain
+from analysis.trees import ranks
+from analysis.variants import sweep, variants
 
 GREY = "#595959"
 # No dates, so that the same records give the same bytes.
@@ -30,15 +33,18 @@ METADATA = {
 matplotlib.rc_file(Path(__file__).with_suffix(".mplstyle"))
 
 
-def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15) -> tuple:
+def _new(
+    title: str, panel: Panel, size: tuple, left: float, right: float = 0.15, of: str = ""
+) -> tuple:
     """A figure and its axes; size and margins in inches, as a computed layout costs seconds.
 
-    The title stands on top. The foot states the suite's label and which methods are not drawn.
+    The title stands on top. The foot states the suite's label, which runs are drawn (`of`, else
+    all), and which methods are not.
     """
     seeds = {len(runs) for runs in panel.finished.values()}
     count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
     spread = "one seed" if count == "1" else f"mean ± sd over {count} seeds"
-    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {spread}."
+    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or spread}."
     absent = [
         f"{label} ({runs['status'].iloc[0]})"
         for label, runs in panel.methods.items()
@@ -46,6 +52,8 @@ def _new(title: str, panel: Panel, size: tuple, left: float, right: float = 0.15
     ]
     if absent:
         foot += f" Not drawn: {', '.join(absent)}."
+    if variants := len(panel.finished) - len(panel.drawn):
+        foot += f" {variants} variants of these methods are in the table of ablations."
     lines = textwrap.wrap(foot, int(size[0] * 18))
     width, height = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4
@@ -74,7 +82,7 @@ def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
     title = f"{panel.stream}: {panel.score} after each task"
     figure, axes = _new(title, panel, (6.2, 3.6), 0.6, _widest(panel) + 0.6)
-    for label, runs in panel.finished.items():
+    for label, runs in panel.drawn.items():
         colour, marker = _styles(panel)[label]
         if panel.is_upper_bound(label):
             height = panel.estimates[label]["acc"].mean
@@ -92,14 +100,14 @@ def fig4a(panel: Panel) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _as_percent(axes.yaxis)
     axes.grid(axis="y")
-    if panel.finished:
+    if panel.drawn:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
-    labels = list(panel.finished)
+    labels = list(panel.drawn)
     title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
     figure, axes = _new(title, panel, (6.2, max(height, 2)), _widest(panel) + 0.2)
     for y, label in enumerate(labels):
@@ -137,7 +145,7 @@ def fig4c(panel: Panel) -> Figure:
     title = f"{panel.stream}: {panel.score} against speed"
     figure, axes = _new(title, panel, (6.2, 3.6), 0.6)
     looks, points, spreads = _styles(panel), {}, {}
-    for label in panel.finished:
+    for label in panel.drawn:
         speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
         if isnan(speed.mean):
             continue
@@ -209,7 +217,7 @@ def _overlap(a: tuple, b: tuple) -> float:
 
 def matrix(panel: Panel) -> Figure:
     """The mean matrix R of every method: a row per task learnt, a column per task tested."""
-    means = {label: np.mean(list(runs["R"]), axis=0) for label, runs in panel.finished.items()}
+    means = {label: np.mean(list(runs["R"]), axis=0) for label, runs in panel.drawn.items()}
     count, size = max(len(means), 1), max(map(len, means.values()), default=1)
     columns = min(4, count)
     rows, step = -(-count // columns), 1.25 * size
@@ -230,6 +238,135 @@ def matrix(panel: Panel) -> Figure:
         bar.set_label(f"score, % (number: {panel.score})")
         _as_percent(bar.ax.yaxis)
     return figure
+
+
+def sensitivity(panel: Panel) -> Figure:
+    """The final score against every numeric setting that was varied alone (Tables 2, 4 and 6)."""
+    swept: dict[str, dict[str, dict]] = {}  # setting -> method -> value -> label
+    for name in dict.fromkeys(panel.runs["name"]):
+        changed = {key for own in variants(panel, name).values() if len(own) == 1 for key in own}
+        for key in sorted(changed - {"curve_tests"}):
+            labels = sweep(panel, name, key)
+            labels = {v: label for v, label in labels.items() if isinstance(v, int | float)}
+            if len(labels) > 1 and not any(isinstance(v, bool) for v in labels):
+                swept.setdefault(key, {})[name] = dict(sorted(labels.items()))
+    title = f"{panel.stream}: {panel.score} against one setting at a time"
+    figure, axes = _new(title, panel, (7.4, 3.2 if len(swept) < 4 else 5.6), 0.6)
+    axes.set_axis_off()
+    columns = min(3, max(len(swept), 1))
+    rows = -(-len(swept) // columns)
+    for index, (key, methods) in enumerate(swept.items()):
+        row, column = divmod(index, columns)
+        width, height = 1 / columns - 0.06, 1 / rows - 0.14
+        part = axes.inset_axes((column / columns, 1 - (row + 1) / rows + 0.13, width, height))
+        for name, labels in methods.items():
+            colour, marker = styles(panel.suite.runs["name"])[name]
+            scores = [panel.estimates[label]["acc"] for label in labels.values()]
+            means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
+            look = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.3}
+            part.errorbar(list(labels), means, spreads, label=name, **look)
+        part.set_xlabel(key.replace("_", " "))
+        values = [value for labels in methods.values() for value in labels]
+        if min(values) > 0 and max(values) / min(values) >= 5:
+            part.set_xscale("log")
+            part.set_xticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
+            part.minorticks_off()
+        part.set_ylim(bottom=0)
+        _as_percent(part.yaxis)
+        part.grid(axis="y")
+        part.legend(fontsize=7, loc="lower right")
+        if column == 0:
+            part.set_ylabel(f"{panel.score}, %")
+    return figure
+
+
+def fig1(panel: Panel) -> Figure:
+    """The score on a new task while it is learnt, mean over all tasks but the first (Figure 1)."""
+    title = f"{panel.stream}: score on a new task while it is learnt"
+    figure, axes = _new(title, panel, (6.2, 3.4), 0.6, _widest(panel) + 0.3)
+    for label, runs in panel.finished.items():
+        curves = [_learning_curve(record) for record in runs["record"]]
+        if not all(curves) or len({len(curve) for curve in curves}) > 1:
+            continue
+        values = np.array(curves)  # (seeds, points, samples and score)
+        x, mean = values[0, :, 0], values[:, :, 1].mean(axis=0)
+        base = runs["name"].iloc[0]  # a variant that is only tested more often looks like it
+        colour, marker = styles([base])[base]
+        if len(curves) > 1:
+            sd = values[:, :, 1].std(axis=0, ddof=1)
+            axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(x, mean, color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(xlabel="training samples of the new task seen", ylabel="score, %")
+    axes.set_ylim(bottom=0)
+    _as_percent(axes.yaxis)
+    axes.grid(axis="y")
+    return figure
+
+
+def _learning_curve(record: dict) -> list[tuple[float, float]]:
+    """(samples seen, mean score over all tasks but the first); empty if there were no tests."""
+    points = pd.DataFrame(record.get("test_curve") or [], columns=["task", "samples", "score"])
+    return list(points[points["task"] > 0].groupby("samples")["score"].mean().items())
+
+
+def trees(panel: Panel) -> Figure:
+    """The tree after the last task, and below it after each task before (Figures 5 and 8)."""
+    runs = [r for r in panel.done["record"] if (r.get("diagnostics") or {}).get("trees")]
+    named = [r for r in runs if r["spec"]["method"]["label"] == "treelora"]
+    title = f"{panel.stream}: the tree of tasks"
+    record = next(iter(named or runs), None)
+    spec = record["spec"] if record else panel.spec
+    of = f"one run, {spec['method']['label']}, seed {spec['seed']}"
+    figure, axes = _new(title, panel, (7.4, 4.8), 0.15, of=of)
+    axes.set_axis_off()
+    if not record:
+        return figure
+    grown = record["diagnostics"]["trees"]
+    names, groups = record["stream"]["tasks"], record["stream"]["groups"]
+    looks = dict(zip(sorted(set(groups)), zip(SPARE, MARKERS, strict=True), strict=False))
+    large = axes.inset_axes((0, 0.42, 0.84, 0.58))
+    _draw_tree(large, grown[-1], groups, looks, names)
+    for group, (colour, marker) in looks.items():
+        if group:
+            look = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8}
+            axes.plot([], [], label=group, **look)
+    if any(looks):
+        axes.legend(loc="upper right", title="planted group", fontsize=7, title_fontsize=7)
+    for index, tree in enumerate(grown[1:-1]):
+        width = 1 / max(len(grown) - 2, 1)
+        small = axes.inset_axes((index * width, 0, width * 0.86, 0.17))
+        _draw_tree(small, tree, groups, looks)
+        small.set_title(f"after {index + 2}", fontsize=7)
+    return figure
+
+
+def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None = None) -> None:
+    """Leaves side by side, each where its branch ends, marked by their tasks' groups."""
+    order: list[int] = []
+    deepest = len(list(ranks(tree))) - 1
+
+    def place(node: dict, depth: int) -> float:
+        if node["children"]:
+            xs = [place(child, depth + 1) for child in node["children"]]
+            x = sum(xs) / len(xs)
+            for below in xs:
+                axes.plot([x, below, below], [-depth, -depth, -depth - 1], c=GREY, lw=0.9, zorder=1)
+            return x
+        for task in node["tasks"]:  # several where adapters were merged
+            colour, marker = looks[groups[task]]
+            axes.plot(len(order), -depth, c=colour, marker=marker, ms=8 if names else 4, zorder=2)
+            if names:
+                axes.plot([len(order)] * 2, [-depth, -deepest], c=colour, lw=0.6, ls=":", zorder=1)
+                spot = {"xytext": (3, -7), "textcoords": "offset points", "rotation": 35}
+                text = {"ha": "right", "va": "top", "fontsize": 7, "color": colour}
+                axes.annotate(f"{task + 1} {names[task]}", (len(order), -deepest), **spot, **text)
+            order.append(task)
+        return len(order) - (1 + len(node["tasks"])) / 2
+
+    place(tree, 0)
+    axes.set(xlim=(-1.2 if names else -0.7, max(len(order), 2) - 0.3), ylim=(-deepest - 0.4, 0.4))
+    axes.set_axis_off()
 
 
 def render(figure: Figure, kind: str) -> bytes:

@@ -6,7 +6,7 @@ The page is self-contained; its links lead to the files beside it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from analysis.claims import judge
 from analysis.claims import table as claims_table
@@ -33,8 +33,8 @@ def page(
     panels = [
         {
             "panel": panel,
-            "tables": {name: tables[f"{name}-{panel.slug}"] for name in TABLES},
-            "figures": {name: _uri(svgs[f"{name}-{panel.slug}"]) for name in FIGURES},
+            "tables": _of(panel, TABLES, tables),
+            "figures": {name: _uri(svg) for name, svg in _of(panel, FIGURES, svgs).items()},
             "missing": missing_notes(panel),
             "setting": _setting(panel),
         }
@@ -55,6 +55,12 @@ def page(
 def overview(suites: list[Suite], claims: Table) -> str:
     """A page that shows the claims and leads to the reports of several suites."""
     return TEMPLATES.get_template("index.html.j2").render(suites=suites, claims=claims)
+
+
+def _of(panel: Panel, names: Iterable[str], made: Mapping[str, object]) -> dict:
+    """By exhibit what was made for a panel."""
+    stems = {name: f"{name}-{panel.slug}" for name in names}
+    return {name: made[stem] for name, stem in stems.items() if stem in made}
 
 
 def _uri(svg: bytes) -> str:

@@ -25,6 +25,7 @@ from analysis.records import only_last_row, read, scores, slugs, task_names
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora")
 UPPER_BOUND = "joint"
+MOST_DRAWN = 12  # methods in one figure
 # Where and when a run was made.
 PROVENANCE = (
     *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
@@ -136,6 +137,16 @@ class Panel:
     def finished(self) -> dict[str, pd.DataFrame]:
         """The same of the runs that are done, without the methods that have none."""
         return dict(iter(self.done.groupby("method", sort=False)))
+
+    @cached_property
+    def drawn(self) -> dict[str, pd.DataFrame]:
+        """The finished runs that a figure of all methods shows.
+
+        Where these would be more than can be told apart, a method's variants are left out.
+        """
+        if len(self.finished) <= MOST_DRAWN:
+            return self.finished
+        return {m: runs for m, runs in self.finished.items() if m == runs["name"].iloc[0]}
 
     @property
     def values(self) -> pd.DataFrame:

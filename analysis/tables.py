@@ -5,6 +5,7 @@ A table is a function of a panel under the name that `exhibits.TABLES` lists.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +15,11 @@ from analysis.compare import published
 from analysis.metrics import COUNTS, METRICS, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
-from analysis.table import Column, Table, count, mebibytes, percent, plain
+from analysis.table import Column, Number, Table, count, mebibytes, percent, plain
+from analysis.trees import agreement
+from analysis.variants import difference, interval, sweep, variants
+
+ratio_digits = Number(digits=2)
 
 
 def brief(value: object) -> str:
@@ -239,6 +244,121 @@ def settings(panel: Panel) -> Table:
     return _table(panel, "settings", "settings by method", columns, rows)
 
 
+def ablations(panel: Panel) -> Table:
+    """Every variant of a method beside what it changes, minus the method as the panel has it.
+
+    The analogue of the paper's Tables 2, 4, 5 and 6: a variant is told by its settings.
+    """
+    columns = [
+        Column("changed", "Changed"),
+        Column("value", "Value"),
+        Column("runs", "Seeds"),
+        Column("acc", f"{panel.score} ↑", percent),
+        Column("delta", f"Δ {panel.score}", percent, signed=True),
+        Column("bwt_paper", "BWT (paper) ↓", percent),
+        Column("time_seconds", "TIME s ↓", plain),
+        Column("ms_per_step", "ms/step ↓", plain),
+    ]
+    rows = []
+    for name in dict.fromkeys(panel.runs["name"]):
+        for label, changes in variants(panel, name).items():
+            changes = {key: value for key, value in changes.items() if key != "curve_tests"}
+            if not changes:
+                continue
+            row = {"method": label, "runs": _counts(panel.methods[label])} | panel.estimates[label]
+            row |= {"delta": interval(difference(panel, "acc", label, name))}
+            many = len(changes) > 3
+            row["changed"] = "many, see settings" if many else ", ".join(changes).replace("_", " ")
+            row["value"] = None if many else ", ".join(map(brief, changes.values()))
+            sizes = [value if isinstance(value, int | float) else 0 for value in changes.values()]
+            rows.append(((many, len(changes), row["changed"], name, sizes, row["value"]), row))
+    rows = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    note = (
+        "Δ: minus the row with the method's own name (table accuracy), paired by seed: mean ± "
+        "sample standard deviation [95 % paired t interval], in percentage points. Times are of "
+        "runs that may have shared their processor."
+    )
+    none = "No method of this panel stands here with other settings as well."
+    notes = [note] if rows else [none]
+    return _table(panel, "ablations", "one choice at a time", columns, rows, notes)
+
+
+def speed(panel: Panel) -> Table:
+    """TIME relative to SeqLoRA, split into time per step and number of steps, by epochs."""
+    first = next(iter(panel.finished), "none")
+    reference = "seqlora" if "seqlora" in panel.finished else first
+    columns = [
+        Column("epochs", "Epochs"),
+        Column("acc", f"{panel.score} ↑", percent),
+        Column("time_ratio", "TIME / reference", plain),
+        Column("step_ratio", "= ms per step", plain),
+        Column("steps_ratio", "× steps", plain),
+        Column("time_seconds", "TIME s", plain),
+        Column("steps", "Steps", count),
+    ]
+    labels = [
+        label
+        for name in dict.fromkeys(panel.runs["name"])
+        for label in sweep(panel, name, "epochs").values()
+        if not panel.is_upper_bound(label)
+    ]
+    rows = []
+    if panel.finished:
+        values = panel.values[["time_seconds", "steps"]]
+        ratio = values.div(values.xs(reference), level="seed")
+        ratio["step"] = ratio["time_seconds"] / ratio["steps"]
+        ratio = ratio.rename(columns={"time_seconds": "time_ratio", "steps": "steps_ratio"})
+        ratios = estimate(ratio.rename(columns={"step": "step_ratio"}), "method")
+        rows = [
+            {"method": label, "epochs": _train(panel.methods[label], "epochs")}
+            | panel.estimates[label]
+            | ratios[label]
+            for label in labels
+        ]
+    note = (
+        f"Ratios to {reference}, paired by seed; time per step includes consolidation. A method "
+        "is as fast as its steps are cheap and few: the paper's contenders make 2.5 times "
+        "TreeLoRA's steps on language."
+    )
+    return _table(panel, "speed", "time per step and number of steps", columns, rows, [note])
+
+
+def trees(panel: Panel) -> Table:
+    """Agreement of the last tree with the planted groups of tasks (Figures 5 and 8)."""
+    columns = [
+        Column("n", "Seeds"),
+        Column("index", "Adjusted Rand index ↑", ratio_digits),
+        Column("by_order", "of halves by order", ratio_digits),
+        Column("with_order", "tree and these halves", ratio_digits),
+        Column("chance_95", "95 % of random trees", ratio_digits),
+        Column("p", "p", ratio_digits),
+        Column("same_group", "Pulls in the group, %", percent),
+        Column("same_group_by_chance", "by chance, %", percent),
+    ]
+    found = [
+        {"method": run.method, "n": 1} | dataclasses.asdict(own)
+        for run in panel.done.itertuples()
+        if (own := agreement(run.record))
+    ]
+    rows = []
+    if found:
+        values = pd.DataFrame(found)
+        counts = values.groupby("method")["n"].sum()
+        cells = estimate(values.drop(columns="n"), "method")
+        rows = [{"method": m, "n": int(counts[m])} | means for m, means in cells.items()]
+    notes = [
+        "The tree after the last task, cut at the depth where it has about as many clusters as "
+        "there are planted groups, against these groups: 1 is agreement, 0 what chance gives.",
+        "Random trees have the same shape and permuted leaves; p is the share of them that agree "
+        "at least as well. Halves by order is the tree that splits by order of arrival; the column "
+        "after it says how much ours agrees with that one.",
+        "Pulls in the group: how often the search chose a task of the current one's group.",
+    ]
+    if not rows:
+        notes = ["No run here has a tree over tasks that were planted in groups."]
+    return _table(panel, "trees", "tree and planted groups", columns, rows, notes)
+
+
 def tasks(panel: Panel) -> Table:
     """Per task: the score right after it was learnt and the score at the end.
 
@@ -271,14 +391,23 @@ def tasks(panel: Panel) -> Table:
     return _table(panel, "tasks", "score of each task", columns, rows, [note])
 
 
-def compact(suite: Suite) -> str:
-    """The Markdown for a README: per stream the scores and times, under the suite's label."""
+def compact(suites: list[Suite]) -> str:
+    """The Markdown for a README: scores and times by stream, under the suite's label.
+
+    Of suites that run the same stream on the same backbone, it shows the one with most methods.
+    """
     keep = ("method", "acc", "bwt_paper", "time_seconds", "runs")
+    widest: dict[str, Panel] = {}
+    for panel in (panel for suite in suites for panel in suite.panels):
+        where = json.dumps([panel.spec["stream"], panel.spec["backbone"]], sort_keys=True)
+        known = widest.setdefault(where, panel)
+        if panel.runs["name"].nunique() > known.runs["name"].nunique():
+            widest[where] = panel
     parts = []
-    for panel in suite.panels:
+    for panel in widest.values():
         table = accuracy(panel)
         table.columns = [column for column in table.columns if column.key in keep]
-        table.title = f"{panel.stream}, {panel.backbone} ({suite.label})"
+        table.title = f"{panel.stream}, {panel.backbone} ({panel.suite.label})"
         table.setting, table.notes = missing_notes(panel), []
         parts.append(table.markdown().strip())
     return "\n\n".join(parts)

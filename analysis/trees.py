@@ -1,0 +1,114 @@
+"""How well a tree over tasks agrees with the groups in which the tasks were planted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+PERMUTATIONS = 1000
+
+
+def ranks(tree: dict) -> Iterator[list[dict]]:
+    """For every depth the nodes there and the leaves above: the tree cut at that depth."""
+    nodes = [tree]
+    while True:
+        yield nodes
+        if not any(node["children"] for node in nodes):
+            return
+        nodes = [below for node in nodes for below in node["children"] or [node]]
+
+
+def cut(tree: dict, n_clusters: int) -> list[int]:
+    """The cluster of each task, cut at the depth with a number of clusters closest to n_clusters.
+
+    The shallower of two that are equally close.
+    """
+    nodes = min(ranks(tree), key=lambda nodes: abs(len(nodes) - n_clusters))
+    cluster = {task: i for i, node in enumerate(nodes) for task in node["tasks"]}
+    return [cluster[task] for task in sorted(cluster)]
+
+
+def halves(tasks: Sequence[int]) -> dict:
+    """The tree that halves the tasks by their order of arrival."""
+    middle = (len(tasks) + 1) // 2
+    parts = (tasks[:middle], tasks[middle:]) if len(tasks) > 1 else ()
+    return {"tasks": list(tasks), "children": [halves(part) for part in parts]}
+
+
+def adjusted_rand(one: Sequence, other: Sequence) -> float:
+    """Hubert and Arabie's adjusted Rand index of two partitions: 1 if equal, 0 by chance.
+
+    NaN where both put all items together or all apart, which leaves nothing to agree on.
+    """
+    _, rows = np.unique(one, return_inverse=True)
+    _, columns = np.unique(other, return_inverse=True)
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), 1)
+
+    def pairs(counts: np.ndarray) -> float:
+        return (counts * (counts - 1) / 2).sum()
+
+    both, in_rows, in_columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    expected = in_rows * in_columns / pairs(np.array(len(one)))
+    largest = (in_rows + in_columns) / 2
+    return (both - expected) / (largest - expected) if largest != expected else nan
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The agreement of one run's last tree with the planted groups.
+
+    Attributes:
+        index: adjusted Rand index of the tree, cut to about as many clusters as there are groups.
+        by_order: the same of the tree that halves the tasks by their order of arrival.
+        with_order: the index of the tree and that one: how much of it is the order of arrival.
+        chance_95: 95th percentile of the same tree with its leaves permuted.
+        p: the share of permutations that agree at least as well.
+        same_group: the share of pulls that chose a task of the current one's group, where an
+            earlier one was there to be chosen.
+        same_group_by_chance: the same if all earlier tasks were chosen alike.
+    """
+
+    index: float
+    by_order: float
+    with_order: float
+    chance_95: float
+    p: float
+    same_group: float
+    same_group_by_chance: float
+
+
+def agreement(record: dict) -> Agreement | None:
+    """What the trees and pulls of a run say; None without trees or without groups to find."""
+    trees = (record.get("diagnostics") or {}).get("trees")
+    groups = record["stream"]["groups"]
+    if not trees or not 1 < len(set(groups)) < len(groups):
+        return None
+    clusters = cut(trees[-1], len(set(groups)))
+    index = adjusted_rand(groups, clusters)
+    generator = np.random.default_rng(0)
+    draws = [adjusted_rand(groups, generator.permutation(clusters)) for _ in range(PERMUTATIONS)]
+    by_order = cut(halves(range(len(groups))), len(set(groups)))
+    return Agreement(
+        index,
+        adjusted_rand(groups, by_order),
+        adjusted_rand(by_order, clusters),
+        float(np.quantile(draws, 0.95)),
+        float(np.mean(np.array(draws) >= index - 1e-12)),
+        *_same_group(record["diagnostics"].get("pulls") or [], groups),
+    )
+
+
+def _same_group(pulls: list[list[list[int]]], groups: list[str]) -> tuple[float, float]:
+    hits = chance = total = 0.0
+    for task, by_arm in enumerate(pulls):
+        same = np.array([groups[arm] == groups[task] for arm in range(len(by_arm))])
+        if same.any():
+            counts = np.array(by_arm).sum(axis=1)
+            hits += counts[same].sum()
+            chance += counts.sum() * same.mean()
+            total += counts.sum()
+    return (hits / total, chance / total) if total else (nan, nan)
