@@ -11,7 +11,9 @@ Structures, all of which span delta (`needle`: half of it):
               least a fraction 1 - gamma of delta * gamma^d
     cluster   smooth; at every second depth both children are good: 2^floor(k/2) best leaves, spread
     shuffled  the leaves of `unique` in random order: the same arms, under a tree that says nothing
-    needle    all leaves alike but one, which is better
+    needle    all leaves alike but one, which is better by delta / 2
+    trap      the best leaf is in the worse half of the tree: the others there are worse than it by
+              delta, the leaves of the other half by delta / 4
 
 Policies: `tree` (equation 2), `lcb_flat` (its leaves only), `random`, `oracle` (knows the means),
 `released` (the authors' code: softmax over distances, far arms preferred) and `released_near` (the
@@ -42,7 +44,7 @@ from benchmarks.files import DataError, seed_for, write_bytes
 from benchmarks.progress import Progress
 from benchmarks.results import SCHEMA, provenance
 
-STRUCTURES = ("unique", "cluster", "shuffled", "needle")
+STRUCTURES = ("unique", "cluster", "shuffled", "needle", "trap")
 POLICIES = ("tree", "lcb_flat", "random", "oracle", "released", "released_near")
 GROWTH = 1.05
 BLOCK = 500  # steps whose random numbers are drawn at once
@@ -56,9 +58,13 @@ def instance(structure: str, depth: int, gamma: float, delta: float, low: float,
     of a good node, 1 for its sibling, else uniform. With w_d = delta * gamma^d * (1 - gamma) /
     (1 - gamma^depth) the leaves below depth d span at most sum_{j >= d} w_j <= delta * gamma^d.
     """
-    if structure == "needle":
-        means = np.full(2**depth, low + delta / 2)
-        means[rng.integers(len(means))] = low
+    if structure in ("needle", "trap"):
+        means, best = np.full(2**depth, low + delta / 2), rng.integers(2**depth)
+        if structure == "trap":
+            halves = means.reshape(2, -1)
+            halves[:] = low + delta / 4
+            halves[int(best >= len(means) // 2)] = low + delta
+        means[best] = low
         return means
     value, good = np.full(1, low), np.ones(1, bool)
     for d in range(depth):
