@@ -41,15 +41,17 @@ exponent = Number(digits=2)
 
 
 class Regret(NamedTuple):
-    """The file's facts: settings, provenance, and one frame per kind of row.
+    """The file's facts.
 
-    `regret` holds arrays of cumulative regret per seed by policy, structure, gamma, n and t;
-    `instances` the mean number of leaves within each eta of the best; `cost` the cost of a step.
+    Attributes:
+        regret: arrays of cumulative regret per seed, by policy, structure, gamma, n and t.
+        instances: the number of leaves within each eta of the best, mean over seeds.
+        cost: of a step, by policy and n.
     """
 
     settings: dict
     provenance: dict
-    regret: pd.DataFrame
+    regret: pd.Series
     instances: pd.DataFrame
     cost: pd.DataFrame
 
@@ -60,16 +62,13 @@ class Regret(NamedTuple):
 
     @property
     def arms(self) -> list[int]:
+        """The numbers of arms."""
         return [2**k for k in self.settings["exponents"]]
 
     def values(self, policy: str, structure: str, gamma: float, **fixed: int) -> pd.Series:
-        """Regrets (seeds,) of a policy by t where n is fixed, or by n where t is."""
-        frame = self.regret
+        """Regrets (seeds,) of a policy, by t where n is fixed and by n where t is."""
         wanted = {"policy": policy, "structure": structure, "gamma": gamma} | fixed
-        for key, value in wanted.items():
-            frame = frame[frame[key] == value]
-        key = "t" if "n" in fixed else "n"
-        return frame.sort_values(key).set_index(key)["regret"]
+        return self.regret.xs(tuple(wanted.values()), level=tuple(wanted))
 
 
 def load(path: Path) -> Regret:
@@ -79,10 +78,10 @@ def load(path: Path) -> Regret:
         raise ValueError(f"{path} is no regret file of schema 1: make it with benchmarks.regret")
     rows = pd.DataFrame(data["rows"])
     kinds = ("regret", "instances", "cost")
-    frames = (rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds)
-    regret, instances, cost = frames
-    regret = regret.assign(regret=[np.array(values) for values in regret["regret"]])
-    return Regret(data["settings"], data["provenance"], regret, instances, cost)
+    regret, *others = (rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds)
+    regret = regret.astype({"t": int}).set_index(["policy", "structure", "gamma", "n", "t"])
+    values = regret["regret"].map(np.array).sort_index()
+    return Regret(data["settings"], data["provenance"], values, *others)
 
 
 def flat_bound(t: float, n: int) -> float:
@@ -93,7 +92,10 @@ def flat_bound(t: float, n: int) -> float:
 def theorem_bound(t: float, n: int, gamma: float, delta: float, eta, leaves) -> float:
     """Theorem 1, the smallest over eta, with J = |J_eta| and c = log 2 / log(1 / gamma):
 
-    sqrt(T J log(N T / J)) + delta^c / eta^(2 + c) * log(N T / eta^2).
+        sqrt(T J log(N T / J)) + delta^c / eta^(2 + c) * log(N T / eta^2)
+
+    In a smooth tree J >= N (eta / delta)^c where eta = delta gamma^d, so that up to logarithms the
+    smallest grows as (T N)^((2 + c) / (4 + 3 c)): a power of N from 1/3 to 1/2, not sqrt(log N).
 
     Args:
         eta, leaves: (E,), the margins tried and how many leaves lie within each of the best.
@@ -141,13 +143,15 @@ def fitted(values: pd.Series, x=None) -> Estimate:
     return interval(slopes(x, resampled(np.stack(values.to_list()))))
 
 
-def improvement(regret: Regret, n: int | None = None) -> dict[tuple[str, float], Estimate]:
-    """Regret of the tree over that of the flat search at the largest T, with N = n or the largest.
+def improvement(
+    regret: Regret, n: int | None = None, t: int | None = None
+) -> dict[tuple[str, float], Estimate]:
+    """Regret of the tree over that of the flat search, with N = n at T = t, both or the largest.
 
     By structure and gamma, with the interval; below 1 the tree is better. Seeds are paired: both
     search the same trees.
     """
-    n, t = n or regret.arms[-1], regret.settings["horizon"]
+    n, t = n or regret.arms[-1], t or regret.settings["horizon"]
     ratios = {}
     for family in regret.families:
         pair = [regret.values(policy, *family, t=t)[n] for policy in ("tree", "lcb_flat")]
@@ -170,6 +174,9 @@ def tables(regret: Regret) -> dict[str, Table]:
     """Fitted exponents in T and in N, with Theorem 1's beside them, and what the tree gains."""
     horizon, arms, n = regret.settings["horizon"], regret.arms, shown_arms(regret)
     few, many = arms[: (len(arms) + 1) // 2], arms[len(arms) // 2 :]
+    early = max(t for t in regret.regret.index.unique("t") if t <= 1000)
+    places = dict.fromkeys([(arms[0], early), *((m, horizon) for m in (few[-1], n, arms[-1]))])
+    compared = {f"N = {m:,}, T = {t:,}": improvement(regret, m, t) for m, t in places}
     in_steps, in_arms, gains = [], [], []
     for family in regret.families:
         head = dict(zip(("structure", "gamma"), map(str, family), strict=True))
@@ -188,7 +195,7 @@ def tables(regret: Regret) -> dict[str, Table]:
         fits |= {"tree_many": fitted(tree[many]), "flat_few": fitted(flat[few])}
         in_arms.append(head | fits | {"theorem": Estimate(float(slopes(arms, theorem)))})
 
-        ratios = {str(m): improvement(regret, m)[family] for m in (few[-1], n, arms[-1])}
+        ratios = {place: ratio[family] for place, ratio in compared.items()}
         ratios["bounds"] = Estimate(theorem[-1] / flat_bound(horizon, arms[-1]))
         ratios["blind"] = Estimate(theorem[-1] / blind[arms[-1]].mean())
         gains.append(head | ratios)
@@ -227,11 +234,10 @@ def tables(regret: Regret) -> dict[str, Table]:
         ),
         Table(
             "regret_gain",
-            f"Regret of the tree in units of the flat search's, T = {horizon:,}",
+            "Regret of the tree in units of the flat search's",
             [
                 *families,
-                *(Interval(str(m), f"N = {m:,}", exponent) for m in dict.fromkeys((few[-1], n))),
-                Interval(str(arms[-1]), f"N = {arms[-1]:,}", exponent),
+                *(Interval(place, place, exponent) for place in compared),
                 Column("bounds", f"ratio of the bounds, N = {arms[-1]:,}", exponent),
                 Column("blind", f"Theorem 1's bound / random, N = {arms[-1]:,}", exponent),
             ],
@@ -272,8 +278,8 @@ CAPTIONS = {
     "learnt nothing yet. Bounds, divided by T, have constants 1; above 1 they say nothing.",
     "step_cost": "The cost of a step (choose and observe) against the number of arms N, in a "
     "single run: time relative to the smallest N, and the bounds or weights computed. Solid: "
-    "every bound is renewed, as log t in equation 2 demands; dashed: the pull's path only. Either "
-    "way one arm's residual is observed per step.",
+    "every bound is renewed, as log t in equation 2 demands; dashed: the pull's path only (the "
+    "flat search's is that of a tournament). Either way one arm's residual is observed per step.",
 }
 
 
@@ -311,6 +317,7 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
         for axes, structure in zip(row, structures, strict=True):
             draw(axes, structure, gamma)
             axes.set(xscale="log", yscale="log")
+            axes.minorticks_off()
             axes.grid()
         axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
     for axes, structure in zip(panels[0], structures, strict=True):
@@ -331,55 +338,47 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
     return figure
 
 
-def _lines(axes, policy: str, values: pd.Series, scale=1.0) -> None:
-    """A policy's mean and standard deviation over seeds."""
-    x, (colour, marker) = np.array(values.index), STYLES[policy]
-    y = np.stack(values.to_list()) / scale
-    mean, sd = y.mean(axis=1), y.std(axis=1)
-    axes.fill_between(
-        x, np.maximum(mean - sd, mean / 10), mean + sd, color=colour, alpha=0.15, lw=0
-    )
-    size = 7 if marker == "*" else 3.5
-    axes.plot(x, mean, color=colour, marker=marker, markersize=size, linewidth=1.2, label=policy)
-
-
 def _steps(regret: Regret) -> Figure:
     n = shown_arms(regret)
 
-    def draw(axes, structure: str, gamma: float) -> None:
+    def draw(axes, *family) -> None:
         for policy in STYLES:
-            _lines(axes, policy, regret.values(policy, structure, gamma, n=n))
-        t = np.array(regret.values("tree", structure, gamma, n=n).index)
-        _bounds(
-            axes,
-            t,
-            [bound(regret, structure, gamma, x, n) for x in t],
-            [flat_bound(x, n) for x in t],
-        )
+            _lines(axes, policy, regret.values(policy, *family, n=n))
+        steps = regret.values("tree", *family, n=n).index
+        _bounds(axes, regret, family, list(steps), [(t, n) for t in steps])
 
     return _grid(regret, f"Regret against T, N = {n:,} arms", "steps T", "cumulative regret", draw)
 
 
 def _arms(regret: Regret) -> Figure:
-    def draw(axes, structure: str, gamma: float) -> None:
+    horizon, arms = regret.settings["horizon"], regret.arms
+
+    def draw(axes, *family) -> None:
         for policy in STYLES:
             t = regret.settings["reach"][policy]["horizon"]
-            _lines(axes, policy, regret.values(policy, structure, gamma, t=t), t)
-        t, arms = regret.settings["horizon"], regret.arms
-        _bounds(
-            axes,
-            arms,
-            [bound(regret, structure, gamma, t, n) / t for n in arms],
-            [flat_bound(t, n) / t for n in arms],
-        )
+            _lines(axes, policy, regret.values(policy, *family, t=t), t)
+        _bounds(axes, regret, family, arms, [(horizon, n) for n in arms], horizon)
 
-    title = f"Regret per step against N, T = {regret.settings['horizon']:,}"
+    title = f"Regret per step against N, T = {horizon:,}"
     return _grid(regret, title, "arms N", "regret per step", draw)
 
 
-def _bounds(axes, x, theorem: list[float], flat: list[float]) -> None:
+def _lines(axes, policy: str, values: pd.Series, unit: float = 1) -> None:
+    """A policy's mean and standard deviation over seeds."""
+    y, (colour, marker) = np.stack(values.to_list()) / unit, STYLES[policy]
+    mean, sd = y.mean(axis=1), y.std(axis=1, ddof=min(1, y.shape[1] - 1))
+    low = np.maximum(mean - sd, mean / 10)  # a logarithmic scale has no room for 0
+    axes.fill_between(values.index, low, mean + sd, color=colour, alpha=0.15, linewidth=0)
+    style = {"color": colour, "marker": marker, "markersize": 7 if marker == "*" else 3.5}
+    axes.plot(values.index, mean, linewidth=1.2, label=policy, **style)
+
+
+def _bounds(axes, regret: Regret, family, x: list, places: list, unit: float = 1) -> None:
+    """Both bounds at places (T, N)."""
+    flat = [flat_bound(*place) / unit for place in places]
+    theorem = [bound(regret, *family, *place) / unit for place in places]
     axes.plot(x, flat, color=STYLES["lcb_flat"].colour, ls=":", lw=1, label="√(T N log T)")
-    axes.plot(x, theorem, color="black", ls="--", lw=1, label="Theorem 1")
+    axes.plot(x, theorem, color="black", ls="--", lw=1, label="Theorem 1's bound")
 
 
 def _cost(regret: Regret) -> Figure:

@@ -136,6 +136,7 @@ def run(monkeypatch, tmp_path, *arguments):
     small = ["--seeds", "3", "--horizon", "400", "--exponents", "2", "4", "--gammas", "0.5", "0.9"]
     monkeypatch.setattr(sys, "argv", ["regret", "--out", str(path), *small, *arguments])
     monkeypatch.setattr(module, "TIMED", 5)
+    monkeypatch.setattr(analysis, "RESAMPLES", 20)
     module.main()
     return path
 
@@ -150,7 +151,7 @@ def test_the_file_holds_all_and_can_be_read_drawn_and_repeated(monkeypatch, tmp_
         assert table.rows and table.markdown() and table.latex() and table.csv()
     assert set(analysis.figures(first)) == set(analysis.CAPTIONS)
     again = analysis.load(run(monkeypatch, tmp_path))
-    same = zip(first.regret["regret"], again.regret["regret"], strict=True)
+    same = zip(first.regret, again.regret, strict=True)
     assert all(np.array_equal(one, other) for one, other in same)
     assert json.loads(path.read_text())["provenance"].keys() >= {"commit", "dirty"}
 
@@ -201,3 +202,11 @@ def test_the_bound_is_the_smallest_over_eta():
     ]
     found = analysis.theorem_bound(1000, 16, 0.5, 0.8, eta, leaves)
     assert found == pytest.approx(min(terms))
+
+
+@pytest.mark.parametrize("structure", ["unique", "cluster"])
+def test_a_smooth_tree_has_many_leaves_near_its_best(structure):
+    means, _ = trees(structure, 10, 0.71)
+    for d in range(10):
+        near = (means <= NOISE + DELTA * 0.71**d + 1e-9).sum(axis=1)
+        assert (near >= 2 ** (10 - d)).all()  # N (eta / delta)^c
