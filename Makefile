@@ -17,10 +17,10 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry pretrain figures unlock publish test lint lock clean
+.PHONY: help replicate plan status retry pretrain figures unlock publish experiments test lint lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "SUITE=$(SUITE)  a name in benchmarks/suites or the path of a suite file"
 	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)   PYTHON=$(PYTHON)"
@@ -53,8 +53,13 @@ unlock: .venv/requirements.lock ## Release the lock that a killed Snakemake has 
 publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and to the README
 	@$(SNAKEMAKE) publish
 	@.venv/bin/python -m analysis benchmarks/published/*.jsonl --readme README.md
+	@.venv/bin/python -m analysis.fidelity
 	@.venv/bin/python -m analysis benchmarks/published/demo.jsonl --exhibits fig4a --out results/readme
 	@cp results/readme/figures/fig4a-glyphs.svg docs/accuracy.svg
+
+experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the regret of the search, operations and bytes
+	@.venv/bin/python -m benchmarks.accounting --out benchmarks/published/accounting.json
+	@.venv/bin/python -m benchmarks.regret --out benchmarks/published/regret.json
 
 test: lint ## Check style and workflow, then run every test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup

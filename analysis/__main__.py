@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from analysis.exhibits import NAMES, claims_files, make
+from analysis.exhibits import NAMES, claims_files, experiment_files, experiments, make
+from analysis.records import EXPERIMENTS
 from analysis.runs import Suite, read_suite
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -24,7 +25,8 @@ Draws tables, figures and the report from result records. Needs no torch.
 One file is drawn in DIR itself, several each in DIR/SUITE:
   summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, claims.{{md,tex,csv}},
   report/index.html
-Several files are also judged together, in DIR/claims.{{md,tex,csv}} and DIR/index.html.
+Several files are also judged together, in DIR/claims.{{md,tex,csv}} and DIR/index.html, which
+shows the published experiments without suite as well: the search's regret, operations and bytes.
 The same records give the same bytes. All files are read and checked before anything is
 written; one beside a SHA256SUMS must have the digest that is listed there.
 
@@ -98,13 +100,15 @@ def draw(suites: list[Suite], out: Path, names: list[str]) -> None:
 
 
 def _together(suites: list[Suite], names: list[str]) -> dict[str, bytes]:
-    """What several suites lead to together: the claims, and a page that leads to the reports."""
+    """What several suites lead to together: the claims, what belongs to no suite, and a page."""
     from analysis import claims, report
 
     made = claims_files(suites) if "claims" in names else {}
     if made and "report" in names:
-        page = report.overview(suites, claims.table(claims.judge(suites)))
-        made["index.html"] = page.encode()
+        own = experiments(path for path in EXPERIMENTS if path.is_file())
+        made |= experiment_files(own)
+        table = claims.table(claims.judge(suites))
+        made["index.html"] = report.overview(suites, table, own, made).encode()
     return made
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf, isnan, log, nan
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ import pandas as pd
 from analysis import reported
 from analysis.effects import NOT_SUPPORTED, OUTCOMES, SUPPORTED, UNDECIDED, Effect
 from analysis.metrics import Estimate
+from analysis.records import EXPERIMENTS
 from analysis.reported import span, two_digits
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table
@@ -37,7 +37,6 @@ RULE = (
     "deviation of TIME that it prints. A speed-up must be nearer to the paper's factor than to 1, "
     "in logarithms; time per step includes consolidation.",
 )
-PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 NOT_TESTABLE = "not testable"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
 Effects = list[Effect]
@@ -526,14 +525,15 @@ def gather(suites: list[Suite]) -> dict[str, object]:
     Experiments that belong to no suite count where several suites are judged together.
     """
     found: dict[str, object] = {"trees": _agreements(suites)}
-    if len(suites) > 1 and (path := PUBLISHED / "regret.json").is_file():
-        from analysis import regret as simulated
+    simulated, counted = EXPERIMENTS
+    if len(suites) > 1 and simulated.is_file():
+        from analysis import regret
 
-        found["regret"] = simulated.improvement(simulated.load(path))
-    if len(suites) > 1 and (path := PUBLISHED / "accounting.json").is_file():
+        found["regret"] = regret.improvement(regret.load(simulated))
+    if len(suites) > 1 and counted.is_file():
         from analysis import accounting
 
-        found["accounting"] = accounting.findings(accounting.load(path))
+        found["accounting"] = accounting.findings(accounting.load(counted))
     return found
 
 

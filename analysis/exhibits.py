@@ -111,3 +111,40 @@ def claims_files(suites: list[Suite]) -> dict[str, bytes]:
     table = claims.table(verdicts)
     made = (table.markdown(), table.latex(), claims.csv(verdicts))
     return {name: text.encode() for name, text in zip(CLAIMS, made, strict=True)}
+
+
+def experiments(found: Iterable[Path]) -> list[dict]:
+    """What belongs to no suite: the regret of the search and the accounting of costs.
+
+    For each published file its title, tables, figures and their captions, by file stem.
+    """
+    from analysis import accounting, regret
+
+    made = []
+    for path in found:
+        if path.stem == "regret":
+            data = regret.load(path)
+            title, tables = "Theorem 1 as an experiment", regret.tables(data)
+            figures, captions = regret.figures(data), regret.CAPTIONS
+        else:
+            data = accounting.load(path)
+            title, tables = "Operations and bytes", accounting.tables(data)
+            figures, captions = {}, {}
+        made.append({"title": title, "tables": tables, "figures": figures, "captions": captions})
+    return made
+
+
+def experiment_files(experiments: list[dict]) -> dict[str, bytes]:
+    """Their tables and figures, by file name."""
+    from analysis import figures
+
+    made: dict[str, bytes] = {}
+    for one in experiments:
+        for name, table in one["tables"].items():
+            made[f"tables/{name}.md"] = table.markdown().encode()
+            made[f"tables/{name}.tex"] = table.latex().encode()
+            made[f"tables/{name}.csv"] = table.csv().encode()
+        for name, figure in one["figures"].items():
+            for kind in ("pdf", "svg"):
+                made[f"figures/{name}.{kind}"] = figures.render(figure, kind)
+    return made

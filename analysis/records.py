@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 SCHEMA = 1
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
+EXPERIMENTS = (PUBLISHED / "regret.json", PUBLISHED / "accounting.json")  # of no suite
 STATUSES = ("done", "failed", "skipped")
 SPEC_KEYS = (
     *("seed", "modality", "stream.name", "backbone.name"),

@@ -52,9 +52,22 @@ def page(
     )
 
 
-def overview(suites: list[Suite], claims: Table) -> str:
-    """A page that shows the claims and leads to the reports of several suites."""
-    return TEMPLATES.get_template("index.html.j2").render(suites=suites, claims=claims)
+def overview(
+    suites: list[Suite], claims: Table, experiments: list[dict], files: Mapping[str, bytes]
+) -> str:
+    """A page of the claims and of what belongs to no suite, which leads to the suites' reports.
+
+    Args:
+        experiments: as `exhibits.experiments` returns them.
+        files: the drawn figures among them, by file name.
+    """
+    return TEMPLATES.get_template("index.html.j2").render(
+        suites=suites,
+        claims=claims,
+        experiments=experiments,
+        files=list(files),
+        uri=lambda name: _uri(files[f"figures/{name}.svg"]),
+    )
 
 
 def _of(panel: Panel, names: Iterable[str], made: Mapping[str, object]) -> dict:

@@ -123,7 +123,7 @@ def publish(plan, runs: Path) -> Path:
     write_bytes(target, runs.read_bytes())
     sums = "".join(
         f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n"
-        for p in sorted(PUBLISHED.glob("*.jsonl"))
+        for p in sorted(PUBLISHED.glob("*.json*"))
     )
     write_bytes(PUBLISHED / "SHA256SUMS", sums.encode())
     return target

@@ -178,8 +178,11 @@ def test_every_table_states_its_setting(tmp_path):
                 assert stated in text, (table.name, stated)
             for stated in ("Device cpu", "threads per run 1", "train per class 40"):
                 assert stated in text, (table.name, stated)
+        if not table.rows:  # no tree in these records
+            continue
         assert table.csv().splitlines()[1].startswith(f'demo,"{LABEL}",glyphs,vit-micro-glyphs,')
-        assert "nan" not in table.csv().lower() and table.below[0]["method"] == "joint"
+        assert "nan" not in table.csv().lower()
+        assert name == "speed" or table.below[0]["method"] == "joint"
 
 
 def test_csv_holds_fractions_and_empty_fields(tmp_path):
@@ -584,7 +587,8 @@ def test_everything_is_drawn_without_torch(tmp_path):
     command = [sys.executable, "-c", BLOCKED, str(source), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len([path for path in out.rglob("*.*") if path.is_file()]) == 2 + 3 + 15 + 8
+    made = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file()}
+    assert made == set(exhibits.files([json.loads(line)["spec"] for line in source.open()]))
 
 
 def test_the_readme_shows_the_published_results(tmp_path):

@@ -26,7 +26,7 @@ SUITE = {
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     checkout = Checkout(tmp_path_factory.mktemp("method"))
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    example, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert len(example.splitlines()) <= 40
     (checkout.folder / "baselines/anchor.py").write_text(example)
     (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(SUITE))
