@@ -201,6 +201,28 @@ def test_softmax_prefers_far_tasks_only_when_told():
     assert often[False] < 0.4 and often[True] > 0.6
 
 
+def test_the_first_arm_drawn_weights_the_arms_of_its_branch():
+    near = Node((0, 2), 0.4, (Node((0,)), Node((2,))))
+    root = Node((0, 1, 2), 1.0, (near, Node((1,))))
+    for n_levels, weight in ((2, 0.4), (1, 1.0)):  # with one level no branch was split
+        seen = []
+
+        def first(probability, seen=seen):
+            seen.append(probability)
+            return torch.zeros(probability.shape[:-1], dtype=torch.long)
+
+        search = SoftmaxSearch(root, n_levels, 5, far=True, branch_weight=True, draw=first)
+        search.observe(torch.zeros(n_levels, dtype=torch.long), torch.full((n_levels,), 3.0))
+        search.observe(torch.ones(n_levels, dtype=torch.long), torch.full((n_levels,), 2.0))
+        search.observe(torch.full((n_levels,), 2), torch.full((n_levels,), 1.0))
+        search.choose()
+        bonus = math.sqrt(math.log(2 * 5 * 2)) / math.sqrt(2 + 1e-5)
+        score = torch.tensor([3.0, 2.0, 1.0]) + bonus
+        score = (score + score.min()) * torch.tensor([weight, 1.0, weight])
+        score = score / (score.max() - score.min() + 1e-5)
+        torch.testing.assert_close(seen[1][0], score.softmax(dim=0))
+
+
 def test_draws_follow_their_probabilities():
     probability = torch.tensor([0.1, 0.2, 0.7]).repeat(20_000, 1)
     counts = draw(probability, torch.Generator().manual_seed(0)).bincount() / 20_000

@@ -200,7 +200,12 @@ class SoftmaxSearch(Search):
         if branch_weight and root.children:
             side = torch.ones(len(root.tasks), dtype=torch.long)
             side[list(root.children[0].tasks)] = 0
-            weights = [min(c.threshold, 1.5) if c.children else 1.0 for c in root.children[:2]]
+            # a tree of one level has no thresholds below its root
+            split = [bool(c.children) and n_levels > 1 for c in root.children[:2]]
+            weights = [
+                min(c.threshold, 1.5) if inner else 1.0
+                for c, inner in zip(root.children, split, strict=False)
+            ]
             self._branches = side.to(device), torch.tensor(weights, device=device)
         self.step = 0
 
