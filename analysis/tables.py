@@ -336,14 +336,14 @@ def trees(panel: Panel) -> Table:
     """Agreement of the last tree with the planted groups of tasks (Figures 5 and 8)."""
     columns = [
         Column("n", "Seeds"),
-        Column("clusters", "Clusters", plain),
-        Column("index", "ARI of tree ↑", ratio_digits),
-        Column("chance", "of random trees", ratio_digits),
-        Column("chance_95", "their 95th percentile", ratio_digits),
+        Column("clusters", "Clusters", count),
+        Column("index", "ARI ↑", ratio_digits),
+        Column("chance", "at random", ratio_digits),
+        Column("chance_95", "95th percentile", ratio_digits),
         Column("p", "p", ratio_digits),
-        Column("by_order", "ARI of halves by order", ratio_digits),
-        Column("with_order", "ARI of tree and these halves", ratio_digits),
-        Column("same_group", "Pulls in the group, %", percent),
+        Column("by_order", "ARI of halves", ratio_digits),
+        Column("with_order", "tree and halves", ratio_digits),
+        Column("same_group", "Pulls in group, %", percent),
         Column("same_group_by_chance", "by chance, %", percent),
     ]
     found = [
@@ -361,10 +361,10 @@ def trees(panel: Panel) -> Table:
         "ARI: adjusted Rand index of the planted groups and the tree after the last task, cut at "
         "the depth where its number of clusters is closest to that of the groups (of two such "
         "depths the shallower): 1 is agreement, 0 what chance gives.",
-        f"Random trees: {PERMUTATIONS:,} of the same shape with permuted leaves; p is the share of "
-        "them that agree at least as well. Halves by order: the tree that splits by order of "
-        "arrival.",
-        "Pulls in the group: how often the search chose a task of the current one's group, where "
+        f"At random: {PERMUTATIONS:,} trees of the same shape with permuted leaves, their mean and "
+        "95th percentile; p is the share of them that agree at least as well. Halves: the tree "
+        "that splits by order of arrival, its ARI with the groups and with our tree.",
+        "Pulls in group: how often the search chose a task of the current one's group, where "
         "an earlier one was there; by chance: had it chosen all leaves alike. A leaf of merged "
         "tasks counts by its share of them.",
     ]
