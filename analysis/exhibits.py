@@ -27,10 +27,11 @@ FIGURES = {
     "fig1": "The score on a new task against its training samples seen, mean over all tasks but "
     "the first (as Figure 1); the band is one sample standard deviation.",
     "sensitivity": "The final score against each numeric setting that was varied alone (as Tables "
-    "2, 4 and 6); whiskers are one sample standard deviation. Layers are adapted blocks, depth is "
-    "the matrices that the tree looks at.",
+    "2, 4 and 6), values at equal distances; whiskers are one sample standard deviation. Layers "
+    "are adapted blocks, depth is the matrices that the tree looks at; no limit takes all.",
     "trees": "The tree of one run after the last task and, below, after each task before (as "
-    "Figures 5 and 8). Numbers are places in the stream, colours and marks the planted groups.",
+    "Figures 5 and 8). Numbers are places in the stream, colours and marks the planted groups. A "
+    "bar joins tasks whose adapters were merged.",
 }
 # What a panel needs to have the exhibit; the others stand in every panel.
 NEEDS = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from math import isnan
+from collections.abc import Iterable
+from math import inf, isnan
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.metrics import running_accuracy
 from analysis.runs import Panel
-from analysis.style import MARKERS, SPARE, Style, styles
+from analysis.style import Style, group_styles, styles
 from analysis.table import percent, plain
 from analysis.trees import ranks
 from analysis.variants import sweep, variants
@@ -39,12 +40,9 @@ def _new(
     """A figure and its axes; size and margins in inches, as a computed layout costs seconds.
 
     The title stands on top. The foot states the suite's label, which runs are drawn (`of`, else
-    all), and which methods are not.
+    the panel's), and which methods are not.
     """
-    seeds = {len(runs) for runs in panel.finished.values()}
-    count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
-    spread = "one seed" if count == "1" else f"mean ± sd over {count} seeds"
-    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or spread}."
+    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or _seeds(panel)}."
     absent = [
         f"{label} ({runs['status'].iloc[0]})"
         for label, runs in panel.methods.items()
@@ -52,8 +50,8 @@ def _new(
     ]
     if absent:
         foot += f" Not drawn: {', '.join(absent)}."
-    if variants := len(panel.finished) - len(panel.drawn):
-        foot += f" {variants} variants of these methods are in the table of ablations."
+    if not of and (left_out := len(panel.finished) - len(panel.drawn)):
+        foot += f" {left_out} variants of these methods are in the table of ablations."
     lines = textwrap.wrap(foot, int(size[0] * 18))
     width, height = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4
@@ -65,9 +63,22 @@ def _new(
     return figure, figure.add_axes((left / width, bottom / height, *inner))
 
 
-def _widest(panel: Panel) -> float:
-    """Inches that the longest method name needs."""
-    return 0.085 * max(map(len, panel.methods))
+def _seeds(panel: Panel) -> str:
+    """Over what the means are."""
+    seeds = {len(runs) for runs in panel.finished.values()}
+    count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
+    return "one seed" if count == "1" else f"mean ± sd over {count} seeds"
+
+
+def _widest(labels: Iterable[str]) -> float:
+    """Inches that the longest name needs."""
+    return 0.085 * max(map(len, labels), default=0)
+
+
+def _say(axes, text: str) -> None:
+    """Why there is nothing to draw."""
+    axes.set_axis_off()
+    axes.text(0, 0.5, text, fontsize=9)
 
 
 def _as_percent(axis) -> None:
@@ -81,7 +92,7 @@ def _styles(panel: Panel) -> dict[str, Style]:
 def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
     title = f"{panel.stream}: {panel.score} after each task"
-    figure, axes = _new(title, panel, (6.2, 3.6), 0.6, _widest(panel) + 0.6)
+    figure, axes = _new(title, panel, (6.2, 3.6), 0.6, _widest(panel.drawn) + 0.6)
     for label, runs in panel.drawn.items():
         colour, marker = _styles(panel)[label]
         if panel.is_upper_bound(label):
@@ -109,7 +120,7 @@ def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
     labels = list(panel.drawn)
     title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
-    figure, axes = _new(title, panel, (6.2, max(height, 2)), _widest(panel) + 0.2)
+    figure, axes = _new(title, panel, (6.2, max(height, 2)), _widest(labels) + 0.2)
     for y, label in enumerate(labels):
         values = panel.estimates[label]
         train, rest, total = (
@@ -242,61 +253,67 @@ def matrix(panel: Panel) -> Figure:
 
 def sensitivity(panel: Panel) -> Figure:
     """The final score against every numeric setting that was varied alone (Tables 2, 4 and 6)."""
-    swept: dict[str, dict[str, dict]] = {}  # setting -> method -> value -> label
-    for name in dict.fromkeys(panel.runs["name"]):
-        changed = {key for own in variants(panel, name).values() if len(own) == 1 for key in own}
-        for key in sorted(changed - {"curve_tests"}):
-            labels = sweep(panel, name, key)
-            labels = {v: label for v, label in labels.items() if isinstance(v, int | float)}
-            if len(labels) > 1 and not any(isinstance(v, bool) for v in labels):
-                swept.setdefault(key, {})[name] = dict(sorted(labels.items()))
+    swept = _swept(panel)
     title = f"{panel.stream}: {panel.score} against one setting at a time"
-    figure, axes = _new(title, panel, (7.4, 3.2 if len(swept) < 4 else 5.6), 0.6)
+    columns, rows = min(3, max(len(swept), 1)), max(-(-len(swept) // 3), 1)
+    size = (7.4, 0.5 + 2.4 * rows)
+    figure, axes = _new(title, panel, size, 0.6, of=_seeds(panel))
     axes.set_axis_off()
-    columns = min(3, max(len(swept), 1))
-    rows = -(-len(swept) // columns)
+    if not swept:
+        _say(axes, "No run differs from its base in a numeric setting alone.")
+    looks = styles(panel.suite.runs["name"])
     for index, (key, methods) in enumerate(swept.items()):
         row, column = divmod(index, columns)
-        width, height = 1 / columns - 0.06, 1 / rows - 0.14
-        part = axes.inset_axes((column / columns, 1 - (row + 1) / rows + 0.13, width, height))
+        box = (column / columns, 1 - (row + 0.78) / rows, 0.82 / columns, 0.78 / rows)
+        part = axes.inset_axes(box)
+        values = sorted({value for labels in methods.values() for value in labels})
         for name, labels in methods.items():
-            colour, marker = styles(panel.suite.runs["name"])[name]
             scores = [panel.estimates[label]["acc"] for label in labels.values()]
             means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
+            colour, marker = looks[name]
             look = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.3}
-            part.errorbar(list(labels), means, spreads, label=name, **look)
-        part.set_xlabel(key.replace("_", " "))
-        values = [value for labels in methods.values() for value in labels]
-        if min(values) > 0 and max(values) / min(values) >= 5:
-            part.set_xscale("log")
-            part.set_xticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
-            part.minorticks_off()
-        part.set_ylim(bottom=0)
+            part.errorbar([values.index(v) for v in labels], means, spreads, label=name, **look)
+        names = ["no limit" if value == inf else f"{value:g}" for value in values]
+        part.set_xticks(range(len(values)), names, fontsize=8)
+        part.set(xlabel=key.replace("_", " "), ylim=(0, None), xlim=(-0.3, len(values) - 0.7))
         _as_percent(part.yaxis)
         part.grid(axis="y")
-        part.legend(fontsize=7, loc="lower right")
+        part.legend(fontsize=7, loc="lower left")
         if column == 0:
             part.set_ylabel(f"{panel.score}, %")
     return figure
 
 
+def _swept(panel: Panel) -> dict[str, dict[str, dict[float, str]]]:
+    """By setting and method the labels by ascending value, where no limit (none) is infinite."""
+    swept: dict[str, dict[str, dict[float, str]]] = {}
+    for name in dict.fromkeys(panel.runs["name"]):
+        changed = {key for own in variants(panel, name).values() if len(own) == 1 for key in own}
+        for key in sorted(changed - {"curve_tests"}):
+            labels = sweep(panel, name, key)
+            if not any(isinstance(value, str | bool | tuple) for value in labels):
+                known = {inf if value is None else value: label for value, label in labels.items()}
+                swept.setdefault(key, {})[name] = dict(sorted(known.items()))
+    return swept
+
+
 def fig1(panel: Panel) -> Figure:
     """The score on a new task while it is learnt, mean over all tasks but the first (Figure 1)."""
+    curves = {label: _learning_curves(runs) for label, runs in panel.finished.items()}
+    curves = {label: curve for label, curve in curves.items() if len(curve)}
     title = f"{panel.stream}: score on a new task while it is learnt"
-    figure, axes = _new(title, panel, (6.2, 3.4), 0.6, _widest(panel) + 0.3)
-    for label, runs in panel.finished.items():
-        curves = [_learning_curve(record) for record in runs["record"]]
-        if not all(curves) or len({len(curve) for curve in curves}) > 1:
-            continue
-        values = np.array(curves)  # (seeds, points, samples and score)
-        x, mean = values[0, :, 0], values[:, :, 1].mean(axis=0)
-        base = runs["name"].iloc[0]  # a variant that is only tested more often looks like it
+    figure, axes = _new(title, panel, (6.2, 3.4), 0.6, _widest(curves) + 0.6, _seeds(panel))
+    if not curves:
+        _say(axes, "No finished run was tested while it learnt.")
+        return figure
+    for label, curve in curves.items():
+        base = panel.finished[label]["name"].iloc[0]
+        # A variant that is only tested more often looks like its method.
         colour, marker = styles([base])[base]
-        if len(curves) > 1:
-            sd = values[:, :, 1].std(axis=0, ddof=1)
-            axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
+        x, mean, sd = curve.index, curve.mean(axis=1), curve.std(axis=1)
+        axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
         axes.plot(x, mean, color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel="training samples of the new task seen", ylabel="score, %")
     axes.set_ylim(bottom=0)
     _as_percent(axes.yaxis)
@@ -304,34 +321,41 @@ def fig1(panel: Panel) -> Figure:
     return figure
 
 
-def _learning_curve(record: dict) -> list[tuple[float, float]]:
-    """(samples seen, mean score over all tasks but the first); empty if there were no tests."""
-    points = pd.DataFrame(record.get("test_curve") or [], columns=["task", "samples", "score"])
-    return list(points[points["task"] > 0].groupby("samples")["score"].mean().items())
+def _learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean score over all tasks but the first by samples seen, a column per seed.
+
+    Only where every task and seed was tested; empty if none was.
+    """
+    curves = {}
+    for run in runs.itertuples():
+        points = run.record.get("test_curve") or []
+        points = pd.DataFrame(points, columns=["task", "samples", "score"]).query("task > 0")
+        by_task = points.pivot(index="samples", columns="task", values="score").dropna()
+        curves[run.seed] = by_task.mean(axis=1)
+    return pd.DataFrame(curves).dropna()
 
 
 def trees(panel: Panel) -> Figure:
     """The tree after the last task, and below it after each task before (Figures 5 and 8)."""
     runs = [r for r in panel.done["record"] if (r.get("diagnostics") or {}).get("trees")]
     named = [r for r in runs if r["spec"]["method"]["label"] == "treelora"]
-    title = f"{panel.stream}: the tree of tasks"
     record = next(iter(named or runs), None)
     spec = record["spec"] if record else panel.spec
-    of = f"one run, {spec['method']['label']}, seed {spec['seed']}"
-    figure, axes = _new(title, panel, (7.4, 4.8), 0.15, of=of)
+    of = f"one run, {spec['method']['label']}, seed {spec['seed']}" if record else "no run"
+    figure, axes = _new(f"{panel.stream}: the tree of tasks", panel, (7.4, 4.8), 0.15, of=of)
     axes.set_axis_off()
     if not record:
+        _say(axes, "No finished run has a tree.")
         return figure
     grown = record["diagnostics"]["trees"]
     names, groups = record["stream"]["tasks"], record["stream"]["groups"]
-    looks = dict(zip(sorted(set(groups)), zip(SPARE, MARKERS, strict=True), strict=False))
+    looks = group_styles(groups)
     large = axes.inset_axes((0, 0.42, 0.84, 0.58))
     _draw_tree(large, grown[-1], groups, looks, names)
-    for group, (colour, marker) in looks.items():
-        if group:
-            look = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8}
-            axes.plot([], [], label=group, **look)
-    if any(looks):
+    for group in sorted(set(groups) - {""}):
+        colour, marker = looks[group]
+        axes.plot([], [], c=colour, marker=marker, ls="", ms=8, label=group)
+    if any(groups):
         axes.legend(loc="upper right", title="planted group", fontsize=7, title_fontsize=7)
     for index, tree in enumerate(grown[1:-1]):
         width = 1 / max(len(grown) - 2, 1)
@@ -353,7 +377,8 @@ def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None =
             for below in xs:
                 axes.plot([x, below, below], [-depth, -depth, -depth - 1], c=GREY, lw=0.9, zorder=1)
             return x
-        for task in node["tasks"]:  # several where adapters were merged
+        first = len(order)
+        for task in node["tasks"]:
             colour, marker = looks[groups[task]]
             axes.plot(len(order), -depth, c=colour, marker=marker, ms=8 if names else 4, zorder=2)
             if names:
@@ -362,7 +387,10 @@ def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None =
                 text = {"ha": "right", "va": "top", "fontsize": 7, "color": colour}
                 axes.annotate(f"{task + 1} {names[task]}", (len(order), -deepest), **spot, **text)
             order.append(task)
-        return len(order) - (1 + len(node["tasks"])) / 2
+        ends = [first, len(order) - 1]
+        if ends[0] < ends[1]:  # tasks whose adapters were merged
+            axes.plot(ends, [-depth] * 2, c=GREY, lw=4 if names else 2, alpha=0.4, zorder=1)
+        return sum(ends) / 2
 
     place(tree, 0)
     axes.set(xlim=(-1.2 if names else -0.7, max(len(order), 2) - 0.3), ylim=(-deepest - 0.4, 0.4))

@@ -142,11 +142,19 @@ class Panel:
     def drawn(self) -> dict[str, pd.DataFrame]:
         """The finished runs that a figure of all methods shows.
 
-        Where these would be more than can be told apart, a method's variants are left out.
+        Where these would be more than can be told apart, the variants of those that stand here
+        under their own name are left out.
         """
         if len(self.finished) <= MOST_DRAWN:
             return self.finished
-        return {m: runs for m, runs in self.finished.items() if m == runs["name"].iloc[0]}
+        base = {label: runs["name"].iloc[0] for label, runs in self.finished.items()}
+        return {
+            label: runs
+            for label, runs in self.finished.items()
+            if label == base[label]
+            or base.get(base[label]) != base[label]
+            or self.is_upper_bound(label)
+        }
 
     @property
     def values(self) -> pd.DataFrame:

@@ -25,6 +25,17 @@ KNOWN = {
 # For methods that came later: its remaining colour, then Tol's muted ones.
 SPARE = ("#56B4E9", "#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#117733", "#6B4C2A")
 MARKERS = "PX<>pdH8"
+# For groups of tasks, whose names are printed in their colour: dark ones first.
+DARK_FIRST = (
+    "#332288",
+    "#117733",
+    "#882255",
+    "#6B4C2A",
+    "#AA4499",
+    "#999933",
+    "#44AA99",
+    "#56B4E9",
+)
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
@@ -46,3 +57,12 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
         free = (style for style in candidates if style not in chosen.values())
         chosen[label] = next(free, pool[start])
     return chosen
+
+
+def group_styles(groups: Iterable[str]) -> dict[str, Style]:
+    """A style for every group of tasks; grey for what is in none, whose name is empty."""
+    n, named = len(MARKERS), sorted(set(groups) - {""})
+    looks = {
+        group: Style(DARK_FIRST[i % n], MARKERS[(i + i // n) % n]) for i, group in enumerate(named)
+    }
+    return looks | {"": KNOWN["seqlora"]}

@@ -16,15 +16,16 @@ from analysis.metrics import COUNTS, METRICS, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Number, Table, count, mebibytes, percent, plain
-from analysis.trees import agreement
+from analysis.trees import PERMUTATIONS, agreement
 from analysis.variants import difference, interval, sweep, variants
+from analysis.variants import settings as choices
 
 ratio_digits = Number(digits=2)
 
 
 def brief(value: object) -> str:
     """A setting's value in few characters; a list of equal entries as one."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         entries = value[:1] if all(entry == value[0] for entry in value) else value
         return " ".join(map(brief, entries))
     if isinstance(value, bool) or value is None:
@@ -252,6 +253,7 @@ def ablations(panel: Panel) -> Table:
     columns = [
         Column("changed", "Changed"),
         Column("value", "Value"),
+        Column("base", "Base"),
         Column("runs", "Seeds"),
         Column("acc", f"{panel.score} ↑", percent),
         Column("delta", f"Δ {panel.score}", percent, signed=True),
@@ -262,6 +264,7 @@ def ablations(panel: Panel) -> Table:
     rows = []
     for name in dict.fromkeys(panel.runs["name"]):
         for label, changes in variants(panel, name).items():
+            base = choices(panel, name)
             changes = {key: value for key, value in changes.items() if key != "curve_tests"}
             if not changes:
                 continue
@@ -270,13 +273,15 @@ def ablations(panel: Panel) -> Table:
             many = len(changes) > 3
             row["changed"] = "many, see settings" if many else ", ".join(changes).replace("_", " ")
             row["value"] = None if many else ", ".join(map(brief, changes.values()))
+            row["base"] = None if many else ", ".join(brief(base[key]) for key in changes)
             sizes = [value if isinstance(value, int | float) else 0 for value in changes.values()]
             rows.append(((many, len(changes), row["changed"], name, sizes, row["value"]), row))
     rows = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     note = (
-        "Δ: minus the row with the method's own name (table accuracy), paired by seed: mean ± "
-        "sample standard deviation [95 % paired t interval], in percentage points. Times are of "
-        "runs that may have shared their processor."
+        "Base: the value in the row with the method's own name (table accuracy), where none sets "
+        "no limit. Δ: minus that row, paired by seed: mean ± sample standard deviation [95 % "
+        "paired t interval], in percentage points. Times are of runs that may have shared their "
+        "processor."
     )
     none = "No method of this panel stands here with other settings as well."
     notes = [note] if rows else [none]
@@ -290,16 +295,20 @@ def speed(panel: Panel) -> Table:
     columns = [
         Column("epochs", "Epochs"),
         Column("acc", f"{panel.score} ↑", percent),
-        Column("time_ratio", "TIME / reference", plain),
-        Column("step_ratio", "= ms per step", plain),
+        Column("time_ratio", f"TIME / {reference}'s", plain),
+        Column("step_ratio", "= TIME per step", plain),
         Column("steps_ratio", "× steps", plain),
         Column("time_seconds", "TIME s", plain),
+        Column("ms_per_step", "ms/step", plain),
         Column("steps", "Steps", count),
     ]
     labels = [
         label
         for name in dict.fromkeys(panel.runs["name"])
-        for label in sweep(panel, name, "epochs").values()
+        for label in sorted(
+            sweep(panel, name, "epochs").values(),
+            key=lambda label: panel.estimates[label]["steps"].mean,
+        )
         if not panel.is_upper_bound(label)
     ]
     rows = []
@@ -316,9 +325,9 @@ def speed(panel: Panel) -> Table:
             for label in labels
         ]
     note = (
-        f"Ratios to {reference}, paired by seed; time per step includes consolidation. A method "
-        "is as fast as its steps are cheap and few: the paper's contenders make 2.5 times "
-        "TreeLoRA's steps on language."
+        f"Ratios to {reference}, paired by seed; below 1 is faster. TIME per step includes "
+        "consolidation, ms/step does not. A method is as fast as its steps are cheap and few: on "
+        "language the paper's contenders learn for more epochs than TreeLoRA."
     )
     return _table(panel, "speed", "time per step and number of steps", columns, rows, [note])
 
@@ -327,12 +336,14 @@ def trees(panel: Panel) -> Table:
     """Agreement of the last tree with the planted groups of tasks (Figures 5 and 8)."""
     columns = [
         Column("n", "Seeds"),
-        Column("index", "Adjusted Rand index ↑", ratio_digits),
-        Column("by_order", "of halves by order", ratio_digits),
-        Column("with_order", "tree and these halves", ratio_digits),
-        Column("chance_95", "95 % of random trees", ratio_digits),
+        Column("clusters", "Clusters", count),
+        Column("index", "ARI ↑", ratio_digits),
+        Column("chance", "at random", ratio_digits),
+        Column("chance_95", "95th percentile", ratio_digits),
         Column("p", "p", ratio_digits),
-        Column("same_group", "Pulls in the group, %", percent),
+        Column("by_order", "ARI of halves", ratio_digits),
+        Column("with_order", "tree and halves", ratio_digits),
+        Column("same_group", "Pulls in group, %", percent),
         Column("same_group_by_chance", "by chance, %", percent),
     ]
     found = [
@@ -347,15 +358,18 @@ def trees(panel: Panel) -> Table:
         cells = estimate(values.drop(columns="n"), "method")
         rows = [{"method": m, "n": int(counts[m])} | means for m, means in cells.items()]
     notes = [
-        "The tree after the last task, cut at the depth where it has about as many clusters as "
-        "there are planted groups, against these groups: 1 is agreement, 0 what chance gives.",
-        "Random trees have the same shape and permuted leaves; p is the share of them that agree "
-        "at least as well. Halves by order is the tree that splits by order of arrival; the column "
-        "after it says how much ours agrees with that one.",
-        "Pulls in the group: how often the search chose a task of the current one's group.",
+        "ARI: adjusted Rand index of the planted groups and the tree after the last task, cut at "
+        "the depth where its number of clusters is closest to that of the groups (of two such "
+        "depths the shallower): 1 is agreement, 0 what chance gives.",
+        f"At random: {PERMUTATIONS:,} trees of the same shape with permuted leaves, their mean and "
+        "95th percentile; p is the share of them that agree at least as well. Halves: the tree "
+        "that splits by order of arrival, its ARI with the groups and with our tree.",
+        "Pulls in group: how often the search chose a task of the current one's group, where "
+        "an earlier one was there; by chance: had it chosen all leaves alike. A leaf of merged "
+        "tasks counts by its share of them.",
     ]
     if not rows:
-        notes = ["No run here has a tree over tasks that were planted in groups."]
+        notes = ["No run here has a tree over tasks that were planted in groups of several."]
     return _table(panel, "trees", "tree and planted groups", columns, rows, notes)
 
 

@@ -62,19 +62,22 @@ class Agreement:
     """The agreement of one run's last tree with the planted groups.
 
     Attributes:
-        index: adjusted Rand index of the tree, cut to about as many clusters as there are groups.
+        clusters: into how many the tree was cut, about as many as there are groups.
+        index: adjusted Rand index of the cut tree.
         by_order: the same of the tree that halves the tasks by their order of arrival.
         with_order: the index of the tree and that one: how much of it is the order of arrival.
-        chance_95: 95th percentile of the same tree with its leaves permuted.
+        chance, chance_95: mean and 95th percentile of the same tree with its leaves permuted.
         p: the share of permutations that agree at least as well.
         same_group: the share of pulls that chose a task of the current one's group, where an
             earlier one was there to be chosen.
-        same_group_by_chance: the same if all earlier tasks were chosen alike.
+        same_group_by_chance: the same if all leaves were chosen alike.
     """
 
+    clusters: int
     index: float
     by_order: float
     with_order: float
+    chance: float
     chance_95: float
     p: float
     same_group: float
@@ -93,22 +96,27 @@ def agreement(record: dict) -> Agreement | None:
     draws = [adjusted_rand(groups, generator.permutation(clusters)) for _ in range(PERMUTATIONS)]
     by_order = cut(halves(range(len(groups))), len(set(groups)))
     return Agreement(
+        len(set(clusters)),
         index,
         adjusted_rand(groups, by_order),
         adjusted_rand(by_order, clusters),
+        float(np.mean(draws)),
         float(np.quantile(draws, 0.95)),
         float(np.mean(np.array(draws) >= index - 1e-12)),
-        *_same_group(record["diagnostics"].get("pulls") or [], groups),
+        *_same_group(record["diagnostics"].get("pulls") or [], trees, groups),
     )
 
 
-def _same_group(pulls: list[list[list[int]]], groups: list[str]) -> tuple[float, float]:
+def _same_group(pulls: list, trees: list[dict], groups: list[str]) -> tuple[float, float]:
+    """What `Agreement` says of the pulls; merged tasks are one arm and share its pulls."""
     hits = chance = total = 0.0
-    for task, by_arm in enumerate(pulls):
-        same = np.array([groups[arm] == groups[task] for arm in range(len(by_arm))])
+    for task, by_task in enumerate(pulls[1:], 1):
+        *_, leaves = ranks(trees[task - 1])
+        arms = [leaf["tasks"] for leaf in leaves]
+        same = np.array([np.mean([groups[t] == groups[task] for t in arm]) for arm in arms])
         if same.any():
-            counts = np.array(by_arm).sum(axis=1)
-            hits += counts[same].sum()
+            counts = np.array([sum(by_task[arm[0]]) for arm in arms])
+            hits += counts @ same
             chance += counts.sum() * same.mean()
             total += counts.sum()
     return (hits / total, chance / total) if total else (nan, nan)

@@ -15,9 +15,10 @@ Settings = dict[str, object]
 
 
 def plain(value: object) -> object:
-    """A list of equal entries, such as the epochs of all tasks, as that entry."""
-    same = isinstance(value, list) and value and all(entry == value[0] for entry in value)
-    return value[0] if same else value
+    """A list of equal entries, such as the epochs of all tasks, as that entry; else a tuple."""
+    if not isinstance(value, list):
+        return value
+    return value[0] if value and all(entry == value[0] for entry in value) else tuple(value)
 
 
 def settings(panel: Panel, label: str) -> Settings:
@@ -50,11 +51,11 @@ def find(panel: Panel, method: str, changes: Settings) -> str | None:
 
 def sweep(panel: Panel, method: str, key: str) -> dict[object, str]:
     """Labels by the value of one setting, over the runs that differ from the base in no other."""
-    return {
-        settings(panel, label).get(key): label
-        for label, different in variants(panel, method).items()
-        if different.keys() <= {key}
-    }
+    labels: dict[object, str] = {}
+    for label, different in variants(panel, method).items():
+        if different.keys() <= {key}:
+            labels.setdefault(settings(panel, label).get(key), label)  # the base before its likes
+    return labels
 
 
 def counterparts(panel: Panel, method: str, changes: Settings) -> list[tuple[str, str]]:
