@@ -116,7 +116,7 @@ def claims_files(suites: list[Suite]) -> dict[str, bytes]:
 def experiments(found: Iterable[Path]) -> list[dict]:
     """What belongs to no suite: the regret of the search and the accounting of costs.
 
-    For each published file its title, tables, figures and their captions, by file stem.
+    For each published file its title, its tables and figures by name, and their captions.
     """
     from analysis import accounting, regret
 
@@ -129,7 +129,7 @@ def experiments(found: Iterable[Path]) -> list[dict]:
         else:
             data = accounting.load(path)
             title, tables = "Operations and bytes", accounting.tables(data)
-            figures, captions = {}, {}
+            figures, captions = accounting.figures(data), accounting.CAPTIONS
         made.append({"title": title, "tables": tables, "figures": figures, "captions": captions})
     return made
 

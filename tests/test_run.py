@@ -98,7 +98,8 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
 
 
 def test_the_learning_curve_is_measured_and_changes_nothing(project):
-    plans = [plan_of({"seqlora": {"curve_tests": n}}) for n in (0, 3)]
+    # with dropout, as a model that a test leaves in evaluation would learn on without it
+    plans = [plan_of({"seqlora": {"curve_tests": n, "dropout": 0.3}}) for n in (0, 3)]
     records = [make(plan.runs[0]) for plan in plans]
     assert records[0]["R"] == records[1]["R"] and not records[0]["test_curve"]
     points = records[1]["test_curve"]

@@ -156,6 +156,16 @@ def test_the_search_is_equation_2(rows, seed):
     assert search.pulls.sum() == 19
 
 
+@pytest.mark.parametrize("name", ["lcb", "lcb_flat"])
+def test_the_unit_of_distance_decides_nothing(name):
+    pulled = []
+    for unit in (1.0, 1024.0):  # a power of two, so that nothing is rounded
+        distance = unit * torch.tensor([0.9, 0.5, 0.1, 0.4, 0.7])
+        search = searches(build_tree(distance[:, None, None]))[name]
+        pulled.append(play(search, distance, 300))
+    assert torch.equal(*pulled)
+
+
 @given(st.integers(0, 10**6))
 @settings(deadline=None, max_examples=40)
 def test_an_arm_worse_in_mean_and_count_is_never_preferred(seed):

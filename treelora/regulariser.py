@@ -23,8 +23,9 @@ class TreeRegulariser:
         l_reg = strength * ||g - g_k||_1        (equation 3)
 
     with g the current signature and, in each adapted matrix, k the task the search chose; what else
-    there is to choose, `Options` says. A step costs the same whatever the number of tasks: one row
-    of the stored signatures is read per matrix.
+    there is to choose, `Options` says. Whatever the number of tasks, a step reads one row of the
+    stored signatures per matrix; only the search's statistics, a number or two for each task and
+    matrix, grow with it.
 
     Args:
         model: has trainable LoRA adapters under PEFT's names.
@@ -209,6 +210,9 @@ class TreeRegulariser:
         row = row[None].to(self._store_on or row.device)
         return torch.cat([store.to(row), row])
 
+    def _restored(self, rows: Tensor) -> Tensor:
+        return self.layout.pad(rows.to(self._store_on or self.layout.parameters[0].device))
+
     def _merge_closest(self) -> None:
         """Replace the two closest adapters (L1 over all that counts) by their weighted mean."""
         rows = self.adapters.flatten(1)
@@ -254,9 +258,9 @@ class TreeRegulariser:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
-        self.signatures = self.layout.pad(state["signatures"])
+        self.signatures = self._restored(state["signatures"])
         shared = "adapters" not in state
-        self.adapters = self.signatures if shared else self.layout.pad(state["adapters"])
+        self.adapters = self.signatures if shared else self._restored(state["adapters"])
         self.members = [list(tasks) for tasks in state["members"]]
         if self.members:
             self._grow()
