@@ -137,23 +137,33 @@ def lower_bounds(node, observed, step, thresholds=True):
     return max(own - node.threshold, smallest[0]), smallest[1]
 
 
+def check_equation_2(root, seed, steps=20):
+    """The search chooses as the recursion does, at every step."""
+    search = TreeSearch(root, n_levels=1)
+    generator = torch.Generator().manual_seed(seed)
+    observed = []
+    for step in range(1, steps):
+        chosen = search.choose()
+        if observed:
+            assert chosen.item() == lower_bounds(root, observed, step)[1]
+        # the largest residual, by which all are divided, is 1
+        residual = torch.rand(1, generator=generator) if observed else torch.ones(1)
+        search.observe(chosen, residual)
+        observed.append((chosen.item(), residual.double().item()))
+    assert search.pulls.sum() == steps - 1
+
+
 @given(stacks, st.integers(0, 10**6))
 @settings(deadline=None, max_examples=60)
 def test_the_search_is_equation_2(rows, seed):
-    root = build_tree(rows / 100)
-    search = TreeSearch(root, n_levels=1)
-    generator = torch.Generator().manual_seed(seed)
-    observed = [(0, 1.0)]  # so that the largest residual, by which all are divided, is 1
-    search.choose()
-    search.observe(torch.tensor([0]), torch.ones(1))
-    for step in range(2, 20):
-        _, expected = lower_bounds(root, observed, step)
-        chosen = search.choose()
-        assert chosen.item() == expected
-        residual = torch.rand(1, generator=generator)
-        search.observe(chosen, residual)
-        observed.append((expected, residual.double().item()))
-    assert search.pulls.sum() == 19
+    check_equation_2(build_tree(rows / 100), seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_so_where_depth_and_number_of_children_differ(seed):
+    three = Node((0, 1, 2), 0.1, tuple(Node((task,)) for task in range(3)))
+    two = Node((3, 4), 0.1, (Node((3,)), Node((4,))))
+    check_equation_2(Node(tuple(range(6)), 0.2, (Node((5,)), three, two)), seed, steps=80)
 
 
 @pytest.mark.parametrize("name", ["lcb", "lcb_flat"])
