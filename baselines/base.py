@@ -96,20 +96,22 @@ class Method:
     """A continual-learning method; subclass it in a file of its own.
 
     A subclass overrides what it needs: `Config` and `version`, `adapt` (what is trained),
-    `plugins` (Avalanche plugins for the shared loop), `penalty` (added to each step's loss),
-    `begin` and `end` (before and after a task), `state_dict` and `load_state_dict` (what the
-    method remembers beyond the trained parameters), `diagnostics`. A method that does not fit the
-    loop overrides `learn`.
+    `plugins` (Avalanche plugins for the shared loop), `penalty` and `batch_penalty` (added to each
+    step's loss), `optimizer`, `begin` and `end` (before and after a task), `state_dict` and
+    `load_state_dict` (what the method remembers beyond the trained parameters), `diagnostics`. A
+    method that does not fit the loop overrides `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
         offline: the method sees the whole stream as one task.
+        stages: how often the loop trains on each task; 0 for a method without gradient steps.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
         model: ready for evaluation; never given a task id.
     """
 
     version = 1
     offline = False
+    stages = 1
     presets: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
@@ -142,8 +144,16 @@ class Method:
         return []
 
     def penalty(self, loss: Tensor) -> Tensor | float:
-        """A term added to the loss of the current step, which it may look at."""
+        """A term added to the loss of the current step, which it may look at; once a step."""
         return 0.0
+
+    def batch_penalty(self) -> Tensor | float:
+        """A term added to the loss that is a mean over the samples of the last forward pass."""
+        return 0.0
+
+    def optimizer(self, parameters: list) -> torch.optim.Optimizer:
+        """The optimiser of a task's trained parameters."""
+        return torch.optim.Adam(parameters, lr=self.setting.learning_rate)
 
     def begin(self, task: Task) -> None:
         """Called before a task's optimiser is made."""

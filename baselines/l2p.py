@@ -131,5 +131,5 @@ class L2P(Method):
             prompts = backbone.embed(torch.randint(backbone.vocabulary, shape)).float()
         return _PromptedLanguage(backbone, PromptPool(prompts, config.top_k))
 
-    def penalty(self, loss: Tensor) -> Tensor:
+    def batch_penalty(self) -> Tensor:
         return self.config.pull * self.model.mismatch.sum(dim=1).mean()

@@ -111,7 +111,7 @@ class Loop(SupervisedTemplate):
             self.make_optimizer()
 
     def make_optimizer(self, **kwargs):
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.setting.learning_rate)
+        self.optimizer = self.method.optimizer(list(self.model.parameters()))
 
     def _unpack_minibatch(self):
         self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
@@ -121,7 +121,7 @@ class Loop(SupervisedTemplate):
 
     def criterion(self):
         loss = self._criterion(self.mb_output, self.mb_y)
-        return loss + self.method.penalty(loss)
+        return loss + self.method.batch_penalty() + self.method.penalty(loss)
 
     def optimizer_step(self):
         if self.setting.clip_norm is not None:  # after the plugins' changes of the gradient

@@ -89,7 +89,8 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     if method.offline:
         epochs, repeats = union_epochs(train["epochs"])
         tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs)]
-    steps = [t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
+    stages = method_class.stages
+    steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
     def test(task: int, after: int) -> float:
