@@ -17,7 +17,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry pretrain figures unlock publish experiments test lint lock clean
+.PHONY: help replicate plan status retry restore pretrain figures unlock publish experiments test lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ status: .venv/requirements.lock ## Count the runs that are done, failed and to d
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
 	@.venv/bin/python -m benchmarks.results forget-failed $(SUITE)
+
+restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
+	@.venv/bin/python -m benchmarks.results restore $(SUITE)
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain

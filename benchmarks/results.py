@@ -1,7 +1,8 @@
 """Result records: what a run leaves behind, and the files that gather them.
 
 `collect` joins the records of a suite into one JSONL file; `publish` copies a complete one to
-`benchmarks/published/`; `forget-failed` removes failed records so that the runs are made again.
+`benchmarks/published/`; `restore` takes the published records of a suite's runs as done;
+`forget-failed` removes failed records so that the runs are made again.
 """
 
 from __future__ import annotations
@@ -129,6 +130,26 @@ def publish(plan, runs: Path) -> Path:
     return target
 
 
+def restore(plan) -> int:
+    """Save the published records of a plan's runs as if they had been made here.
+
+    A record counts if its key is the run's: settings, data, weights and code version are the same.
+    """
+    wanted = {run.key: run for run in plan.runs}
+    restored = 0
+    for path in sorted(PUBLISHED.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            run = wanted.get(record["key"])
+            if run is None or record["status"] != "done" or run.status() == "done":
+                continue
+            del record["suite"]
+            record["spec"]["method"]["label"] = run.spec["method"]["label"]
+            write_record(Path(run.directory) / "result.json", record)
+            restored += 1
+    return restored
+
+
 def forget_failed(plan) -> int:
     """Delete the failed records of a plan; the runs continue from their last state."""
     forgotten = 0
@@ -146,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=["collect", "publish", "forget-failed"])
+    parser.add_argument("action", choices=["collect", "publish", "restore", "forget-failed"])
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     parser.add_argument("--out", type=Path, help="default: results/SUITE/runs.jsonl")
     add_data_dir_option(parser)
@@ -158,6 +179,8 @@ def main() -> None:
             collect(plan, out)
         elif options.action == "publish":
             print(f"published {publish(plan, out)}")
+        elif options.action == "restore":
+            print(f"{restore(plan)} of {len(plan.runs)} runs restored")
         else:
             print(f"{forget_failed(plan)} failed runs will be made again")
     except DataError as error:
