@@ -40,6 +40,7 @@ retry: .venv/requirements.lock ## Remove the records of failed runs, so that the
 	@.venv/bin/python -m benchmarks.results forget-failed $(SUITE)
 
 restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
+	@$(SNAKEMAKE) prepared
 	@.venv/bin/python -m benchmarks.results restore $(SUITE)
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe

@@ -40,6 +40,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    prepared,
     pretrained,
     prepare,
     collect,
@@ -53,6 +54,12 @@ rule all:
         EXHIBITS,
     message:
         f"report: {OUT}/report/index.html"
+
+
+rule prepared:
+    input:
+        expand("resources/streams/{name}/manifest.json", name=plan.streams),
+        expand("resources/backbones/{name}/manifest.json", name=plan.backbones),
 
 
 rule pretrained:

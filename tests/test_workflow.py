@@ -185,3 +185,18 @@ def test_the_workflow_runs_from_any_folder(checkout, tmp_path):
     )
     assert "Nothing to be done" in done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]  # its log
+
+
+def test_published_results_count_as_done(checkout):
+    """Restored, they need no training, and are what was published to the byte."""
+    runs = checkout.folder / "results/smoke/runs.jsonl"
+    published = runs.read_bytes()
+    (checkout.folder / "benchmarks/published/smoke.jsonl").write_bytes(published)
+    for record in checkout.files("results/runs/*/*/*/result.json"):
+        record.unlink()
+    assert "train" in scheduled(checkout.snakemake("--dry-run"))
+    shown = checkout.run(sys.executable, "-m", "benchmarks.results", "restore", "smoke").stdout
+    n = len(published.splitlines())
+    assert f"{n} of {n} runs restored" in shown
+    assert "train" not in scheduled(checkout.snakemake())
+    assert runs.read_bytes() == published
