@@ -40,6 +40,7 @@ RULE = (
 NOT_TESTABLE = "not testable"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
 Effects = list[Effect]
+FORMS = ("hidetreelora", "treelora")  # inside HiDe's decomposition, as the paper has it on vision
 
 
 @dataclass(frozen=True)
@@ -115,24 +116,34 @@ def _difference(
     return Effect(f"{label} − {other}", interval(values), len(values), region)
 
 
+def _form(panel: Panel, key: str | None = None) -> str:
+    """TreeLoRA in the paper's form if that was run, or in the form whose `key` was varied."""
+    for form in FORMS:
+        if _present(panel, form) and (key is None or len(sweep(panel, form, key)) > 1):
+            return form
+    return "treelora"
+
+
 def accuracy(panel: Panel) -> Effects:
     """TreeLoRA's final score minus each other method's."""
     margin = max(0.0, -reported.lead(panel.modality).min() / 100)
     others = [
         label
         for label, runs in panel.finished.items()
-        if label == runs["name"].iloc[0] != "treelora" and not panel.is_upper_bound(label)
+        if label == runs["name"].iloc[0] not in FORMS and not panel.is_upper_bound(label)
     ]
-    if not _present(panel, "treelora") or len(others) < 3:
+    ours = _form(panel)
+    if not _present(panel, ours) or len(others) < 3:
         return []
-    return [_difference(panel, "treelora", other, (-margin, inf)) for other in others]
+    return [_difference(panel, ours, other, (-margin, inf)) for other in others]
 
 
 def forgetting(panel: Panel) -> Effects:
     """BWT of SeqLoRA minus TreeLoRA's."""
-    if not _present(panel, "treelora", "seqlora"):
+    ours = _form(panel)
+    if not _present(panel, ours, "seqlora"):
         return []
-    return [_difference(panel, "seqlora", "treelora", metric="bwt_paper")]
+    return [_difference(panel, "seqlora", ours, metric="bwt_paper")]
 
 
 def _speed_up(panel: Panel, other: str, paper: float) -> Effect:
@@ -180,8 +191,9 @@ def accuracy_at_own_epochs(panel: Panel, other: str) -> Effects:
 def robust(panel: Panel, key: str) -> Effects:
     """The score with every other value of a setting minus that with the suite's own."""
     margin = reported.robust_spread().max() / 100
-    labels = [label for label in sweep(panel, "treelora", key).values() if label != "treelora"]
-    return [_difference(panel, label, "treelora", (-margin, margin)) for label in labels]
+    ours = _form(panel, key)
+    labels = [label for label in sweep(panel, ours, key).values() if label != ours]
+    return [_difference(panel, label, ours, (-margin, margin)) for label in labels]
 
 
 def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> Effects:
@@ -217,7 +229,7 @@ def depth(panel: Panel) -> Effects:
 
 def epochs(panel: Panel) -> Effects:
     """The most epochs minus as few as the fewest of Table 2."""
-    found, scores = sweep(panel, "treelora", "epochs"), reported.by_epochs()
+    found, scores = sweep(panel, _form(panel, "epochs"), "epochs"), reported.by_epochs()
     few, most = scores.index[0], max((n for n in found if isinstance(n, int)), default=0)
     if few not in found or most <= few:
         return []

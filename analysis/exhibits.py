@@ -38,7 +38,7 @@ NEEDS = {
     "ablations": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "sensitivity": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "fig1": lambda spec: spec["train"].get("curve_tests"),
-    "trees": lambda spec: spec["method"]["name"] == "treelora",
+    "trees": lambda spec: spec["method"]["name"] in ("treelora", "hidetreelora"),
 }
 NAMES = ("summary", *TABLES, *FIGURES, "claims", "report")
 CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))

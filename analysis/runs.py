@@ -23,7 +23,10 @@ from analysis.metrics import COUNTS, METRICS, Estimate, estimate, measure
 from analysis.records import only_last_row, read, scores, slugs, task_names
 
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
-METHOD_ORDER = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora")
+METHOD_ORDER = (
+    *("seqlora", "gem", "ewc", "l2p", "dualprompt", "codaprompt", "hideprompt", "hidelora"),
+    *("inflora", "sdlora", "ranpac", "olora", "treelora", "hidetreelora"),
+)
 UPPER_BOUND = "joint"
 MOST_DRAWN = 12  # methods in one figure
 # Where and when a run was made.

@@ -12,18 +12,27 @@ class Style(NamedTuple):
     marker: str
 
 
-# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
+# Okabe and Ito's palette and Tol's muted one, which stay distinct under the common colour-vision
+# deficiencies; methods of one family differ in their markers too.
 KNOWN = {
     "seqlora": Style("#7A7A7A", "o"),
     "ewc": Style("#0072B2", "s"),
     "gem": Style("#009E73", "D"),
     "l2p": Style("#CC79A7", "v"),
+    "dualprompt": Style("#AA4499", "<"),
+    "codaprompt": Style("#882255", ">"),
+    "hideprompt": Style("#56B4E9", "P"),
+    "hidelora": Style("#332288", "X"),
+    "inflora": Style("#999933", "p"),
+    "sdlora": Style("#6B4C2A", "d"),
+    "ranpac": Style("#117733", "H"),
     "olora": Style("#E69F00", "^"),
     "treelora": Style("#D55E00", "*"),
+    "hidetreelora": Style("#8C2D04", "*"),
     "joint": Style("#000000", "h"),
 }
-# For methods that came later: its remaining colour, then Tol's muted ones.
-SPARE = ("#56B4E9", "#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#117733", "#6B4C2A")
+# For methods that came later.
+SPARE = ("#44AA99", "#CC6677", "#4477AA", "#DDAA33", "#661100", "#88CCEE", "#228833", "#BB88DD")
 MARKERS = "PX<>pdH8"
 # For groups of tasks, whose names are printed in their colour: dark ones first.
 DARK_FIRST = (

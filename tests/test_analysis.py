@@ -261,11 +261,13 @@ def test_strings_are_escaped():
 # ---- published counterparts ------------------------------------------------------------------
 
 
-def paper_setting(method="treelora"):
+def paper_setting(method="hidetreelora"):
     """A record with the setting of the paper's Table 1 on Split CIFAR-100."""
+    own = compare.OWN.get(method, {}) | {"strength": 0.1}
     changes = {"spec__backbone__name": "vit-b16-ibot21k", "spec__backbone__image_size": 224}
     limits = {"spec__stream__train_per_class": None, "spec__stream__test_per_class": None}
     training = {"spec__train__batch_size": 192, "spec__train__epochs": [20] * 10}
+    training |= {"spec__train__mask": "current", "spec__method__config": own}
     return set_paths(record("cifar100", method), **changes, **limits, **training)
 
 
@@ -277,7 +279,7 @@ def test_counterparts_stand_beside_the_same_setting(tmp_path):
     table = tables.accuracy(panel_of(tmp_path, [paper_setting(), paper_setting("hidelora")]))
     assert {"paper_acc", "paper_bwt_paper", "paper_time_seconds"} <= set(keys(table))
     assert {"independent_acc", "independent_forgetting"} <= set(keys(table))
-    tree, hide = table.rows
+    hide, tree = sorted(table.rows, key=lambda row: row["method"])
     assert tree["paper_acc"][:2] == (pytest.approx(0.8854), pytest.approx(0.0005))
     assert tree["paper_time_seconds"].mean == 214
     assert hide["independent_acc"].mean == pytest.approx(0.8844)
@@ -295,7 +297,8 @@ def test_counterparts_stand_beside_the_same_setting(tmp_path):
         ("spec__train__batch_size", 64, True),
         ("spec__train__epochs", [5] * 10, True),
         ("spec__train__learning_rate", 0.01, True),
-        ("spec__method__label", "hidelora-wide", False),
+        ("spec__train__mask", "all", True),
+        ("spec__method__config", {"rank": 20}, True),
     ],
 )
 def test_counterparts_vanish_with_one_changed_field(tmp_path, path, value, independent_stays):
@@ -304,6 +307,22 @@ def test_counterparts_vanish_with_one_changed_field(tmp_path, path, value, indep
     assert not [key for key in keys(table) if key.startswith("paper_")]
     assert ("independent_acc" in keys(table)) == independent_stays
     assert ("No published number has this setting" in table.markdown()) != independent_stays
+
+
+def test_tables_2_and_6_have_their_counterparts_too():
+    tree = paper_setting()["spec"]
+    assert [exhibit for exhibit, _, _ in compare.cells(tree)] == [
+        *("table1", "table11", "table2"),
+        *("table6", "table6"),
+    ]
+    fewer = set_paths({"spec": tree}, spec__train__epochs=[2] * 10)["spec"]
+    assert compare.cells(fewer) == [("table2", "split-cifar100", "treelora-2-epochs")]
+    stronger = tree | {
+        "method": tree["method"] | {"config": tree["method"]["config"] | {"strength": 0.7}}
+    }
+    assert compare.cells(stronger) == [("table6", "split-cifar100/lambda", "0.7")]
+    alone = tree | {"method": tree["method"] | {"name": "treelora"}}
+    assert compare.cells(alone) == []
 
 
 def test_published_values_are_unique_per_cell():
