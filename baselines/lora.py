@@ -12,26 +12,20 @@ TARGETS = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True)
-class LoraSettings(Method.Config):
-    """Settings of the adapters.
+class BranchSettings(Method.Config):
+    """Where low-rank branches B A are added to the backbone.
 
     Attributes:
         rank: r; HiDeLoRA and TreeLoRA's appendix A.3 use 10 on vision, the released code 8.
-        alpha: the adapter's output is scaled by alpha / r.
-        dropout: on the adapter's input.
         layers: how many transformer blocks are adapted, from the first; None adapts all.
     """
 
     rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
     layers: int | None = None
 
     def __post_init__(self):
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, but is {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
 
     def check(self, adapted_matrices: int) -> None:
         blocks = adapted_matrices // len(TARGETS)
@@ -39,6 +33,24 @@ class LoraSettings(Method.Config):
             raise ValueError(
                 f"layers must lie between 1 and the backbone's {blocks}, but is {self.layers}"
             )
+
+
+@dataclass(frozen=True)
+class LoraSettings(BranchSettings):
+    """Settings of PEFT's adapters; see also `BranchSettings`.
+
+    Attributes:
+        alpha: the adapter's output is scaled by alpha / r.
+        dropout: on the adapter's input.
+    """
+
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
 
     def adapted_matrices(self, available: int) -> int:
         """How many of the backbone's query and value projections are adapted."""

@@ -43,7 +43,11 @@ LANGUAGE = backbones.Backbone(
     adapted_matrices=4,
 )
 MODALITIES = ("vision", "language")
-SMALL = {"l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2}, "gem": {"memory_per_task": 5}}
+SMALL = {
+    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
+    "gem": {"memory_per_task": 5},
+    "ranpac": {"projections": 40},
+}
 
 
 def network(modality: str, seed: int = 0):
