@@ -162,7 +162,8 @@ def accuracy(panel: Panel) -> Table:
     rows, sources = [], {}
     for label, runs in panel.methods.items():
         row = {"method": label, "runs": _counts(runs)} | panel.estimates[label]
-        row |= {key: _train(runs, key) for key in ("mask", "optimizer_reset")}
+        if row["steps"].mean != 0:  # a classifier in closed form has no use for either
+            row |= {key: _train(runs, key) for key in ("mask", "optimizer_reset")}
         for who, (values, source) in published(runs["record"].iloc[0]).items():
             row |= {f"{who}_{metric}": value for metric, value in values.items()}
             sources.setdefault(source, []).append(label)
@@ -290,8 +291,9 @@ def ablations(panel: Panel) -> Table:
 
 def speed(panel: Panel) -> Table:
     """TIME relative to SeqLoRA, split into time per step and number of steps, by epochs."""
-    first = next(iter(panel.finished), "none")
-    reference = "seqlora" if "seqlora" in panel.finished else first
+    trained = [label for label in panel.finished if panel.estimates[label]["steps"].mean > 0]
+    first = next(iter(trained), "none")
+    reference = "seqlora" if "seqlora" in trained else first
     columns = [
         Column("epochs", "Epochs"),
         Column("acc", f"{panel.score} ↑", percent),
@@ -309,11 +311,11 @@ def speed(panel: Panel) -> Table:
             sweep(panel, name, "epochs").values(),
             key=lambda label: panel.estimates[label]["steps"].mean,
         )
-        if not panel.is_upper_bound(label)
+        if not panel.is_upper_bound(label) and label in trained
     ]
     rows = []
-    if panel.finished:
-        values = panel.values[["time_seconds", "steps"]]
+    if trained:
+        values = panel.values[["time_seconds", "steps"]].query("steps > 0")
         ratio = values.div(values.xs(reference), level="seed")
         ratio["step"] = ratio["time_seconds"] / ratio["steps"]
         ratio = ratio.rename(columns={"time_seconds": "time_ratio", "steps": "steps_ratio"})

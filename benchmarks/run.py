@@ -120,7 +120,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         seed_everything(seed_for(seed, "train", task.index))
         _reset_peak(device)
         progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
-        n_tests = 0 if method.offline else train["curve_tests"]
+        n_tests = 0 if method.offline or not stages else train["curve_tests"]
         own_test = partial(test, task.index, task.index)
         curve = TestCurve(method.model, own_test, steps[task.index], n_tests)
 

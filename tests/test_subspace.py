@@ -1,0 +1,419 @@
+"""InfLoRA, SD-LoRA and RanPAC against numpy and loops written by hand."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fake_records import record, write
+
+import baselines
+from analysis import tables
+from analysis.runs import read_suite
+from baselines.inflora import GradientMemory
+from baselines.ranpac import RIDGES, best_ridge, solve
+from tests import tiny
+
+WIDTH, RANK = 24, 3
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def orthonormal(n_columns, seed=0):
+    square = torch.randn(WIDTH, WIDTH, dtype=torch.float64, generator=generator(seed))
+    return torch.linalg.qr(square).Q[:, :n_columns]
+
+
+def moment(seed, decay=1.0):
+    """A second moment whose singular values fall off as a power."""
+    basis = orthonormal(WIDTH, 100 + seed)
+    return basis @ torch.diag(torch.arange(1, WIDTH + 1, dtype=torch.float64) ** -decay) @ basis.T
+
+
+def learnt(name, n_tasks, shared=None, **config):
+    method = tiny.method(name, "vision", shared=shared, **config)
+    for task in tiny.tasks("vision", n_tasks):
+        tiny.learn(method, task)
+    return method
+
+
+def images(n=12):
+    """The samples of all tasks, shuffled together."""
+    x = torch.cat([tiny.samples("vision", t, n).batch(torch.arange(n))[0] for t in range(3)])
+    return x[torch.randperm(len(x), generator=generator())]
+
+
+def logits(method, x):
+    method.model.eval()
+    with torch.no_grad():
+        return method.model(x)
+
+
+@pytest.mark.parametrize("name", ["inflora", "sdlora", "ranpac"])
+def test_language_is_skipped_with_a_reason(name):
+    reason = baselines.load(name).skip("language")
+    assert len(reason.split()) > 5 and "\n" not in reason and not reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("inflora", {}), ("sdlora", {}), ("ranpac", {}), ("ranpac", {"head": "mean"})],
+)
+def test_predictions_on_the_shuffled_union_do_not_depend_on_the_batch(name, config):
+    method, x = learnt(name, 3, **config), images(60)
+    whole = logits(method, x)
+    for size in (1, 7, 128):
+        split = torch.cat([logits(method, part) for part in x.split(size)])
+        torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("inflora", {"lamb": 0.0}, "lamb and lame must satisfy .* 0.0 and 1.0"),
+        ("inflora", {"lamb": 0.9, "lame": 0.8}, "lamb and lame must satisfy"),
+        ("inflora", {"rank": 0}, "rank must be at least 1, but is 0"),
+        ("sdlora", {"optimizer": "adamw"}, "optimizer must be one of adam, sgd, not 'adamw'"),
+        ("ranpac", {"head": "knn"}, "head must be one of ridge, mean, not 'knn'"),
+        ("ranpac", {"projections": -1}, "projections must not be negative, but is -1"),
+        ("ranpac", {"ridge": 0.0}, "ridge must be positive, but is 0.0"),
+    ],
+)
+def test_bad_settings_are_refused(name, config, message):
+    with pytest.raises(ValueError, match=message):
+        baselines.load(name).Config(**config)
+
+
+# ---- InfLoRA ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_designed_branch_is_orthonormal_up_to_scale_and_avoids_the_memory(retain):
+    both = orthonormal(WIDTH)
+    inside, outside = both[:, :9], both[:, 9:]
+    memory = GradientMemory(outside if retain else inside, retain)
+    A = memory.design(moment(1), RANK)
+    assert memory.dimension == 9
+    assert (A @ inside).abs().max() < 1e-12
+    torch.testing.assert_close(A @ A.T, torch.eye(RANK, dtype=torch.float64) / 3)
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_designed_branch_spans_the_leading_left_singular_vectors(retain):
+    both = orthonormal(WIDTH)
+    inside, outside, C = both[:, :9].numpy(), both[:, 9:].numpy(), moment(1).numpy()
+    R = outside @ outside.T @ C if retain else C - inside @ inside.T @ C
+    expected = np.linalg.svd(R)[0][:, :RANK]
+    A = GradientMemory(both[:, 9:] if retain else both[:, :9], retain).design(moment(1), RANK)
+    np.testing.assert_allclose(3 * (A.T @ A).numpy(), expected @ expected.T, atol=1e-9)
+
+
+def test_rows_without_a_free_direction_are_zero():
+    A = GradientMemory(orthonormal(WIDTH - 2)).design(moment(1), RANK)
+    free = A @ A.T * 3
+    torch.testing.assert_close(free, torch.diag(torch.tensor([1.0, 1.0, 0.0]).double()))
+
+
+class Reference:
+    """DualGPM with singular value decompositions in numpy, both modes spelled out."""
+
+    def __init__(self):
+        self.M, self.mode = None, "remove"
+
+    def grow(self, C, threshold):
+        d = len(C)
+        values = np.linalg.svd(C)[1] ** 2
+        total = values.sum()
+        if self.M is None:
+            n = int((np.cumsum(values) / total < threshold).sum())
+            self.M = np.linalg.svd(C)[0][:, : max(n, 1)]
+        elif self.mode == "remove":
+            U, S, _ = np.linalg.svd(C - self.M @ self.M.T @ C)
+            held, n = 1 - (S**2).sum() / total, 0
+            while held < threshold:
+                held += S[n] ** 2 / total
+                n += 1
+            self.M = np.hstack([self.M, U[:, :n]])
+        else:
+            U, S, _ = np.linalg.svd(self.M @ self.M.T @ C)
+            left, n = (S**2).sum() / total, 0
+            while left >= 1 - threshold:
+                left -= S[n] ** 2 / total
+                n += 1
+            rest = self.M - U[:, :n] @ U[:, :n].T @ self.M
+            self.M = np.linalg.svd(rest)[0][:, : self.M.shape[1] - n]
+        if self.mode == "remove" and self.M.shape[1] > d / 2:
+            self.M, self.mode = np.linalg.svd(self.M)[0][:, self.M.shape[1] :], "retain"
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.5, 1.0])
+def test_the_memory_grows_as_dual_gpm(decay):
+    memory, reference = GradientMemory(torch.zeros(WIDTH, 0, dtype=torch.float64)), Reference()
+    dimensions = []
+    for task, threshold in enumerate((0.6, 0.7, 0.8, 0.9, 0.95)):
+        C = moment(task, decay)
+        memory.grow(C, threshold)
+        reference.grow(C.numpy(), threshold)
+        assert memory.retain == (reference.mode == "retain")
+        projector = (memory.basis @ memory.basis.T).numpy()
+        np.testing.assert_allclose(projector, reference.M @ reference.M.T, atol=1e-8)
+        dimensions.append(memory.dimension)
+    assert dimensions == sorted(set(dimensions))
+    assert memory.retain or decay == 1.0  # one spectrum stays with the memory itself
+
+
+def inputs_of(method):
+    """One adapted block of the tiny network and a way to its keys and values (n, 2 width)."""
+    branch = method._branches[1]
+    return branch, lambda x: branch(x.float())[:, WIDTH:].detach()
+
+
+def test_learning_leaves_keys_and_values_of_the_memory_alone():
+    method = tiny.method("inflora", "vision", rank=RANK, lamb=0.9, shared={"learning_rate": 0.1})
+    first, second, _ = tiny.tasks("vision")
+    tiny.learn(method, first)
+    memory = method._memories[1]
+    inside = torch.randn(5, memory.dimension, generator=generator()).double()
+    x = inside @ orthogonal_complement(memory.free()).T
+    outside = memory.free().T[:5]
+    _, keys_values = inputs_of(method)
+    before = keys_values(x), keys_values(outside)
+    tiny.learn(method, second)
+    after = keys_values(x), keys_values(outside)
+    torch.testing.assert_close(after[0], before[0], atol=1e-4, rtol=0)
+    assert (after[1] - before[1]).abs().max() > 1e-2
+
+
+def orthogonal_complement(basis):
+    return torch.linalg.svd(basis)[0][:, basis.shape[1] :]
+
+
+def test_a_task_starts_where_the_last_one_ended():
+    method = learnt("inflora", 1)
+    before = logits(method, images())
+    method.begin(tiny.tasks("vision")[1])
+    assert torch.equal(logits(method, images()), before)
+    assert method._branches[0].A.any()
+
+
+def test_moments_are_those_of_the_block_inputs():
+    method = learnt("inflora", 1)
+    task = tiny.tasks("vision")[1]
+    x, _ = task.train.batch(torch.arange(12))
+    with torch.no_grad():
+        tokens = method.model.embed(x)
+        blocks = method.model.network.blocks
+        read = blocks[1].norm1(blocks[0](tokens)).flatten(0, 1).numpy().astype(np.float64)
+    np.testing.assert_allclose(method._moments(task)[1].numpy(), read.T @ read, rtol=1e-4)
+
+
+def test_merged_branches_equal_branches_that_are_added_up():
+    method = tiny.method("inflora", "vision", rank=RANK)
+    branch, keys_values = inputs_of(method)
+    pairs = []
+    merge = branch.merge
+
+    def remember():
+        pairs.append((branch.B.detach().clone(), branch.A.clone()))
+        merge()
+
+    branch.merge = remember
+    for task in tiny.tasks("vision"):
+        tiny.learn(method, task)
+    x = torch.randn(7, WIDTH, generator=generator())
+    expected = torch.cat([branch.qkv.k_proj(x), branch.qkv.v_proj(x)], dim=1).detach()
+    for B, A in pairs:
+        assert B.abs().max() > 1e-3
+        expected = expected + x @ A.T @ B.T
+    torch.testing.assert_close(keys_values(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_merging_keeps_the_function():
+    method = learnt("inflora", 1)
+    method.begin(tiny.tasks("vision")[1])
+    for branch in method._branches:
+        torch.nn.init.normal_(branch.B)
+    before = logits(method, images())
+    for branch in method._branches:
+        branch.merge()
+        assert not branch.B.any()
+    torch.testing.assert_close(logits(method, images()), before, atol=1e-4, rtol=1e-4)
+
+
+def test_thresholds_rise_from_lamb_towards_lame(monkeypatch):
+    asked = []
+    monkeypatch.setattr(GradientMemory, "grow", lambda _, __, threshold: asked.append(threshold))
+    learnt("inflora", 3, lamb=0.7, layers=1)
+    assert asked == pytest.approx([0.7, 0.8, 0.9])
+
+
+# ---- SD-LoRA ---------------------------------------------------------------------------------
+
+
+def test_norms_of_a_finished_direction_do_not_matter():
+    scaled, other = learnt("sdlora", 1), learnt("sdlora", 1)
+    with torch.no_grad():
+        for i, projection in enumerate(scaled._projections):
+            projection.B *= 3 + i
+            projection.A *= 0.5
+    changed = logits(scaled, images())
+    for method in (scaled, other):
+        method.begin(tiny.tasks("vision")[1])
+    torch.testing.assert_close(logits(scaled, images()), logits(other, images()))
+    assert not torch.allclose(changed, logits(scaled, images()), atol=1e-3)
+
+
+def test_only_magnitudes_directions_and_classifier_are_trained():
+    method = learnt("sdlora", 1)
+    method.begin(tiny.tasks("vision")[1])
+    names = {n for n, p in method.model.named_parameters() if p.requires_grad}
+    ends = {"magnitudes", "A", "B", "weight", "bias"}
+    assert {n.rsplit(".", 1)[-1] for n in names} == ends
+    assert {n for n in names if n.endswith(("weight", "bias"))} == {"head.weight", "head.bias"}
+    for projection in method._projections:
+        torch.nn.init.normal_(projection.B)
+    F.cross_entropy(method.model(images()), torch.arange(36) % 6).backward()
+    got = {n for n, p in method.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert got == names
+    gradient = method._magnitudes.grad
+    assert gradient[:2].all() and not gradient[2]
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_earlier_directions_are_frozen_and_their_magnitudes_trained(carry):
+    method = learnt("sdlora", 1, carry_magnitude=carry)
+    first, second, third = tiny.tasks("vision")
+    tiny.learn(method, second)
+    past = [p.past_A.clone() for p in method._projections]
+    magnitudes = method._magnitudes.detach().clone()
+    assert magnitudes[0] != 0.8 != magnitudes[1] and magnitudes[2] == 0.8
+    tiny.learn(method, third)
+    for kept, projection in zip(past, method._projections, strict=True):
+        assert torch.equal(projection.past_A[: len(kept)], kept)
+        assert len(projection.past_A) == 2 * len(kept)
+
+
+def test_carried_magnitudes_leave_no_jump_between_tasks():
+    jumps = {}
+    for carry in (False, True):
+        method = learnt("sdlora", 2, carry_magnitude=carry)
+        before = logits(method, images())
+        method.begin(tiny.tasks("vision")[2])
+        jumps[carry] = (logits(method, images()) - before).abs().max()
+    assert jumps[True] < 1e-5
+    assert jumps[False] > 1e-3
+
+
+def test_one_task_equals_lora_with_a_trainable_scalar():
+    shared = {"batch_size": 12, "clip_norm": None, "learning_rate": 0.1}
+    method = tiny.method("sdlora", "vision", shared=shared, optimizer="sgd", rank=RANK)
+    net = copy.deepcopy(tiny.network("vision")).requires_grad_(False)
+    net.head.load_state_dict(method.model.head.state_dict())
+    scalar = torch.tensor(0.8, requires_grad=True)
+    trained = [scalar, *net.head.requires_grad_(True).parameters()]
+    blocks = [block.attn.qkv for block in net.network.blocks]
+    targets = [getattr(qkv, name) for qkv in blocks for name in ("q_proj", "v_proj")]
+    for target, projection in zip(targets, method._projections, strict=True):
+        A = projection.A.detach().clone().requires_grad_(True)
+        B = torch.zeros_like(projection.B).requires_grad_(True)
+        target.register_forward_hook(lambda _, x, y, A=A, B=B: y + scalar * (x[0] @ A.T) @ B.T)
+        trained += [A, B]
+    task = tiny.tasks("vision", epochs=6)[0]
+    tiny.learn(method, task)
+    velocity = [torch.zeros_like(p) for p in trained]
+    x, y = task.train.batch(torch.arange(12))
+    for _ in range(6):
+        loss = F.cross_entropy(net(x)[:, :2], y)
+        for p, v, g in zip(trained, velocity, torch.autograd.grad(loss, trained), strict=True):
+            v.mul_(0.9).add_(g)
+            p.data -= 0.1 * v
+    assert abs(scalar.item() - 0.8) > 1e-4
+    assert method._magnitudes[0].item() == pytest.approx(scalar.item(), abs=1e-6)
+    torch.testing.assert_close(logits(method, x), net(x).detach(), atol=1e-5, rtol=1e-4)
+
+
+# ---- RanPAC ----------------------------------------------------------------------------------
+
+
+def features_of(x, projection=None):
+    with torch.no_grad():
+        net = tiny.network("vision").eval()
+        f = net.encode(net.embed(x))[:, 0].double().numpy()
+    return f if projection is None else np.maximum(f @ projection.double().numpy(), 0)
+
+
+def all_at_once(projection=None):
+    parts = [tiny.samples("vision", t).batch(torch.arange(12)) for t in range(3)]
+    x, y = (torch.cat(values) for values in zip(*parts, strict=True))
+    return features_of(x, projection), np.eye(6)[y]
+
+
+@pytest.mark.parametrize("projections", [0, 40])
+def test_summed_over_tasks_it_is_the_ridge_regression_on_all_images(projections):
+    method = learnt("ranpac", 3, projections=projections, ridge=0.1)
+    h, y = all_at_once(method.model.projection)
+    weight = np.linalg.solve(h.T @ h + 0.1 * np.eye(h.shape[1]), h.T @ y)
+    np.testing.assert_allclose(method.model.weight, weight, rtol=1e-4, atol=1e-5)
+    expected = features_of(images(), method.model.projection) @ weight
+    np.testing.assert_allclose(logits(method, images()), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [{"ridge": 0.1}, {"head": "mean"}])
+def test_the_order_of_the_tasks_does_not_matter(config):
+    methods = [tiny.method("ranpac", "vision", **config) for _ in range(2)]
+    tasks = tiny.tasks("vision")
+    for method, order in zip(methods, ((0, 1, 2), (2, 0, 1)), strict=True):
+        for t in order:
+            tiny.learn(method, tasks[t])
+    weights = [method.model.weight for method in methods]
+    torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-5)
+
+
+def test_the_mean_head_is_the_cosine_to_class_means():
+    method = learnt("ranpac", 3, head="mean")
+    f, y = all_at_once()
+    means = np.stack([f[y[:, c] == 1].mean(axis=0) for c in range(6)])
+    x = features_of(images())
+    norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(means, axis=1))
+    np.testing.assert_allclose(logits(method, images()), x @ means.T / norms, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "width"), [(60, 12), (30, 50)])
+def test_the_ridge_is_the_best_on_the_held_out_rows(n, width):
+    h = torch.randn(n, width, generator=generator(), dtype=torch.float64)
+    noise = torch.randn(n, 3, generator=generator(1), dtype=torch.float64)
+    y = h[:, :3] + noise
+    n_fit = n * 4 // 5
+    fit, rest = h.numpy()[:n_fit], h.numpy()[n_fit:]
+    errors = []
+    for ridge in RIDGES:
+        weight = np.linalg.solve(fit.T @ fit + ridge * np.eye(width), fit.T @ y.numpy()[:n_fit])
+        errors.append(((rest @ weight - y.numpy()[n_fit:]) ** 2).mean())
+    assert best_ridge(h, y, n_fit) == RIDGES[int(np.argmin(errors))]
+    assert 0 < np.argmin(errors) < len(RIDGES) - 1
+
+
+def test_a_ridge_too_small_to_solve_with_is_raised():
+    gram = torch.diag(torch.tensor([1.0, -1e-4], dtype=torch.float64))
+    Q = torch.eye(2, dtype=torch.float64)
+    weight = solve(gram, Q, 1e-6)
+    torch.testing.assert_close(weight[1, 1], torch.tensor(1 / (1e-3 - 1e-4)).double())
+    assert math.isclose(gram[1, 1], -1e-4)
+
+
+def test_tables_show_a_method_without_steps_but_do_not_time_its_steps(tmp_path):
+    runs = [record(method=name, seed=s) for name in ("ranpac", "seqlora") for s in (0, 1)]
+    for run in runs[:2]:
+        for task in run["tasks"]:
+            task |= {"steps": 0, "train_seconds": 0.0, "last_loss": None}
+    (panel,) = read_suite(write(tmp_path / "runs.jsonl", runs)).panels
+    assert [row["method"] for row in tables.speed(panel).rows] == ["seqlora"]
+    accuracy = {row["method"]: row for row in tables.accuracy(panel).rows}
+    assert accuracy["seqlora"]["mask"] == "all" and "mask" not in accuracy["ranpac"]
+    assert accuracy["ranpac"]["time_seconds"].mean > 0
+    (only, *_) = read_suite(write(tmp_path / "only.jsonl", runs[:2])).panels
+    assert tables.speed(only).rows == []
