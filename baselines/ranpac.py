@@ -101,7 +101,8 @@ class RanPAC(Method):
 
         Attributes:
             head: "ridge", or "mean" for the nearest class mean, which the others do not concern.
-            projections: M, 0 for ridge regression on f itself; G holds M^2 64-bit numbers.
+            projections: M, 0 for ridge regression on f itself. G holds M^2 64-bit numbers and each
+                task's solution takes M^3 / 3 operations: 800 MB and 10 seconds of a core at 10,000.
             ridge: None to choose it on the current task.
         """
 
