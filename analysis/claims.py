@@ -148,7 +148,8 @@ def forgetting(panel: Panel) -> Effects:
 
 def _speed_up(panel: Panel, other: str, paper: float) -> Effect:
     """TIME of another method over TreeLoRA's = time per step x number of steps, by seed."""
-    values = np.log(panel.values[["time_seconds", "steps"]])
+    compared = panel.values.index.get_level_values("method").isin([other, "treelora"])
+    values = np.log(panel.values.loc[compared, ["time_seconds", "steps"]])
     values["per_step"] = values["time_seconds"] - values["steps"]
     ratios = values.xs(other).sub(values.xs("treelora")).dropna()
 
