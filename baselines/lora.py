@@ -1,4 +1,4 @@
-"""What the LoRA methods share: PEFT's adapters on the query and value projections."""
+"""What the LoRA methods share: PEFT's adapters on projections of the attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from baselines.base import Method
 
-TARGETS = ("q_proj", "v_proj")
+PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BranchSettings(Method.Config):
             raise ValueError(f"rank must be at least 1, but is {self.rank}")
 
     def check(self, adapted_matrices: int) -> None:
-        blocks = adapted_matrices // len(TARGETS)
+        blocks = adapted_matrices // PER_BLOCK
         if self.layers is not None and not 1 <= self.layers <= blocks:
             raise ValueError(
                 f"layers must lie between 1 and the backbone's {blocks}, but is {self.layers}"
@@ -42,19 +42,24 @@ class LoraSettings(BranchSettings):
     Attributes:
         alpha: the adapter's output is scaled by alpha / r.
         dropout: on the adapter's input.
+        targets: the adapted projections of a block, letters of "qkv": query, key, value.
     """
 
     alpha: float = 16.0
     dropout: float = 0.0
+    targets: str = "qv"
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
+        if not self.targets or self.targets != "".join(c for c in "qkv" if c in self.targets):
+            raise ValueError(f"targets must be letters of qkv in this order, not {self.targets!r}")
 
     def adapted_matrices(self, available: int) -> int:
-        """How many of the backbone's query and value projections are adapted."""
-        return available if self.layers is None else self.layers * len(TARGETS)
+        """How many matrices are adapted where the query and value projections are `available`."""
+        blocks = available // PER_BLOCK if self.layers is None else self.layers
+        return blocks * len(self.targets)
 
 
 def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
@@ -65,7 +70,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(TARGETS),
+        target_modules=[f"{letter}_proj" for letter in settings.targets],
         layers_to_transform=None if settings.layers is None else list(range(settings.layers)),
         layers_pattern=None if settings.layers is None else ["blocks", "layers"],
     )

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.base import Method, Task
-from baselines.lora import TARGETS, BranchSettings
+from baselines.lora import BranchSettings
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -120,7 +120,7 @@ class SDLoRA(Method):
         self._magnitudes = backbone.magnitudes = nn.Parameter(magnitude)
         self._projections = []
         for block in backbone.network.blocks[: self.config.layers]:
-            for name in TARGETS:
+            for name in ("q_proj", "v_proj"):
                 projection = getattr(block.attn.qkv, name)
                 directions = Directions(projection, self.config.rank, self._magnitudes)
                 setattr(block.attn.qkv, name, directions)

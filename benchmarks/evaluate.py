@@ -11,11 +11,19 @@ BATCH_SIZE = 128
 
 
 @torch.no_grad()
-def score(model, task: TaskData, n_seen: int, device: str, tokenizer=None) -> float:
+def score(
+    model,
+    task: TaskData,
+    n_seen: int,
+    device: str,
+    tokenizer=None,
+    inferred: list[Tensor] | None = None,
+) -> float:
     """The fraction of test items answered correctly.
 
     Vision: the best of the `n_seen` classes that arrived so far. Language: greedy generation, the
-    whole answer must match after stripping white space.
+    whole answer must match after stripping white space. `inferred`, if given, collects the tasks
+    (B,) that the model says it inferred for each batch of images.
     """
     model.eval()
     if task.metric == "accuracy":
@@ -24,6 +32,8 @@ def score(model, task: TaskData, n_seen: int, device: str, tokenizer=None) -> fl
             positions = torch.arange(start, min(start + BATCH_SIZE, len(task.gold)))
             x, y = Samples(task.test_x, task.gold).batch(positions)
             right += (model(x.to(device))[:, :n_seen].argmax(dim=1).cpu() == y).sum().item()
+            if inferred is not None:
+                inferred.append(model.inferred.cpu())
         return right / len(task.gold)
     answers = generate(model, task.test_x, _longest(task.gold, tokenizer), device, tokenizer)
     return sum(a == g for a, g in zip(answers, task.gold, strict=True)) / len(task.gold)

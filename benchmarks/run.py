@@ -93,13 +93,22 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
-    def test(task: int, after: int) -> float:
+    def test(task: int, after: int, inferred: list | None = None) -> float:
         n_seen = int((task_of_class <= after).sum())
-        return score(method.model, data[task], n_seen, device, tokenizer)
+        return score(method.model, data[task], n_seen, device, tokenizer, inferred)
 
-    def evaluate(after: int) -> list[float | None]:
+    infers = hasattr(method.model, "inferred")  # the task of each image, as a step of its own
+
+    def evaluate(after: int) -> tuple[list[float | None], list[float]]:
+        """The row of R, and for each task the share of test images whose task is inferred."""
         last = n_tasks - 1 if method.offline else after
-        return [test(j, last) for j in range(last + 1)] + [None] * (n_tasks - 1 - last)
+        row, shares = [], []
+        for j in range(last + 1):
+            inferred = [] if infers else None
+            row.append(test(j, last, inferred))
+            if infers:
+                shares.append((torch.cat(inferred) == j).float().mean().item())
+        return row + [None] * (n_tasks - 1 - last), shares
 
     state_path = out / "state.pt"
     first = 0
@@ -132,7 +141,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         learnt["train_seconds"] -= curve.seconds
         peak = _peak_bytes(device)
         start = time.perf_counter()
-        row = evaluate(task.index)
+        row, task_accuracy = evaluate(task.index)
         eval_seconds = time.perf_counter() - start
         record["R"][n_tasks - 1 if method.offline else task.index] = row
         record["curve"] += [{"task": task.index, **point} for point in learnt.pop("curve")]
@@ -149,6 +158,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
                 "eval_seconds": eval_seconds,
                 "peak_bytes": peak,
             }
+            | ({"task_accuracy": task_accuracy} if infers else {})
         )
         seen = [s for s in row if s is not None]
         progress.say(

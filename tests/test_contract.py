@@ -48,9 +48,11 @@ def test_learning_reports_its_work_and_lowers_the_loss(case):
     torch.manual_seed(0)
     task = tiny.tasks(modality, epochs=12)[0]
     report = method.learn(task, lambda loss, n: seen.append((loss.item(), n)))
-    assert report["steps"] == 12 * 3 == len(seen)
-    assert report["samples"] == 12 * 12 == sum(n for _, n in seen)
-    assert sum(loss for loss, _ in seen[-6:]) < sum(loss for loss, _ in seen[:6])
+    assert report["steps"] == method.stages * 12 * 3 == len(seen)
+    assert report["samples"] == method.stages * 12 * 12 == sum(n for _, n in seen)
+    for stage in range(method.stages):
+        losses = [loss for loss, _ in seen[stage * 36 : (stage + 1) * 36]]
+        assert sum(losses[-6:]) < sum(losses[:6])
     assert report["train_seconds"] > 0 and report["consolidate_seconds"] >= 0
     assert report["last_loss"] == pytest.approx(seen[-1][0])
     assert [p["samples"] for p in report["curve"]] == sorted(p["samples"] for p in report["curve"])
