@@ -43,7 +43,12 @@ LANGUAGE = backbones.Backbone(
     adapted_matrices=4,
 )
 MODALITIES = ("vision", "language")
-SMALL = {"l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2}, "gem": {"memory_per_task": 5}}
+SMALL = {
+    "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
+    "dualprompt": {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3},
+    "gem": {"memory_per_task": 5},
+    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
+}
 
 
 def network(modality: str, seed: int = 0):
