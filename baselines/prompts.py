@@ -23,8 +23,8 @@ class PromptSettings(Method.Config):
     Attributes:
         cache_queries: keep the queries of a task's first epoch for its later ones. TIME then has
             one pass of the frozen backbone less per step from the second epoch on. Off by default:
-            a row of a matrix product may round otherwise in another batch, so that a run equals
-            the uncached one bit for bit on some machines only.
+            in float32 on a CPU it changed no bit at any batch size tried, but no library promises
+            that a row of a matrix product rounds alike in another batch.
     """
 
     cache_queries: bool = False
@@ -125,13 +125,14 @@ class TaskPromptMethod(PromptMethod):
 
     @classmethod
     def skip(cls, modality: str) -> str | None:
-        return None if modality == "vision" else "its prefixes are for vision transformers so far"
+        return None if modality == "vision" else "prefixes are there for vision transformers only"
 
     def _start(self, task: int) -> None:
         self.model.task = task
         for i in range(self.setting.n_tasks):
             for parameter in self.model.parts(i):
                 parameter.requires_grad_(i == task)
+                parameter.grad = None  # frozen parts keep none
 
     def begin(self, task: Task) -> None:
         self._start(task.index)
