@@ -13,7 +13,7 @@ from pathlib import Path
 
 from baselines.base import Method
 
-_SHARED = {"__init__", "base", "hide", "lora", "loop", "prefix"}
+_SHARED = {"__init__", "base", "hide", "lora", "loop", "prefix", "prompts"}
 
 
 def names() -> list[str]:

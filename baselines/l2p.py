@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Method
+from baselines.prompts import PromptedVision, PromptMethod, PromptSettings, QueryCache
 
 
 class PromptPool(nn.Module):
@@ -46,17 +46,14 @@ class PromptPool(nn.Module):
         return self.prompts[chosen].flatten(1, 2), 1 - best
 
 
-class _PromptedVision(nn.Module):
-    def __init__(self, backbone: nn.Module, pool: PromptPool, head_input: str):
-        super().__init__()
-        self.backbone = backbone
+class _PromptedVision(PromptedVision):
+    def __init__(self, backbone: nn.Module, queries: QueryCache, pool: PromptPool, head_input: str):
+        super().__init__(backbone, queries)
         self.pool = pool
         self.head_input = head_input
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            tokens = self.backbone.embed(x)
-            query = self.backbone.encode(tokens)[:, 0]
+        tokens, query = self.embed(x)
         prompts, self.mismatch = self.pool(query)
         encoded = self.backbone.encode(torch.cat([prompts, tokens], dim=1))
         n = prompts.shape[1]
@@ -65,18 +62,22 @@ class _PromptedVision(nn.Module):
 
 
 class _PromptedLanguage(nn.Module):
-    def __init__(self, backbone: nn.Module, pool: PromptPool):
+    def __init__(self, backbone: nn.Module, queries: QueryCache, pool: PromptPool):
         super().__init__()
         self.backbone = backbone
+        self.queries = queries
         self.pool = pool
+
+    def _query(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, L, width) and their mask (B, L) -> mean over the prompt (B, width)."""
+        asked = (mask == 1).unsqueeze(2)
+        return (self.backbone.hidden(embedded, mask) * asked).sum(dim=1) / asked.sum(dim=1)
 
     def _prompted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 2, L) -> embeddings (B, k * length + L, width) and their mask."""
         with torch.no_grad():
             embedded = self.backbone.embed(x[:, 0])
-            hidden = self.backbone.hidden(embedded, x[:, 1])
-            asked = (x[:, 1] == 1).unsqueeze(2)
-            query = (hidden * asked).sum(dim=1) / asked.sum(dim=1)
+            query = self.queries(len(x), lambda: self._query(embedded, x[:, 1]))
         prompts, self.mismatch = self.pool(query)
         # Positions count unmasked tokens only, so padding between prompts and text has no effect.
         mask = torch.cat([x.new_ones(prompts.shape[:2]), x[:, 1]], dim=1)
@@ -90,11 +91,11 @@ class _PromptedLanguage(nn.Module):
         return self.backbone.generate_from(*self._prompted(x), max_new_tokens)
 
 
-class L2P(Method):
+class L2P(PromptMethod):
     """Learning to prompt."""
 
     @dataclass(frozen=True)
-    class Config(Method.Config):
+    class Config(PromptSettings):
         """Settings of the pool.
 
         Attributes:
@@ -121,15 +122,13 @@ class L2P(Method):
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
         shape = (config.pool_size, config.prompt_length)
         if self.setting.modality == "vision":
-            prompts = torch.empty(*shape, backbone.width).uniform_(-1, 1)
-            return _PromptedVision(backbone, PromptPool(prompts, config.top_k), config.head_input)
+            pool = PromptPool(torch.empty(*shape, backbone.width).uniform_(-1, 1), config.top_k)
+            return _PromptedVision(backbone, self.queries, pool, config.head_input)
         with torch.no_grad():
             prompts = backbone.embed(torch.randint(backbone.vocabulary, shape)).float()
-        return _PromptedLanguage(backbone, PromptPool(prompts, config.top_k))
+        return _PromptedLanguage(backbone, self.queries, PromptPool(prompts, config.top_k))
 
     def batch_penalty(self) -> Tensor:
         return self.config.pull * self.model.mismatch.sum(dim=1).mean()

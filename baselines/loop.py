@@ -65,7 +65,8 @@ class Batches:
         order = torch.randperm(len(self.dataset), generator=self.generator)
         for chosen in order.split(self.batch_size):
             x, y = self.dataset.batch(chosen)
-            yield [x, y, torch.zeros_like(chosen)]  # Avalanche wants a task label; there is none
+            # Avalanche wants a task label, the last; there is none
+            yield [x, y, chosen, torch.zeros_like(chosen)]
 
 
 class _NoMetrics(SupervisedPlugin):
@@ -96,6 +97,11 @@ class Loop(SupervisedTemplate):
             plugins=method.plugins(),
             evaluator=_NoMetrics(),
         )
+
+    @property
+    def mb_positions(self) -> torch.Tensor:
+        """Where the samples of the mini-batch lie in the task's training set, (B,)."""
+        return self.mbatch[2]
 
     # What Avalanche's template asks for, on our terms
 

@@ -44,8 +44,10 @@ LANGUAGE = backbones.Backbone(
 )
 MODALITIES = ("vision", "language")
 SMALL = {
-    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
+    "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
+    "dualprompt": {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3},
     "gem": {"memory_per_task": 5},
+    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
     "ranpac": {"projections": 40},
 }
 

@@ -1,0 +1,155 @@
+"""What the prompt methods share: a frozen backbone, its query features and their cache.
+
+A query q(x) is a feature of the untouched frozen backbone, which selects or weights the prompts of
+the second, prompted pass. For a training sample it is the same in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.base import Method, Setting, Task
+
+
+@dataclass(frozen=True)
+class PromptSettings(Method.Config):
+    """Settings of all prompt methods.
+
+    Attributes:
+        cache_queries: keep the queries of a task's first epoch for its later ones. TIME then has
+            one pass of the frozen backbone less per step from the second epoch on. Off by default:
+            in float32 on a CPU it changed no bit at any batch size tried, but no library promises
+            that a row of a matrix product rounds alike in another batch.
+    """
+
+    cache_queries: bool = False
+
+
+class QueryCache:
+    """Computes queries, and keeps those of training samples if it is one of the loop's plugins."""
+
+    def __init__(self):
+        self._coming = None  # (n,) positions of the samples of the coming forward passes
+        self._kept = None  # (samples of the task, width)
+        self._complete = False
+
+    def __call__(self, n: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The queries (n, width) of the next n samples, by `compute` unless they are kept."""
+        if self._coming is None:
+            return compute()
+        positions, self._coming = self._coming[:n], self._coming[n:]
+        if not self._complete:
+            query = compute()
+            if self._kept is None:
+                self._kept = query.new_empty(self._n_samples, query.shape[1])
+            self._kept[positions] = query
+        return self._kept[positions]
+
+    # Called by the loop
+
+    def before_training_exp(self, loop, **kwargs) -> None:
+        self._n_samples = len(loop.experience.dataset)
+
+    def before_training_epoch(self, loop, **kwargs) -> None:
+        self._complete = loop.clock.train_exp_epochs > 0
+
+    def before_forward(self, loop, **kwargs) -> None:
+        self._coming = loop.mb_positions
+
+    def after_forward(self, loop, **kwargs) -> None:
+        self._coming = None
+
+    def after_training_exp(self, loop, **kwargs) -> None:
+        self._kept = None
+
+
+class PromptedVision(nn.Module):
+    """A frozen vision backbone; a subclass adds prompts and its `forward`."""
+
+    def __init__(self, backbone: nn.Module, queries: QueryCache):
+        super().__init__()
+        self.backbone = backbone
+        self.queries = queries
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, 3, H, W) -> tokens (B, n, width) and queries (B, width), the class token's."""
+        tokens = self.backbone.embed(x)
+        return tokens, self.queries(len(x), lambda: self.backbone.encode(tokens)[:, 0])
+
+
+class PromptMethod(Method):
+    """A method that trains prompts in front of a frozen backbone and, on vision, the classifier."""
+
+    Config = PromptSettings
+
+    def __init__(self, backbone: nn.Module, config: Any, setting: Setting):
+        if config.cache_queries and getattr(setting, "augment", None):
+            raise ValueError(
+                "cache_queries needs the same pixels in every epoch, but augment is "
+                f"{setting.augment!r}: leave one of the two out"
+            )
+        self.queries = QueryCache()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name.startswith("head."))
+        super().__init__(backbone, config, setting)
+
+    def plugins(self) -> list:
+        return [self.queries] if self.config.cache_queries else []
+
+    def diagnostics(self) -> dict:
+        """Whether TIME is that of cached queries."""
+        return {"cached_queries": self.config.cache_queries}
+
+
+def check_blocks(name: str, wanted: int, adapted_matrices: int) -> None:
+    """Raise ValueError if a backbone of that many adapted matrices has too few blocks."""
+    available = adapted_matrices // 2  # a query and a value projection each
+    if wanted > available:
+        raise ValueError(
+            f"{name} must be at most {available}, the backbone's blocks, but is {wanted}"
+        )
+
+
+class TaskPromptMethod(PromptMethod):
+    """Prompts of which each task trains its own part; earlier parts are frozen.
+
+    `model.parts(task)` lists the parameters of a task's part and `model.task` is the task learnt
+    last, -1 before the first. A task starts with a fresh optimiser.
+    """
+
+    @classmethod
+    def skip(cls, modality: str) -> str | None:
+        return None if modality == "vision" else "prefixes are there for vision transformers only"
+
+    def _start(self, task: int) -> None:
+        self.model.task = task
+        for i in range(self.setting.n_tasks):
+            for parameter in self.model.parts(i):
+                parameter.requires_grad_(i == task)
+                parameter.grad = None  # frozen parts keep none
+
+    def begin(self, task: Task) -> None:
+        self._start(task.index)
+        if task.index > 0:
+            self.loop.optimizer = None  # its moments are the finished task's
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        frozen = {
+            name: parameter.detach()
+            for name, parameter in self.model.named_parameters()
+            if not name.startswith("backbone.")
+        }
+        parameters = state["parameters"] | frozen
+        return state | {"parameters": parameters, "task": self.model.task}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        if state["task"] >= 0:
+            self._start(state["task"])
+        super().load_state_dict(state)
