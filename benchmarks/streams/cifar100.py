@@ -28,6 +28,7 @@ from benchmarks.streams import write_npz
 
 MODALITY = "vision"
 N_TASKS = 10
+N_CLASSES = 100
 URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",  # where the first one redirects to
