@@ -435,9 +435,9 @@ class Canonical:
     def _archive(self, file: Path) -> Archive:
         return Archive(file, f"{self.folder}/{self.images}", self.urls[0])
 
-    def described(self, source: Source) -> str:
+    def described(self, source: Source, fingerprint: str) -> str:
         """The source in words for the manifest."""
-        official = source.fingerprint() == _fingerprint_of_md5(self.md5)
+        official = fingerprint == _fingerprint_of_md5(self.md5)
         return f"{self.title}, {'official archive' if official else source.title}"
 
     def require(self, source: Source, **numbers: tuple[int, int]) -> None:

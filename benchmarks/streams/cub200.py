@@ -47,6 +47,12 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
     digest = source.fingerprint()
     split_of = source.splits if isinstance(source, _images.Parquet) else _listed(source)
     classes = sorted({name.partition("/")[0] for name in split_of})
+    for name in classes:
+        if not re.fullmatch(r"\d{3}\..+", name):  # else another order of classes and images
+            raise DataError(
+                f"{source.place} needs the dataset's own class names, such as "
+                f"001.Black_footed_Albatross, it has {name!r}: use another copy"
+            )
     label = {c: i for i, c in enumerate(classes)}
     splits = {
         split: _images.in_order(
@@ -66,7 +72,7 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         splits,
         n_bytes,
         fingerprint=digest,
-        source=DATASET.described(source),
+        source=DATASET.described(source, digest),
         split="the dataset's own",
     )
 

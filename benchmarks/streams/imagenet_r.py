@@ -51,6 +51,6 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         splits,
         n_bytes,
         fingerprint=digest,
-        source=DATASET.described(source),
+        source=DATASET.described(source, digest),
         split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",
     )
