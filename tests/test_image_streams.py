@@ -703,6 +703,11 @@ def no_n_tasks(own):
     return {"test_fraction": 0.2, "n_tasks": None}, "n_tasks is missing"
 
 
+def name_that_is_no_utf_8(own):
+    (own / "bear" / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(0, "PNG"))
+    return {"test_fraction": 0.2}, r"bear holds the name 'caf.*png', which cannot be printed"
+
+
 def unreadable_image(own):
     (own / "bear/link.png").symlink_to("nowhere")
     return {"test_fraction": 0.2}, "link.png cannot be read .No such file"
@@ -719,7 +724,7 @@ def another_stream_with_a_path(own):
         *(class_that_cannot_be_split, class_only_in_test, class_only_in_train),
         *(empty_class_in_test, fraction_with_a_split, neither_fraction_nor_split),
         *(fraction_of_everything, n_tasks_that_do_not_divide, no_n_tasks, unreadable_image),
-        another_stream_with_a_path,
+        *(another_stream_with_a_path, name_that_is_no_utf_8),
     ],
     ids=lambda function: function.__name__,
 )
@@ -728,6 +733,17 @@ def test_a_broken_folder_is_one_sentence_before_anything_runs(own, tmp_path, bro
     with pytest.raises(DataError, match=expected) as caught:
         suite_of(options.pop("path", own), tmp_path, **options)
     assert "\n" not in str(caught.value) and "own.yaml, experiment 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("name, n", [("cifar100", 100), ("imagenet_r", 200), ("cub200", 200)])
+def test_tasks_have_equally_many_classes(tmp_path, name, n):
+    with pytest.raises(DataError, match=f"n_tasks of {name} must divide its {n} classes.* is 7"):
+        suite_of(None, tmp_path, name=name, n_tasks=7)
+    runs = {
+        n_tasks: suite_of(None, tmp_path, name=name, n_tasks=n_tasks).runs for n_tasks in (10, 20)
+    }
+    assert runs[20][0].spec["stream"]["n_tasks"] == 20 and runs[20][0].key != runs[10][0].key
+    assert runs[10][0].key == suite_of(None, tmp_path, name=name, n_tasks=None).runs[0].key
 
 
 @pytest.mark.parametrize("name", ["photo 1.png", "notes.txt"])

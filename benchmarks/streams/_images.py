@@ -90,7 +90,7 @@ def _rank(name: str) -> str:
 
 
 def digest_of_files(files: dict[str, Path]) -> str:
-    """Digest of several files' names, sizes and contents."""
+    """Digest of several files' names, sizes and contents; names have no line breaks."""
     digests = _remembered(list(files.values()), "sha256")
     lines = (
         f"{digest} {file.stat().st_size} {name}\n"
@@ -277,9 +277,13 @@ def files_in(folder: Path) -> list[str]:
 
 def _listed(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise unreadable(folder, error) from error
+    for name in names:
+        if not name.isprintable():  # a line break, or bytes that are no UTF-8
+            raise DataError(f"{folder} holds the name {name!r}, which cannot be printed: rename it")
+    return names
 
 
 class Parquet:
