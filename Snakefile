@@ -23,6 +23,7 @@ except DataError as error:
 
 run_of = {run.directory: run for run in plan.runs}
 stream_digest = {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
+stream_arguments = {run.stream: run.stream_arguments for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
 RESULTS = [f"{directory}/result.json" for directory in run_of]
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
@@ -80,10 +81,11 @@ rule prepare:
         "environment.yml"
     params:
         digest=lambda wildcards: stream_digest[wildcards.stream],
+        arguments=lambda wildcards: stream_arguments[wildcards.stream],
     message:
         "prepare the stream {wildcards.stream}"
     shell:
-        "python -m benchmarks.streams {wildcards.stream} --out $(dirname {output}) > {log} 2>&1"
+        "python -m benchmarks.streams {params.arguments} --out $(dirname {output}) > {log} 2>&1"
 
 
 rule pretrain:

@@ -36,6 +36,8 @@ from benchmarks.files import DataError, digest_of
 SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
+CONTENT_OPTIONS = ("path", "test_fraction")  # of StreamOptions: what a stream's content depends on
+
 
 @dataclass(frozen=True)
 class StreamOptions:
@@ -49,6 +51,8 @@ class StreamOptions:
         train_per_class, test_per_class: the first so many images of each class; None for all.
         train_per_task, test_per_task: the first so many items of each text task; None for all.
         max_prompt_tokens: longer prompts lose their middle.
+        path, test_fraction: of the stream `folder`, see there; the digest of the content stands
+            for them in the key, so that a folder may be moved.
     """
 
     name: str
@@ -59,6 +63,8 @@ class StreamOptions:
     train_per_task: int | None = None
     test_per_task: int | None = None
     max_prompt_tokens: int = 128
+    path: str | None = None
+    test_fraction: float | None = None
 
     def __post_init__(self):
         if self.order not in ("seed", "fixed"):
@@ -169,7 +175,9 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
     runs = []
     for i, experiment in enumerate(document["experiments"]):
         runs += _resolve(experiment, seeds, f"{where}, experiment {i + 1}", data_dir)
-    names = [(r.spec["stream"]["name"], r.spec["method"]["label"], r.spec["seed"]) for r in runs]
+    names = [
+        (streams.place(r.spec["stream"]), r.spec["method"]["label"], r.spec["seed"]) for r in runs
+    ]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
         stream, label, _ = min(doubled)
@@ -189,10 +197,10 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
 
     parts = {"stream", "backbone", "train", "methods"}
     _check_keys(experiment, parts, parts, where)
-    stream = from_mapping(StreamOptions, experiment["stream"], f"{where}, stream")
+    stream, own_options = stream_options(experiment["stream"], f"{where}, stream")
     backbone = from_mapping(BackboneOptions, experiment["backbone"], f"{where}, backbone")
+    module = streams.load(stream.name)
     try:
-        module = streams.load(stream.name)
         network = backbones.find(backbone.name)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
@@ -203,13 +211,22 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             f"but backbone {backbone.name} is {network.modality}"
         )
     n_tasks = stream.n_tasks or module.N_TASKS
-    whole = getattr(module, "N_CLASSES", None)
+    if n_tasks is None:
+        raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
+    try:
+        digest = module.fingerprint(data_dir, **own_options)
+        counted = getattr(module, "n_classes", None)
+        whole = counted(**own_options) if counted else getattr(module, "N_CLASSES", None)
+    except DataError as error:
+        raise DataError(f"{where}, stream: {error}") from error
     if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > module.N_TASKS):
         limit = f"divide its {whole} classes" if whole else f"be at most {module.N_TASKS}"
         raise DataError(f"{where}: n_tasks of {stream.name} must {limit}, but is {n_tasks}")
     own_n_tasks = None if n_tasks == module.N_TASKS else n_tasks
     stream = dataclasses.replace(stream, n_tasks=own_n_tasks)  # the default has one key
-    stream_key = _without_defaults(stream) | {"digest": module.fingerprint(data_dir)}
+    stream_key = _without_defaults(stream) | {"digest": digest}
+    for option in CONTENT_OPTIONS:
+        stream_key.pop(option, None)  # the digest stands for it
     backbone_key = _without_defaults(backbone) | {
         "digest": backbones.fingerprint(backbone.name, data_dir)
     }
@@ -257,10 +274,10 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
                 "method": [name, method.version, _without_defaults(config)],
                 "train": _without_defaults(train) | {"epochs": epochs, "mask": train.mask},
             }
-            digests = {"stream": stream_key["digest"], "backbone": backbone_key["digest"]}
+            asked = {k: v for k, v in _as_dict(stream).items() if k not in CONTENT_OPTIONS}
             spec = base | {
-                "stream": _as_dict(stream) | {"n_tasks": n_tasks, "digest": digests["stream"]},
-                "backbone": _as_dict(backbone) | {"digest": digests["backbone"]},
+                "stream": asked | own_options | {"n_tasks": n_tasks, "digest": digest},
+                "backbone": _as_dict(backbone) | {"digest": backbone_key["digest"]},
                 "method": {
                     "label": label,
                     "name": name,
@@ -271,6 +288,23 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             }
             runs.append(RunSpec(spec, digest_of(key)[:12], method.skip(modality)))
     return runs
+
+
+def stream_options(mapping: Any, where: str) -> tuple[StreamOptions, dict]:
+    """A stream's options, and those of them that its content depends on.
+
+    Raises:
+        DataError: there is no such stream or option, or the option is another stream's.
+    """
+    options = from_mapping(StreamOptions, mapping, where)
+    try:
+        own = streams.own_options(_as_dict(options))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    for name in CONTENT_OPTIONS:
+        if name not in own and getattr(options, name) is not None:
+            raise DataError(f"{where}: {name} is no option of {options.name}: leave it out")
+    return options, own
 
 
 def _preset(presets: Mapping, own: dict, where: str) -> dict:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks import streams
 from benchmarks.files import DataError, read_json, seed_for
 
 RESOURCES = Path("resources")
@@ -84,7 +85,7 @@ def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], 
     Raises:
         DataError: the prepared data is missing, corrupt or other than what the spec names.
     """
-    folder = RESOURCES / "streams" / spec["name"]
+    folder = RESOURCES / "streams" / streams.place(spec)
     manifest = read_json(folder / "manifest.json")
     if manifest["fingerprint"] != spec["digest"]:
         raise DataError(
@@ -104,13 +105,7 @@ def _order(n: int, spec: dict, seed: int) -> list[int]:
 
 
 def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[TaskData], Tensor]:
-    try:
-        with np.load(folder / "data.npz", allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'data.npz'} cannot be read ({error}): delete {folder} and run again"
-        ) from error
+    data = _arrays(folder)
     n_tasks = spec["n_tasks"]
     if "tasks" in manifest:
         per_task = len(manifest["tasks"][0]["classes"])
@@ -134,6 +129,23 @@ def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[T
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
     return tasks, torch.arange(n_tasks).repeat_interleave(sizes)
+
+
+def _arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Images and labels of both parts; images in a .npy of their own are left on the disk."""
+    file = folder / "data.npz"
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            data = {name: arrays[name] for name in arrays.files}
+        for part in ("train", "test"):
+            if f"{part}_images" not in data:
+                file = folder / f"{part}_images.npy"
+                data[f"{part}_images"] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file} cannot be read ({error}): delete {folder} and run again"
+        ) from error
+    return data
 
 
 def _select(data: dict, part: str, labels: list[int], limit: int | None, first: int):

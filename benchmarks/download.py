@@ -6,9 +6,10 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.files import DataError, sha256_of, write_bytes
+from benchmarks.files import DataError, digest_of_file, write_bytes
 from benchmarks.progress import Progress
 
 CONNECTIONS = 3  # tried by one call, each continuing the one before
@@ -16,48 +17,84 @@ TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 
 
-def fetch(url: str, sha256: str | None, target: Path) -> Path:
-    """Download `url` to `target` unless it is already there, and check its digest.
+class _Failed(Exception):
+    """One address did not give the file: why, and what the user can do."""
+
+    def __init__(self, cause: str, remedy: str):
+        super().__init__(cause)
+        self.cause, self.remedy = cause, remedy
+
+
+def fetch(urls: str | Sequence[str], digest: str | None, target: Path) -> Path:
+    """Download a file to `target` unless it is already there, and check its digest.
 
     Args:
-        url: what to fetch.
-        sha256: hex digest of the content. None trusts the first download: its digest is recorded
-            in `target.sha256` beside the file and required ever after.
+        urls: where it is: one address, or mirrors that are tried in this order.
+        digest: of the content in hex, SHA-256, or another after its name ("md5:..."). None trusts
+            the first download: its SHA-256 is recorded in `target.sha256` beside the file and
+            required ever after.
         target: the name the file takes once it is complete and checked. Until then it grows as
-            `target.part`, which a later call continues if there is a digest to check it by.
+            `target.part`, which a later call or another mirror continues if there is a digest to
+            check it by.
 
     Returns:
         `target`.
 
     Raises:
-        DataError: no network, a connection that keeps breaking, a wrong digest, a full disk.
+        DataError: no network, a connection that keeps breaking, a wrong digest, a full disk; where
+            there are several addresses, what happened at each.
     """
+    urls = [urls] if isinstance(urls, str) else list(urls)
     record = target.with_name(f"{target.name}.sha256")
-    if sha256 is None and record.exists():
-        sha256 = record.read_text(encoding="utf-8").strip()
+    trusting = digest is None
+    if trusting and record.exists():
+        digest = record.read_text(encoding="utf-8").strip()
     if target.exists():
-        found = sha256_of(target)
-        if sha256 not in (None, found):
+        algorithm, wanted, found = _digests(digest, target)
+        if wanted not in (None, found):
             raise DataError(
-                f"{target} should have sha256 {sha256}, it has {found}: delete it and run again"
+                f"{target} should have {algorithm} {wanted}, it has {found}: "
+                "delete it and run again"
             )
     else:
-        part = target.with_name(f"{target.name}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if sha256 is None:
-            part.unlink(missing_ok=True)
-        _download(url, part, target)
-        found = sha256_of(part)
-        if sha256 not in (None, found):
-            part.unlink()
-            raise DataError(
-                f"{url} should have sha256 {sha256}, what came has {found} and was "
-                f"removed: run again, or put the right file at {target}"
-            )
-        part.replace(target)
-    if sha256 is None:
+        found = _fetch_first(urls, digest, target)
+    if trusting and not record.exists():
         write_bytes(record, f"{found}\n".encode())
     return target
+
+
+def _digests(digest: str | None, file: Path) -> tuple[str, str | None, str]:
+    """The algorithm that `digest` names, the digest it wants, and the one that the file has."""
+    algorithm, _, wanted = (digest or "").rpartition(":")
+    algorithm = algorithm or "sha256"
+    return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
+
+
+def _fetch_first(urls: Sequence[str], digest: str | None, target: Path) -> str:
+    """Download from the first address that gives the file; returns the digest of what came."""
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    causes = []
+    for url in urls:
+        if digest is None:
+            part.unlink(missing_ok=True)
+        try:
+            _download(url, part, target)
+            algorithm, wanted, found = _digests(digest, part)
+            if wanted not in (None, found):
+                part.unlink()
+                raise _Failed(
+                    f"{url} should have {algorithm} {wanted}, what came has {found} and was "
+                    "removed",
+                    f"run again, or put the right file at {target}",
+                )
+        except _Failed as failed:
+            causes.append(failed.cause)
+            last = failed
+        else:
+            part.replace(target)
+            return found
+    raise DataError(f"{'; '.join(causes)}: {last.remedy}") from last
 
 
 def _download(url: str, part: Path, target: Path) -> None:
@@ -67,9 +104,9 @@ def _download(url: str, part: Path, target: Path) -> None:
         try:
             received, total = _connect(url, part)
         except urllib.error.HTTPError as error:
-            raise DataError(
-                f"{url} could not be downloaded, the server answered {error.code} "
-                f"{error.reason}: put the file at {target}"
+            raise _Failed(
+                f"{url} could not be downloaded, the server answered {error.code} {error.reason}",
+                f"put the file at {target}",
             ) from error
         except (OSError, http.client.HTTPException) as error:
             cause = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
@@ -77,9 +114,9 @@ def _download(url: str, part: Path, target: Path) -> None:
             if received == total:
                 return
             cause = f"it broke off after {received} of {total} bytes"
-    raise DataError(
-        f"{url} could not be downloaded ({cause}): check the network and run again to "
-        f"continue, or put the file at {target}"
+    raise _Failed(
+        f"{url} could not be downloaded ({cause})",
+        f"check the network and run again to continue, or put the file at {target}",
     )
 
 

@@ -52,8 +52,13 @@ def read_json(path: Path) -> Any:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
+    return digest_of_file(path, "sha256")
+
+
+def digest_of_file(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's content by one of hashlib's algorithms."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def digest_of(value: Any) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks import backbones
+from benchmarks import backbones, streams
 from benchmarks.config import RunSpec, load_suite
 from benchmarks.files import (
     DATA_DIR_VARIABLE,
@@ -37,7 +38,15 @@ class Run:
 
     @property
     def stream(self) -> str:
-        return self.spec["stream"]["name"]
+        """The stream's name on disk."""
+        return streams.place(self.spec["stream"])
+
+    @property
+    def stream_arguments(self) -> str:
+        """The stream and its options for the command line of `benchmarks.streams`."""
+        spec = self.spec["stream"]
+        options = [f"{key}={value}" for key, value in streams.own_options(spec).items()]
+        return shlex.join([spec["name"], *options])
 
     @property
     def backbone(self) -> str:

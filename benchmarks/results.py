@@ -15,6 +15,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks import streams
 from benchmarks.files import DataError, add_data_dir_option, read_json, write_bytes, write_json
 
 SCHEMA = 1
@@ -82,6 +83,7 @@ def collect(plan, out: Path) -> None:
     for run in plan.runs:
         record = read_record(Path(run.directory) / "result.json", run.key)
         record["spec"]["method"]["label"] = run.spec["method"]["label"]
+        record["spec"]["stream"] |= streams.own_options(run.spec["stream"])  # may have been moved
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
         lines.append(
@@ -101,7 +103,8 @@ def collect(plan, out: Path) -> None:
 
 def _place(record: dict) -> tuple:
     spec = record["spec"]
-    return spec["stream"]["name"], spec["method"]["label"], spec["seed"]
+    stream = spec["stream"]
+    return stream["name"], spec["method"]["label"], spec["seed"], stream["digest"]
 
 
 def publish(plan, runs: Path) -> Path:

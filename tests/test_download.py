@@ -165,3 +165,50 @@ def test_a_full_disk(server, tmp_path, monkeypatch, content):
     with pytest.raises(DataError, match="file.bin.part could not be written .No space left.*room"):
         download.fetch(server.url, DIGEST, tmp_path / "file.bin")
     assert len(server.asked) == 1
+
+
+def test_an_md5_is_enough(server, tmp_path):
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    for _ in range(2):
+        download.fetch(server.url, f"md5:{md5}", tmp_path / "file.bin")
+    assert len(server.asked) == 1 and [f.name for f in tmp_path.iterdir()] == ["file.bin"]
+    (tmp_path / "file.bin").write_bytes(b"changed")
+    with pytest.raises(DataError, match=f"should have md5 {md5}, it has"):
+        download.fetch(server.url, f"md5:{md5}", tmp_path / "file.bin")
+    (tmp_path / "file.bin").unlink()
+    server.content = b"changed"
+    with pytest.raises(DataError, match=f"should have md5 {md5}, what came has .* removed"):
+        download.fetch(server.url, f"md5:{md5}", tmp_path / "file.bin")
+
+
+@pytest.mark.parametrize("digest", [DIGEST, None])
+def test_a_mirror_helps_out(server, tmp_path, digest):
+    urls = (server.url.replace("/file", "/missing"), server.url)
+    download.fetch(urls, digest, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT and len(server.asked) == 2
+
+
+def test_a_mirror_continues_what_another_began(server, tmp_path):
+    server.break_after = [1000] * download.CONNECTIONS
+    download.fetch((server.url, f"{server.url}?mirror"), DIGEST, tmp_path / "file.bin")
+    assert server.asked[-1] == "bytes=3000-"
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_without_a_digest_a_mirror_starts_over(server, tmp_path):
+    server.break_after = [1000] * download.CONNECTIONS
+    download.fetch((server.url, f"{server.url}?mirror"), None, tmp_path / "file.bin")
+    assert server.asked[-1] is None
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_what_happened_at_every_mirror_is_said_in_one_sentence(server, tmp_path):
+    server.content = b"other"
+    urls = (server.url.replace("/file", "/missing"), server.url, "http://127.0.0.1:9/")
+    with pytest.raises(DataError) as caught:
+        download.fetch(urls, DIGEST, tmp_path / "file.bin")
+    text = str(caught.value)
+    for part in ("/missing could not be downloaded, the server answered 404", "what came has"):
+        assert part in text
+    assert "127.0.0.1:9/ could not be downloaded" in text and text.count("put the file at") == 1
+    assert not list(tmp_path.iterdir())

@@ -4,9 +4,13 @@ A stream module needs no torch and exposes
 
     MODALITY       "vision" or "language"
     N_TASKS        number of tasks (of a class split: the default number)
+    N_CLASSES      of a class split: number of classes
     fingerprint(data_dir)      hex digest that names the exact content, without preparing it
     prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
 
+A stream whose content depends on the suite file names those fields of `StreamOptions` in OPTIONS.
+Both functions then take them as keyword arguments, `n_classes(**options)` stands for N_CLASSES,
+N_TASKS may be None, and each content is prepared in a folder of its own (`place`).
 A new stream is a new file in this folder and nothing else.
 """
 
@@ -14,6 +18,7 @@ import difflib
 import importlib
 import io
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +26,7 @@ import numpy as np
 
 from benchmarks.files import DataError, write_bytes, write_json
 
-__all__ = ["load", "names", "prepare", "write_npz"]
+__all__ = ["load", "names", "own_options", "place", "prepare", "write_npz"]
 
 
 def names() -> list[str]:
@@ -40,7 +45,22 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def prepare(name: str, out: Path, data_dir: Path | None = None) -> dict:
+def own_options(spec: Mapping) -> dict:
+    """The options in a stream's spec that its content depends on, those that are None left out."""
+    names = getattr(load(spec["name"]), "OPTIONS", ())
+    return {name: spec[name] for name in names if spec.get(name) is not None}
+
+
+def place(spec: Mapping) -> str:
+    """The name of the folder a stream is prepared in: its own, with its digest if it has options.
+
+    Args:
+        spec: a record's `spec["stream"]`.
+    """
+    return f"{spec['name']}-{spec['digest'][:8]}" if own_options(spec) else spec["name"]
+
+
+def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> dict:
     """Prepare stream `name` in the folder `out` and return its manifest.
 
     `out/manifest.json` is written last, so a folder that has one is complete.
@@ -50,7 +70,7 @@ def prepare(name: str, out: Path, data_dir: Path | None = None) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     target = out / "manifest.json"
     target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
-    manifest = stream.prepare(out, Path(data_dir) if data_dir else None)
+    manifest = stream.prepare(out, Path(data_dir) if data_dir else None, **options)
     write_json(target, manifest)
     return manifest
 

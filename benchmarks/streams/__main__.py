@@ -1,4 +1,4 @@
-"""Prepare one stream: python -m benchmarks.streams NAME --out DIR [--data-dir DIR]"""
+"""Prepare one stream: python -m benchmarks.streams NAME [OPTION=VALUE ...] --out DIR"""
 
 import argparse
 import sys
@@ -6,18 +6,23 @@ import time
 from pathlib import Path
 
 from benchmarks import streams
-from benchmarks.files import add_data_dir_option
+from benchmarks.config import stream_options
+from benchmarks.files import DataError, add_data_dir_option
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__)
     parser.add_argument("name", help=f"one of {', '.join(streams.names())}")
+    parser.add_argument(
+        "options", nargs="*", metavar="OPTION=VALUE", help="as in a suite file: path=/my/images"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for data and manifest")
     add_data_dir_option(parser)
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     try:
-        manifest = streams.prepare(options.name, options.out, options.data_dir)
+        own = _own(options.name, options.options)
+        manifest = streams.prepare(options.name, options.out, options.data_dir, **own)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     seconds = time.perf_counter() - start
@@ -25,6 +30,17 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
         f"from {manifest['source']}"
     )
+
+
+def _own(name: str, assignments: list[str]) -> dict:
+    """The stream's options, checked and converted as those in a suite file are."""
+    mapping = {}
+    for assignment in assignments:
+        option, separator, value = assignment.partition("=")
+        if not separator:
+            raise DataError(f"an option is given as option=value, but found {assignment!r}")
+        mapping[option] = value
+    return stream_options({"name": name, **mapping}, "the command line")[1]
 
 
 if __name__ == "__main__":

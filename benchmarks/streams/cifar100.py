@@ -28,7 +28,11 @@ from benchmarks.streams import write_npz
 
 MODALITY = "vision"
 N_TASKS = 10
-URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+N_CLASSES = 100
+URLS = (
+    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",  # where the first one redirects to
+)
 SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 ARCHIVE = "cifar-100-python.tar.gz"
 DOWNLOADS = Path("resources/downloads")
@@ -113,7 +117,7 @@ def _find(data_dir: Path | None) -> tuple[str | None, list[Path]]:
 
 def _download(data_dir: Path | None) -> Path:
     writable = data_dir is not None and os.access(data_dir, os.W_OK)
-    return fetch(URL, SHA256, (data_dir if writable else DOWNLOADS) / ARCHIVE)
+    return fetch(URLS, SHA256, (data_dir if writable else DOWNLOADS) / ARCHIVE)
 
 
 def _by_class(labels: np.ndarray, split: str, classes: list[str], file: Path) -> np.ndarray:
@@ -174,7 +178,7 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{file} is not the CIFAR-100 archive ({error}): delete it, the official "
-            f"one comes from {URL}"
+            f"one comes from {URLS[0]}"
         ) from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(
@@ -185,7 +189,7 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
         raise DataError(
             f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python "
             f"archive, their content is different ({type(error).__name__}: {error}): "
-            f"delete it, the official one comes from {URL}"
+            f"delete it, the official one comes from {URLS[0]}"
         ) from error
     official = sha256_of(file) == SHA256
     return classes, splits, "official archive" if official else "a copy of the python archive"

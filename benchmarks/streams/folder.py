@@ -1,0 +1,130 @@
+"""folder: a user's own images, split into tasks of classes.
+
+    stream: {name: folder, path: /my/images, n_tasks: 5, test_fraction: 0.2}
+
+`path` holds either `train/<class>/*` and `test/<class>/*`, and `test_fraction` is left out, or one
+folder `<class>/*`, of which `test_fraction` is held out by `_images.split_by_rule`: by the names of
+the images alone. Classes may differ in their number of images. Their order in the stream is drawn
+from the run's seed, as everywhere. A relative path starts at the folder in which the suite is run.
+
+Every file in a class folder must be an image that Pillow reads, hidden files excepted: one that is
+not would otherwise make the dataset smaller without a word. Other files beside the class folders
+are ignored.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.files import DataError, digest_of
+from benchmarks.streams import _images
+
+MODALITY = "vision"
+N_TASKS = None  # the suite says it
+OPTIONS = ("path", "test_fraction")  # the fields of StreamOptions that `_Images` takes
+
+
+class _Images:
+    """The images as found: their classes, their split, and where they are."""
+
+    def __init__(self, path: str | None = None, test_fraction: float | None = None):
+        if path is None:
+            raise DataError("the stream folder needs path, the folder of your images: add it")
+        self.path = Path(path).expanduser()
+        if not self.path.is_dir():
+            found = "no folder" if self.path.exists() else "not there"
+            raise DataError(
+                f"the stream folder needs a folder of images, path {path} is {found}: correct it"
+            )
+        own = all((self.path / split).is_dir() for split in ("train", "test"))
+        if own and test_fraction is not None:
+            raise DataError(
+                f"{path} has folders train and test, so that test_fraction, {test_fraction}, has "
+                "nothing to split: leave it out"
+            )
+        if not own and test_fraction is None:
+            raise DataError(
+                f"{path} needs folders train and test, or else test_fraction in the suite: add it"
+            )
+        if not own and not 0 < test_fraction < 1:
+            raise DataError(f"test_fraction must be between 0 and 1, but is {test_fraction}")
+        self.test_fraction = test_fraction
+        if own:
+            self.classes, self.splits = self._own_split()
+        else:
+            self.classes, self.splits = self._split_by_rule()
+
+    def _own_split(self) -> tuple[list[str], _images.Splits]:
+        names = {split: _names(self.path / split, 1) for split in ("train", "test")}
+        classes = list(names["train"])
+        for a, b in (("test", "train"), ("train", "test")):
+            for name in names[a].keys() - names[b].keys():
+                raise DataError(
+                    f"{self.path} needs the same classes in train and test, {name!r} is in {a} "
+                    f"but not in {b}: add or remove it"
+                )
+        splits = {
+            split: _images.in_order(
+                {f"{split}/{c}/{name}": classes.index(c) for c in own for name in own[c]}
+            )
+            for split, own in names.items()
+        }
+        return classes, splits
+
+    def _split_by_rule(self) -> tuple[list[str], _images.Splits]:
+        names = _names(self.path, 2)
+        every = (f"{c}/{name}" for c in names for name in names[c])
+        return _images.split_by_rule(every, self.test_fraction)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the classes, the split, and the content of every image; not where they are."""
+        names = [name for split in self.splits.values() for name, _ in split]
+        content = _images.digest_of_files({name: self.path / name for name in names})
+        return digest_of([content, self.classes, self.splits])
+
+
+def _names(folder: Path, least: int) -> dict[str, list[str]]:
+    """The images of each class, at least two classes with `least` images each."""
+    names = {c: _images.files_in(folder / c) for c in _images.folders_in(folder)}
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} needs a folder of images for each of two classes or more, it has "
+            f"{len(names)}: add them"
+        )
+    for c, own in names.items():
+        if len(own) < least:
+            raise DataError(
+                f"{folder / c} needs {least} or more images, it has {len(own)}: add some or remove "
+                "the folder"
+            )
+    return names
+
+
+def n_classes(**options) -> int:
+    """How many classes the folder has."""
+    return len(_Images(**options).classes)
+
+
+def fingerprint(data_dir: Path | None = None, **options) -> str:
+    """Digest of the classes, the split and the content of all images."""
+    return _Images(**options).digest
+
+
+def prepare(out: Path, data_dir: Path | None = None, **options) -> dict:
+    """Write the images and labels into `out`."""
+    images = _Images(**options)
+    digest = images.digest
+    source = _images.Folder(images.path, images.path)
+    n_bytes = _images.store(out, source, images.splits, "folder")
+    fraction = images.test_fraction
+    return _images.manifest(
+        "folder",
+        images.classes,
+        images.splits,
+        n_bytes,
+        fingerprint=digest,
+        source=f"the user's own images in {options['path']}",
+        split="folders train and test"
+        if fraction is None
+        else f"by rule, {fraction} of each class held out by the SHA-256 of the names",
+    )

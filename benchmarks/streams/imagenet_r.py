@@ -1,0 +1,56 @@
+"""imagenet_r: 200 ImageNet classes in 30,000 renditions (Hendrycks et al. 2021), split into tasks.
+
+Read from whichever of these is found first, in the data directory or among earlier downloads:
+
+1. the official archive, `imagenet-r.tar` or `imagenet-r/imagenet-r.tar`;
+2. a Hugging Face parquet copy, `imagenet-r/**/*.parquet`, with the columns `image` (bytes and file
+   name) and `wnid`;
+3. a folder, `imagenet-r/<wnid>/*`.
+
+Without any of them the archive is downloaded. The dataset has no split of its own for training:
+`_images.split_by_rule` holds out a fifth, 6,000 images, by their names alone. It is no other
+paper's split, most of which were drawn at random. Classes are named by their WordNet id.
+"""
+
+from pathlib import Path
+
+from benchmarks.streams import _images
+
+MODALITY = "vision"
+N_TASKS = 10
+N_CLASSES = 200
+N_IMAGES = 30_000
+TEST_FRACTION = 0.2
+
+DATASET = _images.Canonical(
+    title="ImageNet-R",
+    archive="imagenet-r.tar",
+    md5="a61312130a589d0ca1a8fca1f2bd3337",
+    urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",),
+    folder="imagenet-r",
+    images="",
+    column="wnid",
+)
+
+
+def fingerprint(data_dir: Path | None = None) -> str:
+    """Digest of what would be read; the same for the official archive, fetched or not."""
+    return DATASET.fingerprint(data_dir)
+
+
+def prepare(out: Path, data_dir: Path | None = None) -> dict:
+    """Write the images and labels into `out`, downloading the archive if no source is found."""
+    source = DATASET.open(data_dir)
+    digest = source.fingerprint()
+    classes, splits = _images.split_by_rule(source.names, TEST_FRACTION)
+    DATASET.require(source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES))
+    n_bytes = _images.store(out, source, splits, "imagenet_r")
+    return _images.manifest(
+        "imagenet_r",
+        classes,
+        splits,
+        n_bytes,
+        fingerprint=digest,
+        source=DATASET.described(source, digest),
+        split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",
+    )
