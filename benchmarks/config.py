@@ -75,10 +75,23 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """The backbone of an experiment; `image_size` in pixels, None for its own."""
+    """The backbone of an experiment.
+
+    Attributes:
+        image_size: in pixels, None for its own.
+        normalisation: of pixels, a name of `backbones.NORMALISATIONS`, None for its own.
+    """
 
     name: str
     image_size: int | None = None
+    normalisation: str | None = None
+
+    def __post_init__(self):
+        known = backbones.NORMALISATIONS
+        if self.normalisation is not None and self.normalisation not in known:
+            raise ValueError(
+                f"normalisation must be one of {', '.join(known)}, not {self.normalisation!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             f"{where}: stream {stream.name} is {modality}, "
             f"but backbone {backbone.name} is {network.modality}"
         )
+    if modality == "language" and backbone.normalisation is not None:
+        raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
     n_tasks = stream.n_tasks or module.N_TASKS
     whole = getattr(module, "N_CLASSES", None)
     if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > module.N_TASKS):
@@ -257,10 +272,9 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
                 "method": [name, method.version, _without_defaults(config)],
                 "train": _without_defaults(train) | {"epochs": epochs, "mask": train.mask},
             }
-            digests = {"stream": stream_key["digest"], "backbone": backbone_key["digest"]}
             spec = base | {
-                "stream": _as_dict(stream) | {"n_tasks": n_tasks, "digest": digests["stream"]},
-                "backbone": _as_dict(backbone) | {"digest": digests["backbone"]},
+                "stream": _as_dict(stream) | {"n_tasks": n_tasks, "digest": stream_key["digest"]},
+                "backbone": {"image_size": None} | backbone_key,
                 "method": {
                     "label": label,
                     "name": name,
