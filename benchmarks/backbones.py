@@ -179,6 +179,7 @@ BACKBONES = {
             "/vitb_16_pt22k/checkpoint.pth",
             entry="teacher",
             prefix="backbone.",
+            classes=0,
             pretraining="iBOT on ImageNet-21k",
             labels="none",
         ),
@@ -236,6 +237,7 @@ BACKBONES = {
             "https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar",
             entry="state_dict",
             prefix="base_encoder.",
+            classes=0,
             pretraining="MoCo v3 on ImageNet-1k, 300 epochs",
             labels="none",
         ),
@@ -349,6 +351,7 @@ def prepare(name: str, out: Path, data_dir: Path | None) -> dict:
         "fingerprint": digest,
         "weights": str(source),
         "weights_sha256": sha256_of(source),
+        "labels": backbone.labels,
     }
     if backbone.modality == "language":
         load(manifest, n_classes=1, image_size=None)
@@ -361,7 +364,6 @@ def prepare(name: str, out: Path, data_dir: Path | None) -> dict:
     load_weights(model, state, str(source))
     checkpoints.check_origin(state, backbone, source)
     manifest["features"] = checkpoints.check_features(model, backbone, source)
-    manifest["labels"] = backbone.labels
     if backbone.prefix or source.suffix != ".safetensors":
         manifest["weights"] = str(out / "weights.safetensors")
         checkpoints.save_trunk(state, Path(manifest["weights"]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, str(error)) from error
 
 
 def _unpickle(path: Path) -> Mapping:
@@ -86,19 +87,20 @@ def _unpickle(path: Path) -> Mapping:
         with torch.serialization.safe_globals(_HARMLESS):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if not asked:
+            raise _unreadable(path, "it is no pickle of tensors") from error
         raise DataError(
-            f"{path} is damaged or holds more than tensors and plain values, and is not loaded as "
-            f"that could run a stranger's code ({reason.splitlines()[0]}): "
-            f"replace it, or convert it to safetensors where you trust it"
+            f"{path} should hold tensors and plain values only, but asks for {asked[1]}, which "
+            f"could run a stranger's code: convert it to safetensors where you trust it"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, str(error)) from error
     return loaded if isinstance(loaded, Mapping) else {}
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0] or "it ends early"
+def _unreadable(path: Path, reason: str) -> DataError:
+    reason = reason.partition("\n")[0] or "it ends early"
     return DataError(
         f"the weight file {path} cannot be read ({reason}): replace or delete it and run again"
     )

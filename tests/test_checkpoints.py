@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from fake_records import record, write
 from safetensors.torch import load_file, save_file
 
+from analysis.runs import read_suite
+from analysis.tables import setting_notes
 from benchmarks import backbones, checkpoints
 from benchmarks.config import load_suite
 from benchmarks.files import DataError
@@ -86,15 +89,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_published_layout_gives_the_trunk_and_runs_never_unpickle(layout, zipped, known):
     arrange, facts = LAYOUTS[layout]
-    known(layout, labels="none", **facts)
-    state = trunk()
-    torch.save(arrange(state), f"{layout}.pth", _use_new_zipfile_serialization=zipped)
+    known(layout, labels="none", classes=0, **facts)
+    state, path = trunk(), Path(f"{layout}.pth")
+    torch.save(arrange(state), path, _use_new_zipfile_serialization=zipped)
+    if not zipped:  # as a numpy of the time called itself
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multi", b"numpy.core.multi"))
     manifest = prepare(layout)
     assert manifest["weights"] == os.path.join("out", "weights.safetensors")
     assert_same(load_file(manifest["weights"]), state)
     assert_same(loaded(manifest), state)
-    published = Path(f"{layout}.pth").read_bytes()
-    assert manifest["weights_sha256"] == hashlib.sha256(published).hexdigest()
+    assert manifest["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest["labels"] == "none"
 
 
@@ -115,10 +119,12 @@ class Payload:
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(known):
     known("bare")
     torch.save({"teacher": trunk(), "args": Payload()}, "bare.pth")
-    with pytest.raises(DataError, match="bare.pth .* run a stranger's code .*mkdir"):
+    with pytest.raises(
+        DataError, match="bare.pth .*, but asks for (posix|nt).mkdir, which could run"
+    ):
         prepare("bare")
-    Path("bare.pth").write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(DataError, match="bare.pth"):
+    Path("bare.pth").write_bytes(pickle.dumps(Payload(), protocol=2))
+    with pytest.raises(DataError, match="bare.pth cannot be read"):
         prepare("bare")
     assert not Path("ran").exists()
 
@@ -134,7 +140,7 @@ def test_a_truncated_file_is_refused(kind, part, known):
         torch.save(trunk(), path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(DataError, match=f"{path} (cannot be read|is damaged)"):
+    with pytest.raises(DataError, match=f"{path} cannot be read"):
         prepare("cut")
 
 
@@ -233,22 +239,19 @@ def test_features_are_those_of_a_plain_forward_pass():
 
 
 def test_downloads_are_pinned_or_recorded_and_a_mismatch_is_refused(known):
-    save_file(trunk(), "published")
-    digest = hashlib.sha256(Path("published").read_bytes()).hexdigest()
-    url = Path("published").resolve().as_uri()
-    fetch = {"patterns": ("file.safetensors",), "url": f"{url}/../published.safetensors"}
-    os.rename("published", "published.safetensors")
-    fetch["url"] = Path("published.safetensors").resolve().as_uri()
+    save_file(trunk(), "published.safetensors")
+    digest = hashlib.sha256(Path("published.safetensors").read_bytes()).hexdigest()
+    url = Path("published.safetensors").resolve().as_uri()
 
-    known("pinned", url=fetch["url"], sha256=digest)
+    known("pinned", url=url, sha256=digest)
     manifest = backbones.prepare("pinned", Path("out"), None)
     assert manifest["weights"] == os.path.join("resources", "downloads", "pinned.safetensors")
     assert manifest["weights_sha256"] == digest
-    known("other", url=fetch["url"], sha256="0" * 64)
+    known("other", url=url, sha256="0" * 64)
     with pytest.raises(DataError, match=f"should have sha256 {'0' * 64}"):
         backbones.prepare("other", Path("out"), None)
 
-    known("first", url=fetch["url"])
+    known("first", url=url)
     before = backbones.fingerprint("first", None)
     backbones.prepare("first", Path("out"), None)
     record = Path("resources/downloads/first.safetensors.sha256")
@@ -383,9 +386,21 @@ def test_the_readme_shows_the_table():
     assert shown.strip() == backbones.overview().strip()
 
 
+def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
+    runs = [record(seed=seed) for seed in range(2)]
+    for run in runs:
+        run["provenance"]["weights_labels"] = "in1k"
+    (panel,) = read_suite(write(tmp_path / "runs.jsonl", runs)).panels
+    assert "labels seen by its weights: in1k, seeds" in setting_notes(panel)[1]
+    (panel,) = read_suite(write(tmp_path / "old.jsonl", [record()])).panels
+    assert "labels" not in setting_notes(panel)[1]
+
+
 @pytest.mark.data
 def test_the_vit_ti_of_the_data_directory_is_recognised(tmp_path):
-    data = Path(os.environ["TREELORA_DATA"])
+    data = Path(os.environ.get("TREELORA_DATA") or "nowhere")
+    if not list(data.glob("vit_tiny_patch16_224*.safetensors")):
+        pytest.skip("TREELORA_DATA names no folder with ViT-Ti")
     manifest = backbones.prepare("vit-ti", tmp_path, data)
     assert manifest["labels"] == "in1k" and manifest["weights"].startswith(str(data))
     state = load_file(manifest["weights"])
