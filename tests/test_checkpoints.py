@@ -124,7 +124,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(known):
     ):
         prepare("bare")
     Path("bare.pth").write_bytes(pickle.dumps(Payload(), protocol=2))
-    with pytest.raises(DataError, match="bare.pth cannot be read"):
+    with pytest.raises(DataError, match="bare.pth .*, but asks for (posix|nt).mkdir"):
         prepare("bare")
     assert not Path("ran").exists()
 
