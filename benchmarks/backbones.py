@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 REBUILT = Path("resources/pretrained")
-
-
 # Pixel normalisations (mean, std), for all channels or for each.
 NORMALISATIONS = {
     "unit": (0.0, 1.0),
