@@ -32,7 +32,7 @@ MOST_DRAWN = 12  # methods in one figure
 # Where and when a run was made.
 PROVENANCE = (
     *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
-    *("python", "started", "finished"),
+    *("python", "started", "finished", "weights_labels"),
 )
 # The columns that hold more than one value, so that no CSV has them.
 RAW = ["R", "record"]

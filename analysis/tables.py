@@ -67,6 +67,7 @@ def setting_notes(panel: Panel) -> list[str]:
         del shared["mask"]
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
+    labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     mixed = " Times from different devices or thread counts do not compare."
     parts = [
         f"{stream.get('n_tasks', len(panel.task_names))} tasks",
@@ -74,6 +75,7 @@ def setting_notes(panel: Panel) -> list[str]:
         words(stream, hidden),
         f"backbone {panel.backbone}",
         words(backbone, ("name", "digest")),
+        f"labels seen by its weights: {' and '.join(labels)}" if labels else "",
         "seeds " + ", ".join(map(str, sorted(set(panel.runs["seed"])))),
     ]
     return [

@@ -81,10 +81,23 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """The backbone of an experiment; `image_size` in pixels, None for its own."""
+    """The backbone of an experiment.
+
+    Attributes:
+        image_size: in pixels, None for its own.
+        normalisation: of pixels, a name of `backbones.NORMALISATIONS`, None for its own.
+    """
 
     name: str
     image_size: int | None = None
+    normalisation: str | None = None
+
+    def __post_init__(self):
+        known = backbones.NORMALISATIONS
+        if self.normalisation is not None and self.normalisation not in known:
+            raise ValueError(
+                f"normalisation must be one of {', '.join(known)}, not {self.normalisation!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -210,6 +223,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             f"{where}: stream {stream.name} is {modality}, "
             f"but backbone {backbone.name} is {network.modality}"
         )
+    if modality == "language" and backbone.normalisation is not None:
+        raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
     n_tasks = stream.n_tasks or module.N_TASKS
     if n_tasks is None:
         raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
@@ -277,7 +292,7 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             asked = {k: v for k, v in _as_dict(stream).items() if k not in CONTENT_OPTIONS}
             spec = base | {
                 "stream": asked | own_options | {"n_tasks": n_tasks, "digest": digest},
-                "backbone": _as_dict(backbone) | {"digest": backbone_key["digest"]},
+                "backbone": {"image_size": None} | backbone_key,
                 "method": {
                     "label": label,
                     "name": name,

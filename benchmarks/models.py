@@ -33,12 +33,23 @@ class VisionModel(nn.Module):
 
     derived: tuple[str, ...] = ()
 
-    def __init__(self, network: nn.Module, n_classes: int, mean: float, std: float):
+    def __init__(
+        self,
+        network: nn.Module,
+        n_classes: int,
+        mean: float | tuple[float, ...],
+        std: float | tuple[float, ...],
+    ):
         super().__init__()
         self.network = network
         self.width = network.embed_dim
         self.image_size = network.patch_embed.img_size
-        self._mean, self._std = mean, std
+        for name, value in (("_mean", mean), ("_std", std)):
+            if isinstance(value, tuple):  # one for each channel
+                value = torch.tensor(value)[:, None, None]
+                self.register_buffer(name, value, persistent=False)
+            else:
+                setattr(self, name, value)
         self.head = nn.Linear(self.width, n_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)

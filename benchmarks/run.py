@@ -68,7 +68,10 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     n_tasks = len(data)
     train = spec["train"]
     seed_everything(seed_for(seed, "init"))
-    network = backbones.load(manifest, len(task_of_class), spec["backbone"]["image_size"])
+    options = spec["backbone"]
+    network = backbones.load(
+        manifest, len(task_of_class), options["image_size"], options.get("normalisation")
+    )
     method_class = baselines.load(spec["method"]["name"])
     shared = ("batch_size", "learning_rate", "clip_norm", "optimizer_reset", "mask", "precision")
     setting = Setting(
@@ -178,6 +181,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         "device": device_name(device),
         "deterministic": device == "cpu",
         "weights_sha256": manifest["weights_sha256"],
+        "weights_labels": manifest.get("labels"),
     }
 
 

@@ -94,6 +94,7 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert task["train_seconds"] > 0 and task["peak_bytes"] > 10**6
     assert len(record["diagnostics"]["trees"]) == N_TASKS
     assert record["footprint"]["state_bytes"] > 1000
+    assert record["provenance"]["weights_labels"] == "own"
     assert not (Path(one.directory) / "state.pt").exists()
 
 
