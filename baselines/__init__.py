@@ -13,7 +13,7 @@ from pathlib import Path
 
 from baselines.base import Method
 
-_SHARED = {"__init__", "base", "hide", "lora", "loop", "prefix", "prompts"}
+_SHARED = {"__init__", "augment", "base", "compiler", "hide", "lora", "loop", "prefix", "prompts"}
 
 
 def names() -> list[str]:

@@ -45,6 +45,17 @@ class Setting:
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
+        micro_batch_size: the batch goes through the network in parts of so many samples, and one
+            optimiser step follows with the gradient of the whole batch: the same step but for
+            rounding and for what dropout draws. Activations, most of a step's memory, are then
+            those of a part; a second copy of the trained parameters' gradients comes on top, and
+            what a plugin passes through the network itself (GEM's memory) is not split. None for
+            the whole batch at once.
+        compile: torch.compile of the network in training. Its time is no part of train_seconds and
+            consolidate_seconds; a task's report has it as compile_seconds.
+        augment: None, or "crop_flip" for random crops resized to the network's input size and
+            flips of the loop's batches (see `baselines.augment`), drawn from the task's seed. What
+            a method reads from the task itself, such as memories and statistics, stays as it is.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
     """
@@ -58,6 +69,9 @@ class Setting:
     optimizer_reset: bool = True
     mask: str | None = "all"
     precision: str = "float32"
+    micro_batch_size: int | None = None
+    compile: bool = False
+    augment: str | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -107,6 +121,7 @@ class Method:
         stages: how often the loop trains on each task; 0 for a method without gradient steps.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
         model: ready for evaluation; never given a task id.
+        image_size: height and width of the network's input in pixels; None on language.
     """
 
     version = 1
@@ -126,6 +141,7 @@ class Method:
 
         self.config = config
         self.setting = setting
+        self.image_size = getattr(backbone, "image_size", None)
         self.model = self.adapt(backbone)
         self.model.to(setting.device)
         self.loop = Loop(method=self)
@@ -170,7 +186,8 @@ class Method:
 
         Returns:
             steps, samples, last_loss, curve, train_seconds (optimisation steps only) and
-            consolidate_seconds (everything else).
+            consolidate_seconds (everything else), both without compile_seconds, which is there
+            where the setting asks to compile.
         """
         return self.loop.learn(task, report)
 

@@ -8,7 +8,8 @@ import time
 from types import SimpleNamespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import Dataset
 
 # Avalanche warns at import about optional packages that are not used here.
@@ -17,11 +18,17 @@ logging.getLogger("avalanche").setLevel(logging.ERROR)
 from avalanche.core import SupervisedPlugin  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
+from baselines import compiler  # noqa: E402
+from baselines.augment import CropFlip  # noqa: E402
 from baselines.base import ClassificationLoss, Method, Setting, Task, TokenLoss  # noqa: E402
 
 
 class NonFiniteLoss(RuntimeError):
     """The loss became infinite or not a number."""
+
+
+def _call(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
 
 
 class TrainableView(nn.Module):
@@ -36,15 +43,22 @@ class TrainableView(nn.Module):
         self.model = model
         self._device = torch.device(setting.device).type
         self._mixed = setting.precision == "bfloat16"
+        self._call = torch.compile(_call, backend=compiler.BACKEND) if setting.compile else _call
+        self._structure = None
         self.refresh()
 
     def refresh(self) -> None:
         """List anew, after a change of what is trained."""
-        self._trainable = [(n, p) for n, p in super().named_parameters() if p.requires_grad]
+        parameters = list(super().named_parameters())
+        self._trainable = [(n, p) for n, p in parameters if p.requires_grad]
+        structure = [(n, p.shape, p.requires_grad) for n, p in parameters]
+        if self._call is not _call and structure != self._structure:
+            compiler.reset()  # the limit on recompilations is for one network, not for the run
+        self._structure = structure
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._mixed):
-            return self.model(x)
+            return self._call(self.model, x)
 
     def named_parameters(self, *args, **kwargs):
         return iter(self._trainable)
@@ -97,6 +111,9 @@ class Loop(SupervisedTemplate):
             plugins=method.plugins(),
             evaluator=_NoMetrics(),
         )
+        self._augment = None
+        if setting.compile:
+            compiler.check(setting.device)
 
     @property
     def mb_positions(self) -> torch.Tensor:
@@ -111,6 +128,9 @@ class Loop(SupervisedTemplate):
     def make_train_dataloader(self, **kwargs):
         generator = torch.Generator().manual_seed(torch.initial_seed())
         self.dataloader = Batches(self.adapted_dataset, self.train_mb_size, generator)
+        if self.setting.augment:
+            own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # the order stays
+            self._augment = CropFlip(self.method.image_size, own)
 
     def check_model_and_optimizer(self, **kwargs):
         if self.optimizer is None or self.setting.optimizer_reset:
@@ -121,13 +141,43 @@ class Loop(SupervisedTemplate):
 
     def _unpack_minibatch(self):
         self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+        if self._augment:
+            self.mbatch[0] = self._augment(self.mbatch[0])
 
     def forward(self):
-        return self.model(self.mb_x)
+        size = self.setting.micro_batch_size
+        if size is None or len(self.mb_y) <= size:
+            self._parts = None
+            return self.model(self.mb_x)
+        self._parts = self._learn_parts(size)
+        return None  # no plugin finds the output of one part and takes it for the batch's
 
     def criterion(self):
-        loss = self._criterion(self.mb_output, self.mb_y)
-        return loss + self.method.batch_penalty() + self.method.penalty(loss)
+        if self._parts is None:
+            loss, terms = self._criterion(self.mb_output, self.mb_y), self.method.batch_penalty()
+        else:
+            loss, terms = self._parts
+        return loss + terms + self.method.penalty(loss)
+
+    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor]:
+        """The batch's loss and its other terms, after forward and backward passes part by part.
+
+        The parts are differentiated by twins of the parameters that share their memory. The step's
+        one backward pass then goes through a term that is zero and has the gradient of all parts,
+        so that hooks of plugins and parameters meet it as that of a batch which was not split.
+        """
+        twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
+        asked = (self.mb_y != -100).sum()  # tokens, or images: what the loss is a mean over
+        loss, terms = 0.0, 0.0
+        for x, y in zip(self.mb_x.split(size), self.mb_y.split(size), strict=True):
+            output = functional_call(self.model, twins, (x,), tie_weights=False)
+            part = self._criterion(output, y) * ((y != -100).sum() / asked)
+            term = self.method.batch_penalty() * (len(y) / len(self.mb_y))
+            (part + term).backward()
+            loss, terms = loss + part.detach(), terms + torch.as_tensor(term).detach()
+        gradients = [(p, twins[n].grad) for n, p in self.model.named_parameters()]
+        products = sum((p * g).sum() for p, g in gradients if g is not None)
+        return loss, terms + (products - products.detach())
 
     def optimizer_step(self):
         if self.setting.clip_norm is not None:  # after the plugins' changes of the gradient
@@ -136,10 +186,11 @@ class Loop(SupervisedTemplate):
 
     def training_epoch(self, **kwargs):
         self._synchronise()
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), compiler.seconds()
         super().training_epoch(**kwargs)
         self._synchronise()
-        self.train_seconds += time.perf_counter() - start
+        compiled = compiler.seconds() - compiled
+        self.train_seconds += time.perf_counter() - start - compiled
         self._check_loss(self.loss.item())
 
     def _after_training_iteration(self, **kwargs):
@@ -156,7 +207,7 @@ class Loop(SupervisedTemplate):
 
     def learn(self, task: Task, report=None) -> dict:
         """Train on one task; see `Method.learn`."""
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), compiler.seconds()
         self.train_seconds, self.steps, self.samples, self.curve = 0.0, 0, 0, []
         steps = math.ceil(len(task.train) / self.train_mb_size) * task.epochs
         self._curve_every = max(1, steps // 20)
@@ -174,14 +225,17 @@ class Loop(SupervisedTemplate):
         self.train(experience, eval_streams=[])
         self.method.end(task)
         self._synchronise()
-        return {
+        compiled = compiler.seconds() - compiled
+        elapsed = time.perf_counter() - start - compiled
+        work = {
             "steps": self.steps,
             "samples": self.samples,
             "last_loss": self._last_loss,
             "curve": self.curve,
             "train_seconds": self.train_seconds,
-            "consolidate_seconds": time.perf_counter() - start - self.train_seconds,
+            "consolidate_seconds": elapsed - self.train_seconds,
         }
+        return work | {"compile_seconds": compiled} if self.setting.compile else work
 
     def state_dict(self) -> dict:
         """The number of finished tasks and, if it lives on, the optimiser's state."""

@@ -115,6 +115,9 @@ class TrainOptions:
     optimizer_reset: bool = True
     mask: str | None = None
     precision: str = "float32"
+    micro_batch_size: int | None = None
+    compile: bool = False
+    augment: str | None = None
     curve_tests: int = 0
 
     def __post_init__(self):
@@ -129,6 +132,13 @@ class TrainOptions:
             raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise ValueError(
+                f"micro_batch_size must lie between 1 and batch_size, {self.batch_size}, "
+                f"but is {self.micro_batch_size}"
+            )
+        if self.augment not in (None, "crop_flip"):
+            raise ValueError(f"augment must be crop_flip or left out, not {self.augment!r}")
 
 
 @dataclass(frozen=True)
@@ -267,6 +277,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         _check_keys(own, shared | {f.name for f in dataclasses.fields(method.Config)}, set(), place)
         config = from_mapping(method.Config, settings, place)
         train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
+        if modality == "language" and train.augment is not None:
+            raise DataError(f"{place}: augment is for images; leave it out on language")
         mask = _mask(train.mask, modality, place)
         if method.offline and mask is not None:
             mask = "all"  # all classes are there from the start
