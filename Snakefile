@@ -28,6 +28,7 @@ backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.
 RESULTS = [f"{directory}/result.json" for directory in run_of]
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
 OUT = f"results/{plan.name}"
+OWN_GPU = " --own-gpu" if "gpu" in workflow.global_resources else ""
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 
@@ -44,6 +45,7 @@ localrules:
     prepared,
     pretrained,
     prepare,
+    backbone,
     collect,
     analyse,
     publish,
@@ -143,7 +145,7 @@ rule train:
         "train {wildcards.label} on {wildcards.stream}, seed {wildcards.seed}"
     shell:
         "python -m benchmarks.run {input.spec} --out $(dirname {output}) --threads {threads}"
-        " >> {log} 2>&1"
+        f"{OWN_GPU} >> {{log}} 2>&1"
 
 
 rule collect:

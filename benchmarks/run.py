@@ -25,7 +25,7 @@ import torch
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones
+from benchmarks import backbones, gpus
 from benchmarks.data import load_stream, union, union_epochs
 from benchmarks.evaluate import score
 from benchmarks.files import DataError, read_json, seed_for, write_bytes
@@ -328,10 +328,14 @@ def main() -> None:
     parser.add_argument("spec", type=Path, help="file that Run.write_spec made")
     parser.add_argument("--out", type=Path, required=True, help="folder of the record")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--own-gpu", action="store_true", help="take a GPU that no other run has, or wait for one"
+    )
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(options.threads)
     try:
+        own = gpus.claim() if options.own_gpu else None  # held until the process ends  # noqa: F841
         run(options.spec, options.out)
     except DataError as error:
         raise SystemExit(str(error)) from error
