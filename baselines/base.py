@@ -51,8 +51,10 @@ class Setting:
             those of a part; a second copy of the trained parameters' gradients comes on top, and
             what a plugin passes through the network itself (GEM's memory) is not split. None for
             the whole batch at once.
-        compile: torch.compile of the network in training. Its time is no part of train_seconds and
-            consolidate_seconds; a task's report has it as compile_seconds.
+        compile: torch.compile of the network in training: once for full batches, once for any size,
+            and anew where a method changes the network. Texts differ in length and break the graph
+            at their longest answer, so that more is compiled. The time it takes is no part of
+            train_seconds and consolidate_seconds; a task's report has it as compile_seconds.
         augment: None, or "crop_flip" for random crops resized to the network's input size and
             flips of the loop's batches (see `baselines.augment`), drawn from the task's seed. What
             a method reads from the task itself, such as memories and statistics, stays as it is.
@@ -145,6 +147,18 @@ class Method:
         self.model = self.adapt(backbone)
         self.model.to(setting.device)
         self.loop = Loop(method=self)
+
+    @classmethod
+    def passes(cls, config: Any, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """Forward and backward passes of one sample that learning takes, for estimates of time.
+
+        Args:
+            config: the method's own settings.
+            task: how many tasks were learnt before.
+            n: training samples of the task.
+            epochs, batch_size: of the training.
+        """
+        return cls.stages * epochs * n, cls.stages * epochs * n
 
     @classmethod
     def skip(cls, modality: str) -> str | None:

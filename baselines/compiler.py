@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -34,14 +33,6 @@ def reset() -> None:
     torch.compiler.reset()  # which forgets the stopwatch as well
     callback_handler.register_start_callback(_stopwatch.start)
     callback_handler.register_end_callback(_stopwatch.stop)
-
-
-def compiled(function: Callable, modality: str) -> Callable:
-    """The function compiled for batches of any size, on language for texts of any length."""
-    # On vision only the last batch differs; torch compiles once more for it, for any size.
-    return torch.compile(
-        function, backend=BACKEND, dynamic=True if modality == "language" else None
-    )
 
 
 def seconds() -> float:

@@ -52,6 +52,13 @@ class EWC(LoraMethod):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
 
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and one of each sample that F is estimated from."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        estimated = min(n, config.fisher_samples)
+        return forward + estimated, backward + estimated
+
     def plugins(self) -> list:
         from avalanche.training.plugins import EWCPlugin
 

@@ -14,6 +14,7 @@ The TreeLoRA paper: 100 samples, strength 0.05 (A.3), without saying whether 100
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,13 @@ class GEM(LoraMethod):
 
         memory_per_task: int = 100
         memory_strength: float = 0.05
+
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and at each step the memories of all earlier tasks."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        remembered = epochs * math.ceil(n / batch_size) * task * config.memory_per_task
+        return forward + remembered, backward + remembered
 
     def plugins(self) -> list:
         from avalanche.training.plugins import GEMPlugin

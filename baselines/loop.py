@@ -43,7 +43,7 @@ class TrainableView(nn.Module):
         self.model = model
         self._device = torch.device(setting.device).type
         self._mixed = setting.precision == "bfloat16"
-        self._call = compiler.compiled(_call, setting.modality) if setting.compile else _call
+        self._call = torch.compile(_call, backend=compiler.BACKEND) if setting.compile else _call
         self._structure = None
         self.refresh()
 

@@ -1,7 +1,8 @@
 """The runs of a suite: which there are, which are done, how long each takes.
 
 `python -m benchmarks.plan SUITE` prints them. Times are those of recorded runs of the same method
-on the same stream, backbone and training settings, here or published; an unknown one is a dash.
+on the same stream, backbone and training settings, here or published. Where there is none, GPU hours
+are estimated from operations (`benchmarks.estimate`) and marked by ~; what stays unknown is a dash.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks import backbones, streams
+from benchmarks import backbones, estimate, streams
 from benchmarks.config import RunSpec, load_suite
 from benchmarks.files import (
     DATA_DIR_VARIABLE,
@@ -148,11 +149,15 @@ def _records() -> Iterator[dict]:
 
 def _kind(spec: dict) -> str:
     parts = {name: spec[name] for name in ("stream", "backbone", "train")}
+    # a record may be older than an option that is off
+    parts["train"] = {k: v for k, v in spec["train"].items() if v not in (None, False)}
     return json.dumps([spec["method"]["name"], parts], sort_keys=True)
 
 
-def describe(plan: Plan, only_status: bool = False) -> str:
-    """The plan as text."""
+def describe(
+    plan: Plan, only_status: bool = False, each: bool = False, tflops: float | None = None
+) -> str:
+    """The plan as text: a line for each method, or for `each` run; `tflops` as in `estimate`."""
     statuses = [run.status() for run in plan.runs]
     counts = ", ".join(
         f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
@@ -168,19 +173,71 @@ def describe(plan: Plan, only_status: bool = False) -> str:
             lines.append(f"report: {report}")
         return "\n".join(lines)
     known = recorded_seconds()
-    left, unknown = 0.0, 0
+    groups: dict[str, dict[str, list]] = {}
     for run, status in zip(plan.runs, statuses, strict=True):
-        seconds = known.get(_kind(run.spec))
-        if status != "done":
-            left += seconds or 0
-            unknown += seconds is None
-        shown = "      -" if seconds is None else f"{seconds:6.0f}s"
-        lines.append(f"  {status:8}{shown}  {run.directory}")
+        time = _Time(known.get(_kind(run.spec)))
+        if time.recorded is None:
+            time = _Time(None, estimate.seconds(run.spec, tflops))
+        label = run.spec["method"]["label"]
+        groups.setdefault(_experiment(run.spec), {}).setdefault(label, []).append(
+            (run, status, time)
+        )
+    everything = []
+    for name, methods in groups.items():
+        lines.append(f"{name}:")
+        for label, entries in methods.items():
+            if each:
+                lines += [f"  {status:8}{time}  {run.directory}" for run, status, time in entries]
+            else:
+                done = sum(status == "done" for _, status, _ in entries)
+                count = f"{done} of {len(entries)} done"
+                lines.append(f"  {label:28}{count:>14}{entries[0][2]} each")
+        together = [entry for entries in methods.values() for entry in entries]
+        everything += together
+        if len(groups) > 1:
+            lines.append(f"  to do: {_left(together)}")
     lines += [f"  skipped: {run.directory}: {run.skip}" for run in plan.skipped]
-    lines.append(f"about {left / 60:.0f} minutes of work left, one run after the other")
-    if unknown:
-        lines[-1] += f", and {unknown} runs of unknown length"
+    lines.append(f"to do, one run after the other: {_left(everything)}")
+    if any(time.estimated for _, _, time in everything):
+        lines.append(estimate.basis(tflops))
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Seconds of a run: recorded, or else estimated, or else unknown."""
+
+    recorded: float | None
+    estimated: float | None = None
+
+    def __str__(self) -> str:
+        if self.recorded is not None:
+            return f"{self.recorded:9.0f} s"
+        return (
+            "        -  " if self.estimated is None else f"{'~':>4}{self.estimated / 3600:5.2f} h"
+        )
+
+
+def _experiment(spec: dict) -> str:
+    """Stream and backbone as one line."""
+    stream, size = spec["stream"], spec["backbone"]["image_size"]
+    pixels = f" at {size} px" if size else ""
+    return f"{stream['name']}, {stream['n_tasks']} tasks, {spec['backbone']['name']}{pixels}"
+
+
+def _left(entries: list[tuple]) -> str:
+    """What is not done, in recorded minutes, estimated GPU hours and runs of unknown length."""
+    times = [time for _, status, time in entries if status != "done"]
+    recorded = [time.recorded for time in times if time.recorded is not None]
+    estimated = [time.estimated for time in times if time.estimated is not None]
+    unknown = len(times) - len(recorded) - len(estimated)
+    parts = [f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded"]
+    if estimated:
+        hours = sum(estimated) / 3600
+        parts.append(f"{len(estimated)} runs of ~{hours:.1f} GPU hours as estimated")
+    if unknown:
+        parts.append(f"{unknown} runs of unknown length")
+    return ", ".join(parts)
 
 
 def main() -> None:
@@ -189,10 +246,16 @@ def main() -> None:
     )
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     parser.add_argument("--status", action="store_true", help="only counts, and why runs failed")
+    parser.add_argument("--runs", action="store_true", help="a line for each run")
+    parser.add_argument(
+        "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
+    )
     add_data_dir_option(parser)
-    options = parser.parse_args()
+    o = parser.parse_args()
+    if o.tflops is not None and not o.tflops > 0:
+        parser.error(f"--tflops must be positive, but is {o.tflops}")
     try:
-        print(describe(load_plan(options.suite, options.data_dir), options.status))
+        print(describe(load_plan(o.suite, o.data_dir), o.status, o.runs, o.tflops))
     except DataError as error:
         raise SystemExit(str(error)) from error
 

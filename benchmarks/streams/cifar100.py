@@ -29,6 +29,7 @@ from benchmarks.streams import write_npz
 MODALITY = "vision"
 N_TASKS = 10
 N_CLASSES = 100
+N_ITEMS = {"classes": 100, "train": 50_000, "test": 10_000}
 URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",  # where the first one redirects to

@@ -130,6 +130,7 @@ TASKS = {
         },
     ),
 }
+N_ITEMS = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 PRETRAIN = {
     "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
     "sklearn": ["."],

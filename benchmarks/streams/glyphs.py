@@ -40,6 +40,7 @@ TASKS = {
     "mathematics": ("symbols", "∀∃∇∫√∞≈≠⊕∩"),
 }
 N_TASKS = len(TASKS)
+N_ITEMS = {"classes": 10 * N_TASKS, "train": 10 * N_TASKS * N_TRAIN, "test": 10 * N_TASKS * N_TEST}
 PRETRAIN = {
     "canadian": "ᐅᐊᐯᐱᐳᐸᑌᑐᑕᑫᑭᒉᒋᒍᒣᒥᒧᓀᓂᓄᓇᓓᓕᓗᓚᓭᓯᓱᓴᔐᔑᔓᔕᔦᔨᔪᔭᕃᕆᕈᕋ",
     "tifinagh": "ⴳⴵⴶⴻⴼⴽⵃⵄⵅⵇⵈⵊⵌⵕⵖⵚⵛⵞⵟⵢⵣⵥ",
