@@ -46,7 +46,8 @@ def check(device: str) -> None:
     try:
         torch.compile(torch.sin, backend=BACKEND)(torch.ones(2, device=device))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        cause = getattr(error, "inner_exception", error)  # what the backend said
+        reason = str(cause).strip().splitlines()[0]
         raise NoCompiler(
             f"compile needs a C++ compiler with Python's headers, on a GPU Triton as well, but "
             f"torch.compile stopped ({reason}): install them or leave compile out"

@@ -1,8 +1,8 @@
 """The runs of a suite: which there are, which are done, how long each takes.
 
 `python -m benchmarks.plan SUITE` prints them. Times are those of recorded runs of the same method
-on the same stream, backbone and training settings, here or published. Where there is none, GPU hours
-are estimated from operations (`benchmarks.estimate`) and marked by ~; what stays unknown is a dash.
+on the same stream, backbone and training settings, here or published. Where there is none, GPU
+hours are estimated from operations (`benchmarks.estimate`) and marked by ~; a dash is neither.
 """
 
 from __future__ import annotations
@@ -213,9 +213,8 @@ class _Time:
     def __str__(self) -> str:
         if self.recorded is not None:
             return f"{self.recorded:9.0f} s"
-        return (
-            "        -  " if self.estimated is None else f"{'~':>4}{self.estimated / 3600:5.2f} h"
-        )
+        hours = "-  " if self.estimated is None else f"~{self.estimated / 3600:.2g} h"
+        return f"{hours:>11}"
 
 
 def _experiment(spec: dict) -> str:
@@ -231,13 +230,15 @@ def _left(entries: list[tuple]) -> str:
     recorded = [time.recorded for time in times if time.recorded is not None]
     estimated = [time.estimated for time in times if time.estimated is not None]
     unknown = len(times) - len(recorded) - len(estimated)
-    parts = [f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded"]
+    parts = []
+    if recorded:
+        parts.append(f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded")
     if estimated:
         hours = sum(estimated) / 3600
-        parts.append(f"{len(estimated)} runs of ~{hours:.1f} GPU hours as estimated")
+        parts.append(f"{len(estimated)} runs of ~{hours:.2g} GPU hours as estimated")
     if unknown:
         parts.append(f"{unknown} runs of unknown length")
-    return ", ".join(parts)
+    return ", ".join(parts) or "nothing"
 
 
 def main() -> None:

@@ -114,6 +114,16 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         (lambda d: d["experiments"][1]["train"].update(mask="all"), "leave it out on language"),
         (lambda d: first(d)["train"].update(learning_rate=0), "learning_rate must be positive"),
         (lambda d: first(d)["train"].update(precision="fp8"), "precision must be float32 or"),
+        (
+            lambda d: first(d)["train"].update(micro_batch_size=64),
+            "micro_batch_size must lie between 1 and batch_size, 32, but is 64",
+        ),
+        (lambda d: first(d)["train"].update(augment="flip"), "augment must be crop_flip or left"),
+        (lambda d: first(d)["train"].update(compile=1), "compile must be bool, but is 1"),
+        (
+            lambda d: d["experiments"][1]["train"].update(augment="crop_flip"),
+            "augment is for images; leave it out on language",
+        ),
         (lambda d: first(d)["stream"].update(n_tasks=11), "must be at most 10, but is 11"),
         (lambda d: first(d)["stream"].update(train_per_class=0), "must be at least 1, but is 0"),
         (lambda d: first(d)["stream"].update(order="random"), "order must be seed or fixed"),
@@ -154,6 +164,8 @@ def test_a_changed_setting_changes_that_methods_keys_and_no_others(suite):
 def test_a_setting_at_its_default_keeps_the_key(suite):
     same = suite(lambda d: first(d)["methods"]["seqlora"].update(rank=8, dropout=0))
     assert keys(same) == keys(suite())
+    off = {"micro_batch_size": None, "compile": False, "augment": None}
+    assert keys(suite(lambda d: first(d)["train"].update(off))) == keys(suite())
     same = suite(lambda d: first(d)["stream"].update(n_tasks=10))
     assert keys(same) == keys(suite())
 

@@ -98,6 +98,23 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert not (Path(one.directory) / "state.pt").exists()
 
 
+def test_a_record_states_how_it_was_trained(project):
+    options = {"micro_batch_size": 3, "augment": "crop_flip", "precision": "bfloat16"}
+    (one,) = plan_of({"seqlora": options}).runs
+    (plain,) = plan_of({"seqlora": {}}).runs
+    record = make(one)
+    assert record["status"] == "done" and one.key != plain.key
+    assert {name: record["spec"]["train"][name] for name in options} == options
+    assert record["provenance"]["tf32"] is None  # there is none on a CPU
+
+
+def test_a_spec_from_before_an_option_is_run_without_it(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    for name in ("micro_batch_size", "compile", "augment"):
+        del one.spec["train"][name]
+    assert make(one)["status"] == "done"
+
+
 def test_the_learning_curve_is_measured_and_changes_nothing(project):
     # with dropout, as a model that a test leaves in evaluation would learn on without it
     plans = [plan_of({"seqlora": {"curve_tests": n, "dropout": 0.3}}) for n in (0, 3)]
@@ -212,6 +229,19 @@ def test_the_same_suite_collects_to_the_same_bytes(project):
     places = [(r["spec"]["method"]["label"], r["spec"]["seed"]) for r in rows]
     assert places == [("seqlora", 0), ("seqlora", 1), ("treelora", 0), ("treelora", 1)]
     assert "4 runs: 4 done" in describe(plan)
+
+
+def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch):
+    monkeypatch.setattr("benchmarks.plan.PUBLISHED", project / "none")
+    plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
+    make(next(run for run in plan.runs if run.spec["method"]["label"] == "seqlora"))
+    lines = {line.split()[0]: line for line in describe(plan).splitlines()}
+    assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
+    assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
+    assert "1 runs of 0 minutes as recorded, 2 runs of ~" in lines["to"]
+    assert "30 (300 in bf16) TFLOP/s" in lines["~"]
+    assert describe(plan, each=True).count("results/runs/") == 4
+    assert "at an assumed 60 TFLOP/s" in describe(plan, tflops=60)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ A stream module needs no torch and exposes
     MODALITY       "vision" or "language"
     N_TASKS        number of tasks (of a class split: the default number)
     N_CLASSES      of a class split: number of classes
-    N_ITEMS        {"classes": ..., "train": ..., "test": ...} of the whole stream, classes on vision
-                   only; without it plans cannot estimate its runs
+    N_ITEMS        optional, for estimates of time: the whole stream's "train" and "test" items and,
+                   on vision, its "classes", as a mapping
     fingerprint(data_dir)      hex digest that names the exact content, without preparing it
     prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
 

@@ -1,0 +1,153 @@
+"""Several GPUs, Slurm, and estimates of GPU hours, on a machine that has none of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import baselines
+from benchmarks import estimate, gpus
+from benchmarks.config import load_suite
+from benchmarks.files import DataError
+
+ROOT = Path(__file__).parents[1]
+CLAIM = """
+import os, sys, time
+from pathlib import Path
+from benchmarks import gpus
+held = gpus.claim(Path(sys.argv[1]), wait_seconds=0.05)
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+time.sleep(60)
+"""
+
+
+def claiming(folder, visible):
+    """A process that takes a GPU and holds it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_each_process_has_a_gpu_of_its_own_and_a_dead_one_gives_it_back(tmp_path):
+    """Three processes and two GPUs: the third waits until one of the others is killed."""
+    first, second = processes = [claiming(tmp_path, "3,MIG-7/1/0") for _ in range(2)]
+    try:
+        assert {p.stdout.readline().strip() for p in processes} == {"3", "MIG-7/1/0"}
+        processes.append(claiming(tmp_path, "3"))
+        holder = first if (tmp_path / f"treelora-{os.getuid()}-gpu-3.lock").exists() else second
+        time.sleep(0.5)
+        os.set_blocking(processes[2].stdout.fileno(), False)
+        assert not processes[2].stdout.read()
+        os.set_blocking(processes[2].stdout.fileno(), True)
+        for process in (first, second):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert holder.returncode == -signal.SIGKILL
+        assert processes[2].stdout.readline().strip() == "3"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp_path):
+    monkeypatch.delenv("GPUS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert gpus.names() == ["0", "1", "2"]
+    monkeypatch.setenv("GPUS", "2")
+    assert gpus.names() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab,7")
+    assert gpus.names() == ["5", "GPU-ab"]
+    for bad in ("4", "0", "all"):
+        monkeypatch.setenv("GPUS", bad)
+        with pytest.raises(DataError, match=f"GPUS must be a number.* found, 3, but is '{bad}'"):
+            gpus.names()
+    monkeypatch.delenv("GPUS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.names() == [] and gpus.claim(tmp_path) is None
+
+
+def options_of(profile, monkeypatch):
+    """A profile's options as Snakemake reads them, its executor being a known one."""
+    from snakemake import cli
+
+    monkeypatch.chdir(ROOT)
+    parser = cli.get_argument_parser(profiles=[str(ROOT / "profiles" / profile)])
+    for action in parser._actions:
+        if action.dest == "executor":
+            action.choices = None  # the plugin for Slurm is installed where there is Slurm
+    return parser.parse_args([])
+
+
+def test_the_gpu_profile_counts_the_gpus(monkeypatch):
+    monkeypatch.delenv("GPUS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert str(options_of("gpu", monkeypatch).resources["gpu"]) == "3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert str(options_of("gpu", monkeypatch).resources["gpu"]) == "1"
+
+
+def test_the_slurm_profile_is_one_that_snakemake_reads(monkeypatch):
+    options = options_of("slurm", monkeypatch)
+    assert options.executor == "slurm" and options.jobs == 16 and options.keep_going
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    slurm = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert {k: slurm.get(k) for k in default if k != "cores"} == {
+        k: v for k, v in default.items() if k != "cores"
+    }
+
+
+def spec_of(method, suite="cifar_full"):
+    specs = (run.spec for run in load_suite(suite).runs)
+    return next(spec for spec in specs if spec["method"]["label"] == method)
+
+
+def test_an_estimate_is_operations_over_throughput():
+    """ViT-Ti at 224 px by hand: multiply-adds of its matrices, attention and patches, twice."""
+    n, width, depth, patch = 197, 192, 12, 16
+    block = 12 * n * width**2 + 2 * n**2 * width
+    forward = 2 * (depth * block + 196 * width * 3 * patch**2)
+    cost = estimate.pass_operations("vit-ti", 224, 128)
+    assert cost.forward == pytest.approx(forward, rel=0.03)  # LoRA comes on top
+    assert 0.9 < cost.backward / cost.forward < 1.1  # frozen weights need no gradient
+    spec = spec_of("seqlora")
+    passes = 10 * 5000 * 5
+    tests = 1000 * (10 + 55)  # before the first task, and after each all so far
+    operations = passes * (cost.forward + cost.backward) + tests * cost.forward
+    assert estimate.seconds(spec) == pytest.approx(operations / 30e12)
+    assert estimate.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
+    bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
+    assert estimate.seconds(bf16) == pytest.approx(operations / 300e12)
+
+
+def test_methods_say_how_many_passes_they_take():
+    def passes(name, *arguments, **config):
+        method = baselines.load(name)
+        return method.passes(method.Config(**config), *arguments)
+
+    assert passes("seqlora", 3, 100, 2, 32) == (200, 200)
+    assert passes("l2p", 3, 100, 2, 32) == (400, 200)
+    assert passes("ewc", 3, 100, 2, 32, fisher_samples=30) == (230, 230)
+    assert passes("gem", 3, 100, 2, 32, memory_per_task=10) == (200 + 2 * 4 * 30,) * 2
+
+
+def test_items_follow_the_limits_and_the_number_of_tasks():
+    spec = spec_of("seqlora", "cifar")
+    assert estimate.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
+    docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
+    assert estimate.items(docs) == tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
+    assert torch.tensor(estimate.items(spec_of("joint"))).tolist() == [5000, 1000]
