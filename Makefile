@@ -30,8 +30,8 @@ replicate: .venv/requirements.lock ## Run the suite: data, training, tables, fig
 	@$(SNAKEMAKE)
 	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
 
-plan: .venv/requirements.lock ## List the runs of the suite, which are done, the time each needs
-	@.venv/bin/python -m benchmarks.plan $(SUITE)
+plan: .venv/requirements.lock ## List what the suite runs, what is done, the time each needs (PLAN=--runs: each run)
+	@.venv/bin/python -m benchmarks.plan $(SUITE) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do
 	@.venv/bin/python -m benchmarks.plan $(SUITE) --status

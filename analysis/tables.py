@@ -43,7 +43,8 @@ def shared_training(panel: Panel) -> tuple[dict, list[str]]:
     """The training settings that all methods share, and the names of those that differ."""
     trains = [record["spec"]["train"] for record in panel.runs["record"]]
     keys = dict.fromkeys(key for train in trains for key in train)
-    varying = [key for key in keys if len({json.dumps(t.get(key)) for t in trains}) > 1]
+    # an older record does not know an option that is off
+    varying = [key for key in keys if len({json.dumps(t.get(key) or None) for t in trains}) > 1]
     return {key: trains[0].get(key) for key in keys if key not in varying}, varying
 
 
@@ -83,8 +84,13 @@ def setting_notes(panel: Panel) -> list[str]:
         f"Stream {panel.stream}: {', '.join(part for part in parts if part)}.",
         f"Training: {words(shared)}{own}. Device {', '.join(devices) or 'unknown'}, threads per "
         f"run {', '.join(threads) or 'unknown'}."
-        + (mixed if len(devices) > 1 or len(threads) > 1 else ""),
+        + (mixed if len(devices) > 1 or len(threads) > 1 else "")
+        + (" TIME leaves compilation out." if _compiles(panel) else ""),
     ]
+
+
+def _compiles(panel: Panel) -> bool:
+    return any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
 
 
 def missing_notes(panel: Panel) -> list[str]:

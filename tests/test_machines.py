@@ -1,10 +1,9 @@
 """Several GPUs, Slurm, and estimates of GPU hours, on a machine that has none of them."""
 
 import os
-import signal
+import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,18 +41,15 @@ def test_each_process_has_a_gpu_of_its_own_and_a_dead_one_gives_it_back(tmp_path
     """Three processes and two GPUs: the third waits until one of the others is killed."""
     first, second = processes = [claiming(tmp_path, "3,MIG-7/1/0") for _ in range(2)]
     try:
-        assert {p.stdout.readline().strip() for p in processes} == {"3", "MIG-7/1/0"}
-        processes.append(claiming(tmp_path, "3"))
-        holder = first if (tmp_path / f"treelora-{os.getuid()}-gpu-3.lock").exists() else second
-        time.sleep(0.5)
-        os.set_blocking(processes[2].stdout.fileno(), False)
-        assert not processes[2].stdout.read()
-        os.set_blocking(processes[2].stdout.fileno(), True)
-        for process in (first, second):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert holder.returncode == -signal.SIGKILL
-        assert processes[2].stdout.readline().strip() == "3"
+        held = [process.stdout.readline().strip() for process in processes]
+        assert sorted(held) == ["3", "MIG-7/1/0"]
+        third = claiming(tmp_path, "3,MIG-7/1/0")
+        processes.append(third)
+        assert not select.select([third.stdout], [], [], 2)[0]  # it waits
+        second.kill()
+        second.wait()
+        assert third.stdout.readline().strip() == held[1]
+        assert first.poll() is None
     finally:
         for process in processes:
             process.kill()
@@ -96,9 +92,9 @@ def options_of(profile, monkeypatch):
 def test_the_gpu_profile_counts_the_gpus(monkeypatch):
     monkeypatch.delenv("GPUS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    assert str(options_of("gpu", monkeypatch).resources["gpu"]) == "3"
+    assert options_of("gpu", monkeypatch).resources["gpu"].value == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert str(options_of("gpu", monkeypatch).resources["gpu"]) == "1"
+    assert options_of("gpu", monkeypatch).resources["gpu"].value == 1
 
 
 def test_the_slurm_profile_is_one_that_snakemake_reads(monkeypatch):
@@ -123,7 +119,7 @@ def test_an_estimate_is_operations_over_throughput():
     forward = 2 * (depth * block + 196 * width * 3 * patch**2)
     cost = estimate.pass_operations("vit-ti", 224, 128)
     assert cost.forward == pytest.approx(forward, rel=0.03)  # LoRA comes on top
-    assert 0.9 < cost.backward / cost.forward < 1.1  # frozen weights need no gradient
+    assert 1 < cost.backward / cost.forward < 1.2  # of the weights only LoRA's need a gradient
     spec = spec_of("seqlora")
     passes = 10 * 5000 * 5
     tests = 1000 * (10 + 55)  # before the first task, and after each all so far
