@@ -260,6 +260,12 @@ class HiDe(Method):
         self._routed: list[float] = []
 
     @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and at the end of each stage one that reads features."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + cls.stages * n, backward
+
+    @classmethod
     def skip(cls, modality: str) -> str | None:
         if modality == "language":
             return "the decomposition needs classes, each of one task, and text has none"

@@ -138,6 +138,12 @@ class HiDePrompt(HiDe):
                 if getattr(self, name) < 0:
                     raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
 
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """Stage 0 trains on features: one forward pass if they are kept, else one an epoch."""
+        read = 1 if config.cache_features else epochs
+        return (read + 1 + epochs + 1) * n, epochs * n
+
     def adapt(self, backbone: nn.Module) -> nn.Module:
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name.startswith("head."))

@@ -159,6 +159,12 @@ class InfLoRA(Method):
                 )
 
     @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and two that sum moments."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + 2 * n, backward
+
+    @classmethod
     def skip(cls, modality: str) -> str | None:
         if modality == "vision":
             return None

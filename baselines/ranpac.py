@@ -119,6 +119,11 @@ class RanPAC(Method):
                 raise ValueError(f"ridge must be positive, but is {self.ridge}")
 
     @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """One forward pass."""
+        return n, 0
+
+    @classmethod
     def skip(cls, modality: str) -> str | None:
         if modality == "vision":
             return None

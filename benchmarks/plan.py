@@ -2,7 +2,8 @@
 
 `python -m benchmarks.plan SUITE` prints them. Times are those of recorded runs of the same method
 on the same stream, backbone and training settings, here or published. Where there is none, GPU
-hours are estimated from operations (`benchmarks.estimate`) and marked by ~; a dash is neither.
+hours are estimated from operations (`benchmarks.estimate`) and marked by ~; a dash is neither. A
+run in the paper's own setting names the tables of which it fills a cell.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from analysis.compare import cells
 from benchmarks import backbones, estimate, streams
 from benchmarks.config import RunSpec, load_suite
 from benchmarks.files import (
@@ -191,7 +193,8 @@ def describe(
             else:
                 done = sum(status == "done" for _, status, _ in entries)
                 count = f"{done} of {len(entries)} done"
-                lines.append(f"  {label:28}{count:>14}{entries[0][2]} each")
+                run, _, time = entries[0]
+                lines.append(f"  {label:28}{count:>14}{time} each  {_fills(run.spec)}".rstrip())
         together = [entry for entries in methods.values() for entry in entries]
         everything += together
         if len(groups) > 1:
@@ -222,6 +225,12 @@ def _experiment(spec: dict) -> str:
     stream, size = spec["stream"], spec["backbone"]["image_size"]
     pixels = f" at {size} px" if size else ""
     return f"{stream['name']}, {stream['n_tasks']} tasks, {spec['backbone']['name']}{pixels}"
+
+
+def _fills(spec: dict) -> str:
+    """The paper's tables of which the run repeats a cell."""
+    exhibits = dict.fromkeys(exhibit for exhibit, _, _ in cells(spec))
+    return ", ".join(exhibit.replace("table", "Table ") for exhibit in exhibits)
 
 
 def _left(entries: list[tuple]) -> str:

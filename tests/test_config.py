@@ -198,3 +198,13 @@ def test_an_offline_method_states_that_no_class_is_masked(suite):
     loaded = suite(lambda d: first(d)["methods"].update(joint={}))
     masks = {r.spec["method"]["label"]: r.spec["train"]["mask"] for r in loaded.runs}
     assert masks == {"seqlora": "current", "treelora": "current", "joint": "all", "olora": None}
+
+
+def test_the_paper_suite_has_a_run_for_every_vision_cell_of_the_paper():
+    from analysis import compare
+
+    covered = {cell for run in load_suite("paper").runs for cell in compare.cells(run.spec)}
+    values = compare.table("reported_values.csv")
+    vision = values[values["exhibit"].isin(["table1", "table2", "table6", "table11"])]
+    wanted = set(vision[["exhibit", "block", "column"]].itertuples(index=False, name=None))
+    assert wanted and wanted == covered
