@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _own(name: str, assignments: list[str]) -> dict:
     """The stream's options, checked and converted as those in a suite file are."""
+    streams.load(name)
     mapping = {}
     for assignment in assignments:
         option, separator, value = assignment.partition("=")
