@@ -120,12 +120,6 @@ class L2P(PromptMethod):
             if self.head_input not in ("prompts", "cls"):
                 raise ValueError(f"head_input must be prompts or cls, not {self.head_input!r}")
 
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's, and the query's forward pass before each of the prompted network."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return 2 * forward, backward
-
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config
         shape = (config.pool_size, config.prompt_length)

@@ -99,6 +99,12 @@ class PromptMethod(Method):
             parameter.requires_grad_(name.startswith("head."))
         super().__init__(backbone, config, setting)
 
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and a forward pass for the query of each sample, with a cache in one epoch."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + n * (1 if config.cache_queries else epochs), backward
+
     def plugins(self) -> list:
         return [self.queries] if self.config.cache_queries else []
 

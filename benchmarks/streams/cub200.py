@@ -22,6 +22,7 @@ MODALITY = "vision"
 N_TASKS = 10
 N_CLASSES = 200
 N_IMAGES = {"train": 5_994, "test": 5_794}
+N_ITEMS = {"classes": N_CLASSES, **N_IMAGES}
 
 LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 DATASET = _images.Canonical(

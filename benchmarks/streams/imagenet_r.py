@@ -20,6 +20,7 @@ MODALITY = "vision"
 N_TASKS = 10
 N_CLASSES = 200
 N_IMAGES = 30_000
+N_ITEMS = {"classes": N_CLASSES, "train": 24_000, "test": 6_000}
 TEST_FRACTION = 0.2
 
 DATASET = _images.Canonical(
