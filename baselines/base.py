@@ -49,8 +49,9 @@ class Setting:
             optimiser step follows with the gradient of the whole batch: the same step but for
             rounding and for what dropout draws. Activations, most of a step's memory, are then
             those of a part; a second copy of the trained parameters' gradients comes on top, and
-            what a plugin passes through the network itself (GEM's memory) is not split. None for
-            the whole batch at once.
+            what a plugin passes through the network itself (GEM's memory) is not split. A term
+            that compares a batch's samples with one another (HiDe's contrast) compares a part's.
+            None for the whole batch at once.
         compile: torch.compile of the network in training: once for full batches, once for any size,
             and anew where a method changes the network. Texts differ in length and break the graph
             at their longest answer, so that more is compiled. The time it takes is no part of

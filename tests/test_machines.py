@@ -137,6 +137,10 @@ def test_methods_say_how_many_passes_they_take():
 
     assert passes("seqlora", 3, 100, 2, 32) == (200, 200)
     assert passes("l2p", 3, 100, 2, 32) == (400, 200)
+    assert passes("dualprompt", 3, 100, 2, 32, cache_queries=True) == (300, 200)
+    assert passes("hidelora", 3, 100, 2, 32) == (600, 400)
+    assert passes("inflora", 3, 100, 2, 32) == (400, 200)
+    assert passes("ranpac", 3, 100, 2, 32) == (100, 0)
     assert passes("ewc", 3, 100, 2, 32, fisher_samples=30) == (230, 230)
     assert passes("gem", 3, 100, 2, 32, memory_per_task=10) == (200 + 2 * 4 * 30,) * 2
 
