@@ -271,12 +271,6 @@ class HiDe(Method):
             return "the decomposition needs classes, each of one task, and text has none"
         return None
 
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's in both stages, and a forward pass of each sample for their statistics."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return forward + cls.stages * n, backward
-
     def select(self) -> None:
         """Let what the model's stage and task train require a gradient, and nothing else."""
         self.model.identity.requires_grad_(self.model.stage == 0)

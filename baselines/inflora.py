@@ -170,12 +170,6 @@ class InfLoRA(Method):
             return None
         return "InfLoRA is defined for the attention of vision transformers only"
 
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's, and a forward pass of each sample before and after for the inputs' moments."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return forward + 2 * n, backward
-
     def adapt(self, backbone: nn.Module) -> nn.Module:
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name.startswith("head."))

@@ -129,11 +129,6 @@ class RanPAC(Method):
             return None
         return "RanPAC classifies images by their features and cannot generate text"
 
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """A forward pass of each sample."""
-        return n, 0
-
     def adapt(self, backbone: nn.Module) -> nn.Module:
         mean, n_projections = self.config.head == "mean", self.config.projections
         projection = None
