@@ -70,6 +70,7 @@ def measure(record: dict) -> dict[str, float]:
     values = {score.__name__: score(R) for score in SCORES}
     for key in ("train_seconds", "consolidate_seconds", "eval_seconds", "steps", "samples"):
         values[key] = sum(entries(key))
+    values["task_accuracy"] = np.mean(record["tasks"][-1].get("task_accuracy") or nan)
     values["time_seconds"] = values["train_seconds"] + values["consolidate_seconds"]
     values["ms_per_step"] = 1000 * _ratio(values["train_seconds"], values["steps"])
     values["samples_per_second"] = _ratio(values["samples"], values["time_seconds"])
@@ -90,6 +91,7 @@ METRICS = {
     "bwt_standard": "BWT (standard)",
     "forgetting": "Forgetting",
     "learning_accuracy": "Learning accuracy",
+    "task_accuracy": "Acc@task",
     "time_seconds": "TIME s",
     "train_seconds": "train s",
     "consolidate_seconds": "consolidate s",

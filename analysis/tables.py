@@ -159,6 +159,7 @@ def accuracy(panel: Panel) -> Table:
         Column("bwt_released", "BWT (released) ↑", percent, +1),
         Column("bwt_standard", "BWT (standard) ↑", percent, +1),
         Column("forgetting", "Forgetting ↓", percent, -1),
+        Column("task_accuracy", "Acc@task ↑", percent),
         Column("time_seconds", "TIME s ↓", plain, -1),
         Column("ms_per_step", "ms/step ↓", plain, -1),
         Column("steps", "Steps", count),
@@ -176,6 +177,8 @@ def accuracy(panel: Panel) -> Table:
             row |= {f"{who}_{metric}": value for metric, value in values.items()}
             sources.setdefault(source, []).append(label)
         rows.append(row)
+    if not any(row["task_accuracy"].mean >= 0 for row in rows):
+        columns = [column for column in columns if column.key != "task_accuracy"]
     shown = []
     for column in columns:
         beside = [

@@ -330,6 +330,15 @@ def test_published_values_are_unique_per_cell():
     assert not values.duplicated(["dataset", "backbone", "method"]).any()
 
 
+def test_inferred_tasks_are_shown_where_a_method_infers_them(tmp_path):
+    hide, other = record(method="hidelora"), record(method="ewc")
+    assert "Acc@task" not in tables.accuracy(panel_of(tmp_path, [hide, other])).markdown()
+    hide["tasks"][-1]["task_accuracy"] = [0.5] * 9 + [1.0]
+    shown = tables.accuracy(panel_of(tmp_path, [hide, other])).markdown()
+    row = next(line for line in shown.splitlines() if line.startswith("| hidelora"))
+    assert "Acc@task" in shown and "| 55.00 |" in row
+
+
 # ---- colours, figures, report ----------------------------------------------------------------
 
 
