@@ -117,11 +117,11 @@ def test_a_prediction_does_not_depend_on_its_batch(case):
     for task in tiny.tasks(modality, 2):
         tiny.learn(method, task)
     method.model.eval()
-    parts = [tiny.samples(modality, t).batch(torch.arange(12))[0] for t in range(3)]
-    x = torch.cat(parts)[torch.randperm(36, generator=torch.Generator().manual_seed(0))]
+    parts = [tiny.samples(modality, t, n=48).batch(torch.arange(48))[0] for t in range(3)]
+    x = torch.cat(parts)[torch.randperm(144, generator=torch.Generator().manual_seed(0))]
     with torch.no_grad():
         whole = method.model(x)
-        for size in (1, 7):
+        for size in (1, 7, 128):
             split = torch.cat([method.model(part) for part in x.split(size)])
             torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
 
