@@ -300,13 +300,15 @@ class CountingCache:
         return self.cache(n, counted)
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
 @pytest.mark.parametrize(
     "name, modality", [*((name, "vision") for name in METHODS), ("l2p", "language")]
 )
-def test_cached_queries_change_nothing_and_are_computed_once(name, modality):
+def test_cached_queries_change_nothing_and_are_computed_once(name, modality, micro_batch_size):
     both, counts = [], []
+    shared = {"batch_size": 5, "micro_batch_size": micro_batch_size}
     for cache in (False, True):
-        method = tiny.method(name, modality, shared={"batch_size": 5}, cache_queries=cache)
+        method = tiny.method(name, modality, shared=shared, cache_queries=cache)
         method.model.queries = CountingCache(method.queries)
         for task in tiny.tasks(modality, epochs=3):
             tiny.learn(method, task)
