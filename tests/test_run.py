@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from benchmarks import files, results
@@ -126,6 +127,15 @@ def test_the_learning_curve_is_measured_and_changes_nothing(project):
         assert len(own) == 4 and own[0]["samples"] == 0
         assert own[-1]["samples"] == records[1]["tasks"][task]["samples"]
         assert own[-1]["score"] == records[1]["R"][task][task]
+
+
+def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monkeypatch):
+    (one,) = plan_of({"hidelora": {}}).runs
+    monkeypatch.setattr("baselines.hide.TwoPass.infer", lambda self, x: torch.ones(len(x)).long())
+    shares = [task["task_accuracy"] for task in make(one)["tasks"]]
+    assert shares == [[0.0], [0.0, 1.0], [0.0, 1.0, 0.0]]
+    (other,) = plan_of({"seqlora": {}}).runs
+    assert not any("task_accuracy" in task for task in make(other)["tasks"])
 
 
 def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
