@@ -1,4 +1,8 @@
-"""torch.compile for the training loop: is there a compiler, and how long did it take."""
+"""torch.compile for the training loop: is there a compiler, and how long did it take.
+
+A run that is killed while it compiles may leave half a file in torch's cache, on which later runs
+fail ("file too short"): delete the folder that the error names, or TORCHINDUCTOR_CACHE_DIR's.
+"""
 
 from __future__ import annotations
 
