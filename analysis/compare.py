@@ -134,3 +134,24 @@ def _independent(record: dict) -> Found | None:
     row = rows.iloc[0]
     metrics = [metric for metric in ("acc", "forgetting") if pd.notna(row[metric])]
     return {m: Estimate(row[m] * 0.01, row[f"{m}_std"] * 0.01) for m in metrics}, row["source"]
+
+
+@cache
+def elsewhere(stream: str) -> pd.DataFrame:
+    """Published final scores on a stream's data, whatever their setting, as fractions.
+
+    Returns:
+        Methods, by our labels, x sources: the paper, and independent ones by their backbone, as far
+        as a source has three methods. No rows for a stream that nobody else has.
+    """
+    dataset, _ = DATASETS.get(stream, ("", 0))
+    rows = table("reported_values.csv")
+    rows = rows[(rows["block"] == dataset) & rows["exhibit"].isin(["table1", "table11"])]
+    rows = rows[rows["metric"] == "acc"].drop_duplicates("column")
+    labels = {paper: ours for ours, paper in NAMES.items()} | {"seqlora": "seqlora-unmasked"}
+    scores = {"paper": rows.set_index(rows["column"].replace(labels))["value"]}
+    rows = table("external_values.csv")
+    for backbone, own in rows[rows["dataset"] == dataset].groupby("backbone"):
+        if len(own) > 2:
+            scores[f"independent, {backbone}"] = own.set_index("method")["acc"]
+    return 0.01 * pd.DataFrame(scores)

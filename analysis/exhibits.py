@@ -15,7 +15,10 @@ from analysis.records import slugs
 if TYPE_CHECKING:
     from analysis.runs import Suite
 
-TABLES = ("accuracy", "differences", "ablations", "speed", "cost", "trees", "settings", "tasks")
+TABLES = (
+    *("accuracy", "differences", "ordering", "ablations", "speed", "cost", "trees", "settings"),
+    "tasks",
+)
 FIGURES = {
     "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
     "Figure 4a). The band is one sample standard deviation; the dashed line is the upper bound.",
@@ -35,6 +38,7 @@ FIGURES = {
 }
 # What a panel needs to have the exhibit; the others stand in every panel.
 NEEDS = {
+    "ordering": lambda spec: _is_elsewhere(spec),
     "ablations": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "sensitivity": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "fig1": lambda spec: spec["train"].get("curve_tests"),
@@ -42,6 +46,15 @@ NEEDS = {
 }
 NAMES = ("summary", *TABLES, *FIGURES, "claims", "report")
 CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
+
+
+def _is_elsewhere(spec: dict) -> bool:
+    """Whether somebody else has published this method on this stream's data."""
+    if spec["stream"]["name"] in ("glyphs", "docs"):
+        return False
+    from analysis.compare import elsewhere  # seconds to import
+
+    return spec["method"]["label"] in elsewhere(spec["stream"]["name"]).index
 
 
 def fitting(names: Iterable[str], specs: list[dict]) -> list[str]:

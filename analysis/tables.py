@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from scipy.stats import kendalltau
 
-from analysis.compare import published
-from analysis.metrics import COUNTS, METRICS, estimate
+from analysis.compare import elsewhere, published
+from analysis.metrics import COUNTS, METRICS, Estimate, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Number, Table, count, mebibytes, percent, plain
@@ -64,8 +65,8 @@ def setting_notes(panel: Panel) -> list[str]:
     if panel.modality == "vision":
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
-    if shared.get("mask", "") is None:
-        del shared["mask"]
+    optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
+    shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
@@ -236,6 +237,35 @@ def differences(panel: Panel) -> Table:
         "that holds 0 shows no difference; with few seeds it is wide."
     )
     return _table(panel, "differences", f"differences to {reference}", columns, rows, [note])
+
+
+def ordering(panel: Panel) -> Table:
+    """The scores beside published ones of any setting on the same data: does the order agree?"""
+    theirs = elsewhere(panel.stream)
+    columns = [
+        Column("acc", f"{panel.score}, here", percent),
+        *(Column(source, f"{panel.score}, {source}", percent) for source in theirs),
+    ]
+    ours = pd.Series({x: panel.estimates[x]["acc"].mean for x in panel.finished}, dtype=float)
+    rows = [
+        {"method": label, "acc": panel.estimates[label]["acc"]}
+        | {source: Estimate(theirs.at[label, source]) for source in theirs}
+        for label in ours.sort_values(ascending=False, kind="stable").index
+        if label in theirs.index
+    ]
+    agreements = []
+    for source in theirs:
+        both = pd.concat([ours, theirs[source]], axis=1, join="inner").dropna()
+        if len(both) > 2:
+            tau = kendalltau(both.iloc[:, 0], both.iloc[:, 1]).statistic
+            agreements.append(f"{source} {ratio_digits(tau, True)} ({len(both)} methods)")
+    notes = [
+        "Other numbers come from other settings, so that only their order compares. Kendall's tau "
+        "with ours, 1 for the same order, 0 for none, −1 for its reverse: "
+        f"{'; '.join(agreements) or 'no source has three of these methods'}. The paper's SeqLoRA "
+        "stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora.",
+    ]
+    return _table(panel, "ordering", "order of the methods elsewhere", columns, rows, notes)
 
 
 def settings(panel: Panel) -> Table:

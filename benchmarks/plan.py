@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from analysis.compare import cells
 from benchmarks import backbones, estimate, streams
 from benchmarks.config import RunSpec, load_suite
 from benchmarks.files import (
@@ -229,6 +228,8 @@ def _experiment(spec: dict) -> str:
 
 def _fills(spec: dict) -> str:
     """The paper's tables of which the run repeats a cell."""
+    from analysis.compare import cells  # seconds to import, and of no use to the workflow
+
     exhibits = dict.fromkeys(exhibit for exhibit, _, _ in cells(spec))
     return ", ".join(exhibit.replace("table", "Table ") for exhibit in exhibits)
 

@@ -339,6 +339,17 @@ def test_inferred_tasks_are_shown_where_a_method_infers_them(tmp_path):
     assert "Acc@task" in shown and "| 55.00 |" in row
 
 
+def test_the_order_of_methods_is_compared_with_others(tmp_path):
+    """The fake records have gem before l2p before ewc, the paper ewc before l2p before gem."""
+    runs = [record("cifar100", method) for method in ("seqlora", "ewc", "gem", "l2p")]
+    table = tables.ordering(panel_of(tmp_path, runs))
+    assert [row["method"] for row in table.rows] == ["gem", "l2p", "ewc"]
+    assert table.rows[1]["paper"].mean == pytest.approx(0.7966)
+    assert "paper −1.00 (3 methods)" in table.markdown()
+    glyphs = record("glyphs")["spec"]
+    assert "ordering" not in exhibits.fitting(exhibits.TABLES, [glyphs])
+
+
 # ---- colours, figures, report ----------------------------------------------------------------
 
 
