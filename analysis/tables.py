@@ -197,7 +197,20 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
+    notes += _cached(panel)
     return _table(panel, "accuracy", "scores and costs", shown, rows, notes)
+
+
+def _cached(panel: Panel) -> list[str]:
+    """Whose TIME has the frozen backbone's pass over each training image only once."""
+    labels = [
+        label
+        for label, runs in panel.finished.items()
+        for diagnostics in [runs["record"].iloc[0].get("diagnostics") or {}]
+        if diagnostics.get("cached_features") or diagnostics.get("cached_queries")
+    ]
+    what = "the frozen backbone's features of training images were computed once and kept"
+    return [f"TIME of {', '.join(labels)}: {what}."] if labels else []
 
 
 def cost(panel: Panel) -> Table:

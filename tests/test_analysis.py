@@ -334,9 +334,11 @@ def test_inferred_tasks_are_shown_where_a_method_infers_them(tmp_path):
     hide, other = record(method="hidelora"), record(method="ewc")
     assert "Acc@task" not in tables.accuracy(panel_of(tmp_path, [hide, other])).markdown()
     hide["tasks"][-1]["task_accuracy"] = [0.5] * 9 + [1.0]
+    hide["diagnostics"] = {"cached_features": True}
     shown = tables.accuracy(panel_of(tmp_path, [hide, other])).markdown()
     row = next(line for line in shown.splitlines() if line.startswith("| hidelora"))
     assert "Acc@task" in shown and "| 55.00 |" in row
+    assert "TIME of hidelora: the frozen backbone's features" in shown
 
 
 def test_the_order_of_methods_is_compared_with_others(tmp_path):
