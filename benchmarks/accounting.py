@@ -73,13 +73,13 @@ def build(name: str, device: str = "meta") -> tuple[nn.Module, str]:
     with torch.device(device), warnings.catch_warnings():
         if kind == "timm":
             import timm
-            from timm.layers import set_fused_attn
 
             from benchmarks.models import VisionModel
 
             warnings.filterwarnings("ignore", message="Initializing zero-element")
-            set_fused_attn(False)  # so that attention's products are dispatched one by one
             network = timm.create_model(spec.pop("architecture"), **spec)
+            for block in network.blocks:
+                block.attn.fused_attn = False  # so that its products are dispatched one by one
             return VisionModel(network, n_classes=0, mean=0.5, std=0.5).split_qkv(), "vision"
         from transformers import AutoConfig, AutoModelForCausalLM
 

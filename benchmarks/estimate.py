@@ -75,7 +75,6 @@ def items(spec: dict) -> tuple[float, float] | None:
 def pass_operations(name: str, image_size: int | None, tokens: int):
     """Operations of a forward and of a backward pass of one sample."""
     import torch
-    from timm.layers import set_fused_attn
 
     from baselines.lora import LoraSettings, add_lora
     from benchmarks.accounting import passes
@@ -83,11 +82,13 @@ def pass_operations(name: str, image_size: int | None, tokens: int):
     backbone = backbones.find(name)
     vision = backbone.modality == "vision"
     build = backbones.build_vision if vision else backbones.build_language
-    set_fused_attn(False)  # so that attention's products are counted
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Initializing zero-element")
         model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
-    if not vision:
+    if vision:
+        for block in model.network.blocks:
+            block.attn.fused_attn = False  # so that its products are counted
+    else:
         model = model.network
         model.config._attn_implementation = "eager"
     return passes(model, backbone.modality, tokens)
