@@ -9,20 +9,18 @@ method is HiDeLoRA.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from baselines.base import Setting, Task
 from baselines.hidelora import HiDeLoRA
-from treelora import PRESETS, Options, TreeRegulariser
+from baselines.treelora import Guided, check_depth
+from treelora import PRESETS, Options
 from treelora.signature import Layout, adapted_parameters
 
 
-class HiDeTreeLoRA(HiDeLoRA):
+class HiDeTreeLoRA(Guided, HiDeLoRA):
     """HiDeLoRA with each task's adapter pulled towards that of a similar earlier task."""
 
     presets = PRESETS
@@ -37,24 +35,15 @@ class HiDeTreeLoRA(HiDeLoRA):
 
         def check(self, adapted_matrices: int) -> None:
             super().check(adapted_matrices)
-            adapted = self.adapted_matrices(adapted_matrices)
-            if self.depth is not None and self.depth > adapted:
-                raise ValueError(
-                    f"depth must lie between 1 and the number of adapted matrices, {adapted}, "
-                    f"but is {self.depth}: lower it or adapt more layers"
-                )
+            check_depth(self, adapted_matrices)
 
     def __init__(self, backbone: nn.Module, config: Config, setting: Setting):
         super().__init__(backbone, config, setting)
-        names = [field.name for field in dataclasses.fields(Options)]
-        options = Options(**{name: getattr(config, name) for name in names})
         self.model.stage = 1
         self.select()
-        self.regulariser = TreeRegulariser(self.model, options, setting.seed)
+        self.guide(self.model)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self._learnt)
-        self._trees: list[dict] = []
-        self._pulls: list[list[list[int]]] = []
 
     def begin(self, task: Task) -> None:
         super().begin(task)
@@ -62,7 +51,7 @@ class HiDeTreeLoRA(HiDeLoRA):
             regulariser, options = self.regulariser, self.regulariser.options
             factors = adapted_parameters(self.model, options.factors)
             regulariser.layout = Layout(factors, options.depth)
-            regulariser.start_task(math.ceil(len(task.train) / self.setting.batch_size))
+            self.start_tree(task)
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         return self.regulariser.penalty(loss) if self.model.stage == 1 else 0.0
@@ -70,23 +59,4 @@ class HiDeTreeLoRA(HiDeLoRA):
     def end(self, task: Task) -> None:
         super().end(task)
         if self.model.stage == 1:
-            self._pulls.append(self.regulariser.pulls())
-            self.regulariser.end_task()
-            self._trees.append(self.regulariser.tree.to_dict(self.regulariser.members))
-
-    def state_dict(self) -> dict:
-        return super().state_dict() | {
-            "regulariser": self.regulariser.state_dict(),
-            "trees": self._trees,
-            "pulls": self._pulls,
-        }
-
-    def load_state_dict(self, state: Mapping) -> None:
-        super().load_state_dict(state)
-        self.regulariser.load_state_dict(state["regulariser"])
-        self._trees = list(state["trees"])
-        self._pulls = list(state["pulls"])
-
-    def diagnostics(self) -> dict:
-        """With the tree after each task and, per task, how often each earlier one was chosen."""
-        return super().diagnostics() | {"trees": self._trees, "pulls": self._pulls}
+            self.grow_tree()

@@ -32,48 +32,37 @@ from baselines.lora import LoraMethod, LoraSettings
 from treelora import PRESETS, Options, TreeRegulariser
 
 
-class TreeLoRA(LoraMethod):
-    """Layer-wise LoRA guided by a tree of task signatures."""
+def check_depth(config, adapted_matrices: int) -> None:
+    """Raise ValueError if the tree is to look at more matrices than `config` adapts."""
+    adapted = config.adapted_matrices(adapted_matrices)
+    if config.depth is not None and config.depth > adapted:
+        raise ValueError(
+            f"depth must lie between 1 and the number of adapted matrices, {adapted}, "
+            f"but is {config.depth}: lower it or adapt more layers"
+        )
 
-    version = 3
-    presets = PRESETS
 
-    @dataclass(frozen=True)
-    class Config(LoraSettings, Options):
-        """Settings of the adapters and the choices of TreeLoRA, see `treelora.Options`."""
+class Guided:
+    """Mixed into a method: a `TreeRegulariser`, and its trees and pulls in state and record.
 
-        def __post_init__(self):
-            LoraSettings.__post_init__(self)
-            Options.__post_init__(self)
+    Attributes:
+        regulariser: of the adapter that is trained.
+    """
 
-        def check(self, adapted_matrices: int) -> None:
-            super().check(adapted_matrices)
-            adapted = self.adapted_matrices(adapted_matrices)
-            if self.depth is not None and self.depth > adapted:
-                raise ValueError(
-                    f"depth must lie between 1 and the number of adapted matrices, {adapted}, "
-                    f"but is {self.depth}: lower it or adapt more layers"
-                )
-
-        def options(self) -> Options:
-            """TreeLoRA's own choices, without the adapters' settings."""
-            names = [field.name for field in dataclasses.fields(Options)]
-            return Options(**{name: getattr(self, name) for name in names})
-
-    def adapt(self, backbone: nn.Module) -> nn.Module:
-        model = super().adapt(backbone)
-        self.regulariser = TreeRegulariser(model, self.config.options(), self.setting.seed)
+    def guide(self, model: nn.Module) -> None:
+        """Make the regulariser, for the LoRA factors of `model` that require a gradient."""
+        names = [field.name for field in dataclasses.fields(Options)]
+        options = Options(**{name: getattr(self.config, name) for name in names})
+        self.regulariser = TreeRegulariser(model, options, self.setting.seed)
         self._trees: list[dict] = []
         self._pulls: list[list[list[int]]] = []
-        return model
 
-    def begin(self, task: Task) -> None:
+    def start_tree(self, task: Task) -> None:
+        """Start the search for a task's likes."""
         self.regulariser.start_task(math.ceil(len(task.train) / self.setting.batch_size))
 
-    def penalty(self, loss: Tensor) -> Tensor | float:
-        return self.regulariser.penalty(loss)
-
-    def end(self, task: Task) -> None:
+    def grow_tree(self) -> None:
+        """Take the learnt task into the tree."""
         self._pulls.append(self.regulariser.pulls())
         self.regulariser.end_task()
         self._trees.append(self.regulariser.tree.to_dict(self.regulariser.members))
@@ -93,4 +82,37 @@ class TreeLoRA(LoraMethod):
 
     def diagnostics(self) -> dict:
         """The tree after each task and, per task, how often each earlier one was chosen."""
-        return {"trees": self._trees, "pulls": self._pulls}
+        return super().diagnostics() | {"trees": self._trees, "pulls": self._pulls}
+
+
+class TreeLoRA(Guided, LoraMethod):
+    """Layer-wise LoRA guided by a tree of task signatures."""
+
+    version = 3
+    presets = PRESETS
+
+    @dataclass(frozen=True)
+    class Config(LoraSettings, Options):
+        """Settings of the adapters and the choices of TreeLoRA, see `treelora.Options`."""
+
+        def __post_init__(self):
+            LoraSettings.__post_init__(self)
+            Options.__post_init__(self)
+
+        def check(self, adapted_matrices: int) -> None:
+            super().check(adapted_matrices)
+            check_depth(self, adapted_matrices)
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        model = super().adapt(backbone)
+        self.guide(model)
+        return model
+
+    def begin(self, task: Task) -> None:
+        self.start_tree(task)
+
+    def penalty(self, loss: Tensor) -> Tensor | float:
+        return self.regulariser.penalty(loss)
+
+    def end(self, task: Task) -> None:
+        self.grow_tree()

@@ -151,3 +151,15 @@ def test_items_follow_the_limits_and_the_number_of_tasks():
     docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
     assert estimate.items(docs) == tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
     assert torch.tensor(estimate.items(spec_of("joint"))).tolist() == [5000, 1000]
+
+
+def test_counting_operations_leaves_timm_as_it_is():
+    """Attention is counted in its unfused form, which networks built later must not inherit."""
+    from timm.layers import use_fused_attn
+
+    from benchmarks import accounting
+
+    before = use_fused_attn()
+    accounting.build("vit-b16")
+    estimate.pass_operations("vit-ti", 96, 0)
+    assert before and use_fused_attn()
