@@ -78,8 +78,6 @@ def build(name: str, device: str = "meta") -> tuple[nn.Module, str]:
 
             warnings.filterwarnings("ignore", message="Initializing zero-element")
             network = timm.create_model(spec.pop("architecture"), **spec)
-            for block in network.blocks:
-                block.attn.fused_attn = False  # so that its products are dispatched one by one
             return VisionModel(network, n_classes=0, mean=0.5, std=0.5).split_qkv(), "vision"
         from transformers import AutoConfig, AutoModelForCausalLM
 

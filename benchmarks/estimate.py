@@ -85,10 +85,7 @@ def pass_operations(name: str, image_size: int | None, tokens: int):
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Initializing zero-element")
         model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
-    if vision:
-        for block in model.network.blocks:
-            block.attn.fused_attn = False  # so that its products are counted
-    else:
+    if not vision:
         model = model.network
         model.config._attn_implementation = "eager"
     return passes(model, backbone.modality, tokens)
