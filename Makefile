@@ -10,8 +10,9 @@ WORKERS ?= 2
 # The full environment where it is current, else a light one without torch.
 LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
 
-SNAKEMAKE = .venv/bin/python -m snakemake --workflow-profile $(PROFILE) --cores $(CORES) \
-            --config suite=$(SUITE)
+# --config takes all that follows it, so that another option must stand between it and a target.
+SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(SUITE) \
+            --workflow-profile $(PROFILE) --cores $(CORES)
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"
 
