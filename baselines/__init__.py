@@ -1,7 +1,8 @@
 """Continual-learning methods, one per file; dropping a file in here adds a method.
 
 A file defines one subclass of `baselines.base.Method`. Nothing is registered anywhere: suites name
-the file, and contract tests, tables and figures follow.
+the file, and contract tests, tables and figures follow. Where a method is another one on text,
+`<name>_language.py` defines that.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from pathlib import Path
 from baselines.base import Method
 
 _SHARED = {"__init__", "augment", "base", "compiler", "hide", "lora", "loop", "prefix", "prompts"}
+_ON_TEXT = "_language"
 
 
 def names() -> list[str]:
     """The names of all methods, sorted."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED)
+    stems = [p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED]
+    return sorted({stem.removesuffix(_ON_TEXT) for stem in stems})
 
 
-def load(name: str) -> type[Method]:
-    """The method of that name.
+def load(name: str, modality: str | None = None) -> type[Method]:
+    """The method of that name, on "language" that of its own file for text if there is one.
 
     Raises:
         ValueError: there is no such method, or its file defines none.
@@ -31,7 +34,11 @@ def load(name: str) -> type[Method]:
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
         raise ValueError(f"no method is called {name!r} in baselines/: {hint}")
-    module = importlib.import_module(f"baselines.{name}")
+    own = f"{name}{_ON_TEXT}"
+    stem = (
+        own if modality == "language" and (Path(__file__).parent / f"{own}.py").exists() else name
+    )
+    module = importlib.import_module(f"baselines.{stem}")
     classes = [
         value
         for value in vars(module).values()
@@ -42,6 +49,6 @@ def load(name: str) -> type[Method]:
     ]
     if len(classes) != 1:
         raise ValueError(
-            f"baselines/{name}.py must define exactly one Method, but defines {len(classes)}"
+            f"baselines/{stem}.py must define exactly one Method, but defines {len(classes)}"
         )
     return classes[0]

@@ -8,7 +8,7 @@ language (B, A, V) for the last A tokens, A being the longest answer of the batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,18 @@ MASKS = ("all", "seen", "current")
 
 @dataclass(frozen=True)
 class Task:
-    """What a learner may see of a task. It carries no test split, so none can leak."""
+    """What a learner may see of a task. It carries no test split, so none can leak.
+
+    Attributes:
+        train: samples as tensors.
+        examples: (prompt, answer) of each training item as text, on language.
+    """
 
     index: int
     name: str
     train: Dataset
     epochs: int
+    examples: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Setting:
         augment: None, or "crop_flip" for random crops resized to the network's input size and
             flips of the loop's batches (see `baselines.augment`), drawn from the task's seed. What
             a method reads from the task itself, such as memories and statistics, stays as it is.
+        checkpointing: keep only the input of each block of the network and compute what is inside
+            anew in the backward pass: a third more time, and much less memory. On language only.
+        tokenizer: `benchmarks.text.Tokenizer` on language.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
     """
@@ -75,6 +84,8 @@ class Setting:
     micro_batch_size: int | None = None
     compile: bool = False
     augment: str | None = None
+    checkpointing: bool = False
+    tokenizer: Any = None
     seed: int = 0
     device: str = "cpu"
 

@@ -77,6 +77,8 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
     model = inject_adapter_in_model(config, backbone, adapter_name=adapter)
     for name, parameter in model.named_parameters():
         in_adapter = f".lora_A.{adapter}." in name or f".lora_B.{adapter}." in name
+        if in_adapter:
+            parameter.data = parameter.data.float()  # whatever precision the frozen weights have
         parameter.requires_grad_(in_adapter or name.startswith("head."))
     return model
 

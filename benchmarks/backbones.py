@@ -386,7 +386,11 @@ def pretrained(name: str) -> Path:
 
 
 def load(
-    manifest: dict, n_classes: int, image_size: int | None, normalisation: str | None = None
+    manifest: dict,
+    n_classes: int,
+    image_size: int | None,
+    normalisation: str | None = None,
+    weights: str | None = None,
 ) -> nn.Module:
     """Build a backbone and load its weights.
 
@@ -395,10 +399,13 @@ def load(
         n_classes: outputs of the new classifier on vision.
         image_size: pixels that vision inputs are resized to; None for the model's own.
         normalisation: of pixels, a name of `NORMALISATIONS`; None for the backbone's.
+        weights: precision of a language model's weights, None for float32.
 
     Raises:
         DataError: the file is truncated, or its keys or shapes are not the architecture's.
     """
+    import torch
+
     from benchmarks import checkpoints
 
     backbone = find(manifest["name"])
@@ -407,7 +414,7 @@ def load(
     else:
         model = build_language(backbone)
     load_weights(model, checkpoints.read(Path(manifest["weights"])), manifest["weights"])
-    return model
+    return model.to(getattr(torch, weights)) if weights else model
 
 
 def load_weights(model: nn.Module, state: dict, source: str) -> None:
@@ -459,9 +466,12 @@ def build_language(backbone: Backbone, n_classes: int = 0, image_size: None = No
 @functools.cache
 def tokenizer(name: str):
     """The tokenizer of a language backbone."""
-    from tokenizers import Tokenizer
+    import tokenizers
 
-    return Tokenizer.from_file(str(pretrained(name).with_name(f"{name}.tokenizer.json")))
+    from benchmarks.text import Tokenizer
+
+    file = pretrained(name).with_name(f"{name}.tokenizer.json")
+    return Tokenizer.of(tokenizers.Tokenizer.from_file(str(file)))
 
 
 def overview() -> str:

@@ -32,11 +32,25 @@ import yaml
 
 from benchmarks import backbones, streams
 from benchmarks.files import DataError, digest_of
+from benchmarks.text import BOUNDARIES, TRUNCATIONS
 
 SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
 CONTENT_OPTIONS = ("path", "test_fraction")  # of StreamOptions: what a stream's content depends on
+
+
+# How text is read and written; a spec has only those that are not at their default.
+TEXT_OPTIONS = {
+    *("max_answer_tokens", "truncation", "boundary", "chat_template"),
+    *("decoding", "max_new_tokens"),
+}
+_CHOICES = {
+    "order": ("seed", "fixed"),
+    "truncation": TRUNCATIONS,
+    "boundary": BOUNDARIES,
+    "decoding": ("greedy", "released"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,11 @@ class StreamOptions:
         n_tasks: how many tasks to learn; None for all the stream has.
         train_per_class, test_per_class: the first so many images of each class; None for all.
         train_per_task, test_per_task: the first so many items of each text task; None for all.
-        max_prompt_tokens: longer prompts lose their middle.
+        max_prompt_tokens, max_answer_tokens, truncation, boundary, chat_template: how text becomes
+            token ids, see `text.encode`.
+        decoding: how answers are generated, "greedy" or "released", see `models.LanguageModel`.
+        max_new_tokens: of a generated answer; None for as many as the longest answer of the task
+            has. Metrics that look at the first token or line stop earlier, see `scores`.
         path, test_fraction: of the stream `folder`, see there; the digest of the content stands
             for them in the key, so that a folder may be moved.
     """
@@ -63,13 +81,22 @@ class StreamOptions:
     train_per_task: int | None = None
     test_per_task: int | None = None
     max_prompt_tokens: int = 128
+    max_answer_tokens: int | None = None
+    truncation: str = "middle"
+    boundary: str = "exact"
+    chat_template: bool = False
+    decoding: str = "greedy"
+    max_new_tokens: int | None = None
     path: str | None = None
     test_fraction: float | None = None
 
     def __post_init__(self):
-        if self.order not in ("seed", "fixed"):
-            raise ValueError(f"order must be seed or fixed, not {self.order!r}")
-        for name in ("train_per_class", "test_per_class", "train_per_task", "test_per_task"):
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                value = getattr(self, name)
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        limits = ("train_per_class", "test_per_class", "train_per_task", "test_per_task")
+        for name in (*limits, "max_answer_tokens", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
@@ -86,11 +113,14 @@ class BackboneOptions:
     Attributes:
         image_size: in pixels, None for its own.
         normalisation: of pixels, a name of `backbones.NORMALISATIONS`, None for its own.
+        weights: "bfloat16" keeps the frozen weights of a language model in half the memory; None
+            for float32. Adapters and what else is trained stay in float32.
     """
 
     name: str
     image_size: int | None = None
     normalisation: str | None = None
+    weights: str | None = None
 
     def __post_init__(self):
         known = backbones.NORMALISATIONS
@@ -98,6 +128,8 @@ class BackboneOptions:
             raise ValueError(
                 f"normalisation must be one of {', '.join(known)}, not {self.normalisation!r}"
             )
+        if self.weights not in (None, "bfloat16"):
+            raise ValueError(f"weights must be bfloat16 or left out, not {self.weights!r}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +138,7 @@ class TrainOptions:
 
     Attributes:
         curve_tests: how often the task being learnt is tested meanwhile; changes no other number.
+        test_batch_size: items tested at a time, None for 128; changes memory and no score.
     """
 
     epochs: int | list[int]
@@ -118,7 +151,9 @@ class TrainOptions:
     micro_batch_size: int | None = None
     compile: bool = False
     augment: str | None = None
+    checkpointing: bool = False
     curve_tests: int = 0
+    test_batch_size: int | None = None
 
     def __post_init__(self):
         if self.curve_tests < 0:
@@ -126,8 +161,10 @@ class TrainOptions:
         epochs = self.epochs if isinstance(self.epochs, list) else [self.epochs]
         if min(epochs, default=0) < 1:
             raise ValueError(f"epochs must be at least 1, but is {self.epochs}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but is {self.batch_size}")
+        for name in ("batch_size", "test_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
         if self.precision not in ("float32", "bfloat16"):
@@ -235,6 +272,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         )
     if modality == "language" and backbone.normalisation is not None:
         raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
+    if modality == "vision" and backbone.weights is not None:
+        raise DataError(f"{where}: weights is of language models; leave it out on vision")
     n_tasks = stream.n_tasks or module.N_TASKS
     if n_tasks is None:
         raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
@@ -268,7 +307,7 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         own = dict(own or {})
         name = own.pop("method", label)
         try:
-            method = baselines.load(name)
+            method = baselines.load(name, modality)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from error
         own = _preset(method.presets, own, place) | own
@@ -279,6 +318,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
         if modality == "language" and train.augment is not None:
             raise DataError(f"{place}: augment is for images; leave it out on language")
+        if modality == "vision" and train.checkpointing:
+            raise DataError(f"{place}: checkpointing is of language models; leave it out on vision")
         mask = _mask(train.mask, modality, place)
         if method.offline and mask is not None:
             mask = "all"  # all classes are there from the start
@@ -301,7 +342,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
                 "method": [name, method.version, _without_defaults(config)],
                 "train": _without_defaults(train) | {"epochs": epochs, "mask": train.mask},
             }
-            asked = {k: v for k, v in _as_dict(stream).items() if k not in CONTENT_OPTIONS}
+            left_out = {*CONTENT_OPTIONS, *(TEXT_OPTIONS - stream_key.keys())}
+            asked = {k: v for k, v in _as_dict(stream).items() if k not in left_out}
             spec = base | {
                 "stream": asked | own_options | {"n_tasks": n_tasks, "digest": digest},
                 "backbone": {"image_size": None} | backbone_key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,16 @@ from torch.utils.data import Dataset
 
 from benchmarks import streams
 from benchmarks.files import DataError, read_json, seed_for
+from benchmarks.text import encode, pad_left
 
 RESOURCES = Path("resources")
+_TEXT_OPTIONS = (
+    "max_prompt_tokens",
+    "max_answer_tokens",
+    "truncation",
+    "boundary",
+    "chat_template",
+)
 
 
 class Samples(Dataset):
@@ -60,7 +69,10 @@ class TaskData:
     Attributes:
         test_x: images (n, ...) uint8, or prompts (n, 2, L) padded on the left.
         gold: (n,) class indices, or the n answers as text.
-        metric: "accuracy" (class-incremental) or "exact" (match of the whole answer).
+        metric: "accuracy" (class-incremental), or on language a name of `scores.METRICS`.
+        examples, prompts: on language the training items (prompt, answer) and the test prompts as
+            text, whole.
+        max_new_tokens: of an answer, on language.
     """
 
     name: str
@@ -69,6 +81,9 @@ class TaskData:
     train: Samples
     test_x: Tensor
     gold: Tensor | list[str]
+    examples: Sequence[tuple[str, str]] = ()
+    prompts: Sequence[str] = ()
+    max_new_tokens: int = 0
 
 
 def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], Tensor]:
@@ -175,6 +190,7 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
         raise DataError(
             f"{folder / 'data.json'} cannot be read ({error}): delete {folder} and run again"
         ) from error
+    how = {name: spec[name] for name in _READING if name in spec}
     tasks = []
     for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
         task = raw[t]
@@ -187,58 +203,29 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
                     f"{len(task[part])}: lower it"
                 )
             parts[part] = task[part][:limit]
-        train = [
-            encode(tokenizer, item["prompt"], item["answer"], spec["max_prompt_tokens"])
-            for item in parts["train"]
-        ]
-        x, y = pad_left(train)
-        test = [
-            encode(tokenizer, item["prompt"], None, spec["max_prompt_tokens"])
-            for item in parts["test"]
-        ]
-        gold = [item["answer"].strip() for item in parts["test"]]
-        samples = Samples(x, y)
+        train = [encode(tokenizer, i["prompt"], i["answer"], **how) for i in parts["train"]]
+        test = [encode(tokenizer, i["prompt"], None, **how) for i in parts["test"]]
+        gold = [i["answer"] for i in parts["test"]]
         tasks.append(
-            TaskData(task["name"], task["group"], task["metric"], samples, pad_left(test)[0], gold)
+            TaskData(
+                task["name"],
+                task["group"],
+                task["metric"],
+                Samples(*pad_left(train)),
+                pad_left(test)[0],
+                gold,
+                examples=[(i["prompt"], i["answer"]) for i in parts["train"]],
+                prompts=[i["prompt"] for i in parts["test"]],
+                max_new_tokens=spec.get("max_new_tokens")
+                or _longest([*gold, *(i["answer"] for i in parts["train"])], tokenizer),
+            )
         )
     return tasks
 
 
-def special_ids(tokenizer) -> tuple[int, int, int]:
-    """Ids of padding, begin and end of text."""
-    return tuple(tokenizer.token_to_id(token) for token in ("<pad>", "<s>", "</s>"))
-
-
-def encode(
-    tokenizer, prompt: str, answer: str | None, max_prompt_tokens: int
-) -> tuple[list[int], list[int]]:
-    """Token ids of begin + prompt + answer + end, and how many of them are the answer's.
-
-    A long prompt loses its middle, never its beginning or its closing question. Prompt and answer
-    are encoded apart, so that the ids a model is trained on are those it is asked for.
-    """
-    _, begin, end = special_ids(tokenizer)
-    ids = tokenizer.encode(prompt).ids
-    if len(ids) > max_prompt_tokens:
-        n_last = max_prompt_tokens // 4
-        ids = ids[: max_prompt_tokens - n_last] + ids[-n_last:]
-    ids = [begin, *ids]
-    answer_ids = [] if answer is None else [*tokenizer.encode(answer).ids, end]
-    return ids + answer_ids, len(answer_ids)
-
-
-def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-    """x (n, 2, L) and y (n, L) of `baselines.base`, padded on the left with id 0."""
-    length = max(len(ids) for ids, _ in encoded)
-    x = torch.zeros(len(encoded), 2, length, dtype=torch.long)
-    y = torch.full((len(encoded), length), -100)
-    for i, (ids, n_answer) in enumerate(encoded):
-        start, boundary = length - len(ids), length - n_answer
-        x[i, 0, start:] = torch.tensor(ids)
-        x[i, 1, start:boundary] = 1
-        x[i, 1, boundary:] = 2
-        y[i, boundary:] = x[i, 0, boundary:]
-    return x, y
+def _longest(answers: list[str], tokenizer) -> int:
+    """Tokens of the longest answer and its end."""
+    return max(len(tokenizer.continuation(answer)) for answer in answers) + 1
 
 
 def union(parts: list[Samples], repeats: list[int]) -> Samples:

@@ -38,7 +38,7 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
     n_train, n_test = sizes
     tokens, train = spec["stream"]["max_prompt_tokens"], spec["train"]
     cost = pass_operations(spec["backbone"]["name"], spec["backbone"]["image_size"], tokens)
-    method = baselines.load(spec["method"]["name"])
+    method = baselines.load(spec["method"]["name"], spec["modality"])
     config = method.Config(**spec["method"]["config"])
     n_tasks = spec["stream"]["n_tasks"]
     # an offline method learns the union, each sample as often as its own task asks for

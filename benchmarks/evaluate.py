@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.data import Samples, TaskData, special_ids
+from benchmarks.data import Samples, TaskData
 
 BATCH_SIZE = 128
 
@@ -18,38 +18,54 @@ def score(
     device: str,
     tokenizer=None,
     inferred: list[Tensor] | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> float:
-    """The fraction of test items answered correctly.
+    """The mean score of the test items, in [0, 1].
 
-    Vision: the best of the `n_seen` classes that arrived so far. Language: greedy generation, the
-    whole answer must match after stripping white space. `inferred`, if given, collects the tasks
-    (B,) that the model says it inferred for each batch of images.
+    Vision: the share that the best of the `n_seen` classes that arrived so far is right for.
+    Language: what the task's metric says of generated answers. `inferred`, if given, collects the
+    tasks (B,) that the model says it inferred for each batch.
     """
     model.eval()
     if task.metric == "accuracy":
         right = 0
-        for start in range(0, len(task.gold), BATCH_SIZE):
-            positions = torch.arange(start, min(start + BATCH_SIZE, len(task.gold)))
+        for start in range(0, len(task.gold), batch_size):
+            positions = torch.arange(start, min(start + batch_size, len(task.gold)))
             x, y = Samples(task.test_x, task.gold).batch(positions)
             right += (model(x.to(device))[:, :n_seen].argmax(dim=1).cpu() == y).sum().item()
             if inferred is not None:
                 inferred.append(model.inferred.cpu())
         return right / len(task.gold)
-    answers = generate(model, task.test_x, _longest(task.gold, tokenizer), device, tokenizer)
-    return sum(a == g for a, g in zip(answers, task.gold, strict=True)) / len(task.gold)
+    limit = task.max_new_tokens
+    outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+    right = sum(o.strip() == g.strip() for o, g in zip(outputs, task.gold, strict=True))
+    return right / len(task.gold)
 
 
-def generate(model, prompts: Tensor, max_new_tokens: int, device: str, tokenizer) -> list[str]:
-    """Greedy answers to prompts (n, 2, L), in batches, stripped."""
-    _, _, end = special_ids(tokenizer)
-    answers = []
-    for batch in prompts.split(BATCH_SIZE):
-        for ids in model.generate(batch.to(device), max_new_tokens).tolist():
-            ids = ids[: ids.index(end)] if end in ids else ids
-            answers.append(tokenizer.decode(ids).strip())
+@torch.no_grad()
+def generate(
+    model,
+    prompts: Tensor,
+    max_new_tokens: int,
+    device: str,
+    tokenizer,
+    inferred: list[Tensor] | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> list[str]:
+    """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
+    order = torch.arange(len(prompts))
+    if len(prompts) > batch_size:
+        order = (prompts[:, 1] > 0).sum(dim=1).argsort(stable=True)
+    answers, tasks = [""] * len(prompts), torch.zeros(len(prompts), dtype=torch.long)
+    for positions in order.split(batch_size):
+        batch = prompts[positions]
+        start = int((batch[:, 1] > 0).any(dim=0).nonzero()[0])
+        new = model.generate(batch[:, :, start:].to(device), max_new_tokens).tolist()
+        if inferred is not None:
+            tasks[positions] = model.inferred.cpu()
+        for position, ids in zip(positions.tolist(), new, strict=True):
+            ids = ids[: ids.index(tokenizer.end)] if tokenizer.end in ids else ids
+            answers[position] = tokenizer.decode(ids)
+    if inferred is not None:
+        inferred.append(tasks)
     return answers
-
-
-def _longest(gold: list[str], tokenizer) -> int:
-    """Tokens of the longest gold answer and its end: more cannot match."""
-    return max(len(tokenizer.encode(answer).ids) for answer in gold) + 1

@@ -87,15 +87,23 @@ class LanguageModel(nn.Module):
     """A causal language model of transformers behind tensors; see `baselines.base` for x.
 
     Positions count unmasked tokens, so that left padding never changes a result.
+
+    Args:
+        network: of any architecture with q_proj, k_proj and v_proj in its attention.
+        derived: parameters that a checkpoint need not have, being tied to others.
+
+    Attributes:
+        decoding: "greedy", or "released": drawn at temperature 0.1 from the 50 likeliest tokens, as
+            the code released with TreeLoRA does; the draws are the same in every test.
     """
 
-    derived = ("lm_head.weight",)  # tied to the embedding
-
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, derived: tuple[str, ...] = ("lm_head.weight",)):
         super().__init__()
         self.network = network
         self.width = network.config.hidden_size
         self.vocabulary = network.config.vocab_size
+        self.derived = derived
+        self.decoding = "greedy"
 
     def fitted(self, state: dict) -> dict:
         return state
@@ -112,7 +120,7 @@ class LanguageModel(nn.Module):
         """Embeddings (B, L, width) and mask (B, L) -> last hidden states (B, L, width)."""
         attended = (mask > 0).long()
         positions = (attended.cumsum(dim=1) - 1).clamp_min(0)
-        return self.network.model(
+        return self.network.base_model(
             inputs_embeds=embedded,
             attention_mask=attended,
             position_ids=positions,
@@ -126,23 +134,28 @@ class LanguageModel(nn.Module):
         makes logits the largest tensor of a step.
         """
         longest = int((mask == 2).sum(dim=1).max())
-        return self.network.lm_head(hidden[:, -longest - 1 : -1])
+        return self.network.get_output_embeddings()(hidden[:, -longest - 1 : -1])
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2, L) -> logits (B, A, V) that predict the last A tokens, A the longest answer."""
         return self.answer_logits(self.hidden(self.embed(x[:, 0]), x[:, 1]), x[:, 1])
 
     def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
-        """Greedy continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens)."""
+        """Continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens)."""
         return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens)
 
     def generate_from(self, embedded: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
         """The same from embeddings (B, L, width) and their mask (B, L)."""
-        return self.network.generate(
-            inputs_embeds=embedded,
-            attention_mask=(mask > 0).long(),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            top_k=None,
-            top_p=None,
-        )
+        how = {"do_sample": False, "top_k": None, "top_p": None, "temperature": None}
+        if self.decoding == "released":
+            how = {"do_sample": True, "top_k": 50, "top_p": 1.0, "temperature": 0.1}
+        devices = [embedded.device] if embedded.is_cuda else []
+        with torch.random.fork_rng(devices, enabled=how["do_sample"]):
+            if how["do_sample"]:
+                torch.manual_seed(0)
+            return self.network.generate(
+                inputs_embeds=embedded,
+                attention_mask=(mask > 0).long(),
+                max_new_tokens=max_new_tokens,
+                **how,
+            )

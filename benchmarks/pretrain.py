@@ -90,12 +90,13 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
 def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     import torch
 
-    from benchmarks.data import encode
+    from benchmarks.text import Tokenizer, encode
 
     recipe, every = RECIPES[backbone.name], HELD_OUT[backbone.name]
     items = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
     train = [item for i, item in enumerate(items) if i % every]
-    tokenizer = _train_tokenizer([i["text"] for i in train], backbone.architecture["vocab_size"])
+    trained = _train_tokenizer([i["text"] for i in train], backbone.architecture["vocab_size"])
+    tokenizer = Tokenizer.of(trained)
     model = backbones.build_language(backbone)
     length = recipe["tokens"]
 
@@ -125,7 +126,7 @@ def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     facts = {"held_out_loss_nats_per_token": loss, "held_out_answers": right}
     return {
         "safetensors": _weights(model, backbone, facts),
-        "tokenizer.json": tokenizer.to_str(pretty=False).encode(),
+        "tokenizer.json": trained.to_str(pretty=False).encode(),
     }
 
 
@@ -133,7 +134,7 @@ def answered(model, tokenizer, items: list[dict]) -> float:
     """The fraction of the items' questions whose answer the model finds likeliest."""
     import torch
 
-    from benchmarks.data import encode, pad_left
+    from benchmarks.text import encode, pad_left
 
     asked = [(item["prompt"], item["answer"]) for item in items if "prompt" in item]
     most = RECIPES["micro-llama"]["tokens"]

@@ -27,7 +27,7 @@ import baselines
 from baselines.base import Setting, Task
 from benchmarks import backbones, gpus
 from benchmarks.data import load_stream, union, union_epochs
-from benchmarks.evaluate import score
+from benchmarks.evaluate import BATCH_SIZE, score
 from benchmarks.files import DataError, read_json, seed_for, write_bytes
 from benchmarks.progress import Progress
 from benchmarks.results import provenance, read_record, write_record
@@ -71,14 +71,21 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     seed_everything(seed_for(seed, "init"))
     options = spec["backbone"]
     network = backbones.load(
-        manifest, len(task_of_class), options["image_size"], options.get("normalisation")
+        manifest,
+        len(task_of_class),
+        options["image_size"],
+        options.get("normalisation"),
+        options.get("weights"),
     )
-    method_class = baselines.load(spec["method"]["name"])
+    if language:
+        network.decoding = spec["stream"].get("decoding", "greedy")
+    method_class = baselines.load(spec["method"]["name"], spec["modality"])
     shared = {field.name for field in dataclasses.fields(Setting)}
     setting = Setting(
         modality=spec["modality"],
         n_tasks=n_tasks,
         task_of_class=task_of_class,
+        tokenizer=tokenizer,
         seed=seed,
         device=device,
         **{name: value for name, value in train.items() if name in shared},
@@ -87,24 +94,27 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     method = method_class(network.split_qkv(), config, setting)
 
     tasks = [
-        Task(i, t.name, t.train, e)
+        Task(i, t.name, t.train, e, t.examples)
         for i, (t, e) in enumerate(zip(data, train["epochs"], strict=True))
     ]
     if method.offline:
         epochs, repeats = union_epochs(train["epochs"])
-        tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs)]
+        examples = [example for t in tasks for example in t.examples]
+        tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs, examples)]
     stages = method_class.stages
     steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
+    test_size = train.get("test_batch_size") or BATCH_SIZE
+
     def test(task: int, after: int, inferred: list | None = None) -> float:
         n_seen = int((task_of_class <= after).sum())
-        return score(method.model, data[task], n_seen, device, tokenizer, inferred)
+        return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
 
-    infers = hasattr(method.model, "inferred")  # the task of each image, as a step of its own
+    infers = hasattr(method.model, "inferred")  # the task of each item, as a step of its own
 
     def evaluate(after: int) -> tuple[list[float | None], list[float]]:
-        """The row of R, and for each task the share of test images whose task is inferred."""
+        """The row of R, and for each task the share of test items whose task is inferred."""
         last = n_tasks - 1 if method.offline else after
         row, shares = [], []
         for j in range(last + 1):
@@ -123,7 +133,9 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         first = len(record["tasks"])
     else:
         n_classes = len(task_of_class)
-        record["R0"] = [score(method.model, t, n_classes, device, tokenizer) for t in data]
+        record["R0"] = [
+            score(method.model, t, n_classes, device, tokenizer, batch_size=test_size) for t in data
+        ]
         record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
 
     progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))

@@ -79,7 +79,7 @@ class OurLoop:
     def __init__(self, method: str, name: str, batch_size: int, device: str, n_finished: int):
         network = network_of(name)
         modality = backbones.find(name).modality
-        cls = baselines.load(method)
+        cls = baselines.load(method, modality)
         setting = Setting(
             modality=modality,
             n_tasks=n_finished + 1,

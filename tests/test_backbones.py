@@ -101,6 +101,6 @@ def test_weights_from_outside_are_not_pretrained_here():
 def test_the_tokenizer_gives_back_every_byte():
     tokenizer = backbones.tokenizer("micro-llama")
     text = "Einschließlich “quotes”, 中文 and\nPart:"
-    assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    assert tokenizer.get_vocab_size() == 2048
-    assert [tokenizer.token_to_id(t) for t in pretrain.SPECIAL_TOKENS] == [0, 1, 2]
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert (tokenizer.pad, tokenizer.begin, tokenizer.end) == (0, 1, 2)
+    assert max(tokenizer.encode(text)) < 2048

@@ -126,7 +126,7 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         ),
         (lambda d: first(d)["stream"].update(n_tasks=11), "must be at most 10, but is 11"),
         (lambda d: first(d)["stream"].update(train_per_class=0), "must be at least 1, but is 0"),
-        (lambda d: first(d)["stream"].update(order="random"), "order must be seed or fixed"),
+        (lambda d: first(d)["stream"].update(order="random"), "order must be one of seed, fixed"),
         (lambda d: first(d).update(methods={}), "methods must map at least one"),
         (lambda d: first(d)["methods"].update({"Tree LoRA": {}}), "lower-case letters"),
         (lambda d: d["experiments"].append(first(d)), "seqlora stands twice on stream glyphs"),

@@ -15,12 +15,12 @@ def pairs():
         (name, modality)
         for name in baselines.names()
         for modality in tiny.MODALITIES
-        if baselines.load(name).skip(modality) is None
+        if baselines.load(name, modality).skip(modality) is None
     ]
 
 
 LANGUAGE = [pair for pair in pairs() if pair[1] == "language"]
-TRAINED = [pair for pair in pairs() if baselines.load(pair[0]).stages]
+TRAINED = [pair for pair in pairs() if baselines.load(*pair).stages]
 CLOSED_FORM = [pair for pair in pairs() if pair not in TRAINED]
 
 

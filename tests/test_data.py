@@ -1,16 +1,12 @@
 """From prepared streams to tensors."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from benchmarks.data import Samples, encode, pad_left, union, union_epochs
+from benchmarks.data import Samples, union, union_epochs
+from benchmarks.text import Tokenizer, encode, pad_left
 
-TOKENIZER = SimpleNamespace(
-    token_to_id={"<pad>": 0, "<s>": 1, "</s>": 2}.get,
-    encode=lambda text: SimpleNamespace(ids=[int(word) for word in text.split()]),
-)
+TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
 
 
 def test_text_becomes_begin_prompt_answer_end():

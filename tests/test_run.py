@@ -201,11 +201,11 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys):
     Path(one.directory, "result.json").unlink()
     calls = []
 
-    def cut(*arguments):
+    def cut(*arguments, **options):
         calls.append(1)
         if len(calls) > N_TASKS + 1 + 2:  # before learning, after the first task, after the second
             raise KeyboardInterrupt
-        return score(*arguments)
+        return score(*arguments, **options)
 
     monkeypatch.setattr(runner, "score", cut)
     with pytest.raises(KeyboardInterrupt):

@@ -9,6 +9,7 @@ import baselines
 from baselines.base import Setting, Task
 from benchmarks import backbones
 from benchmarks.data import Samples
+from benchmarks.text import Tokenizer
 
 N_TASKS, PER_TASK = 3, 2  # classes per task
 VISION = backbones.Backbone(
@@ -43,6 +44,12 @@ LANGUAGE = backbones.Backbone(
     adapted_matrices=4,
 )
 MODALITIES = ("vision", "language")
+# One word for each id: "w7" is 7.
+TOKENIZER = Tokenizer(
+    lambda text: [int(word[1:]) for word in text.split() if word[1:].isdigit()],
+    lambda ids: " ".join(f"w{i}" for i in ids if i > 2),
+    *(0, 1, 2),
+)
 SMALL = {
     "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
     "dualprompt": {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3},
@@ -70,6 +77,7 @@ def setting(modality: str, **changes) -> Setting:
         "batch_size": 4,
         "learning_rate": 0.01,
         "mask": "current" if vision else None,
+        "tokenizer": None if vision else TOKENIZER,
     }
     return Setting(**(values | changes))
 
@@ -96,14 +104,22 @@ def samples(modality: str, task: int, n: int = 12) -> Samples:
     return Samples(x, y)
 
 
+def examples(data: Samples) -> list[tuple[str, str]]:
+    """Prompt and answer of each text sample, as words."""
+    parts = [(x[0], x[1]) for x in data.x]
+    return [tuple(TOKENIZER.decode(ids[m == k].tolist()) for k in (1, 2)) for ids, m in parts]
+
+
 def tasks(modality: str, n: int = N_TASKS, epochs: int = 2) -> list[Task]:
-    return [Task(t, f"task{t}", samples(modality, t), epochs) for t in range(n)]
+    data = [samples(modality, t) for t in range(n)]
+    texts = [() if modality == "vision" else examples(each) for each in data]
+    return [Task(t, f"task{t}", data[t], epochs, texts[t]) for t in range(n)]
 
 
 def method(name: str, modality: str, seed: int = 0, shared: dict | None = None, **config):
     """A method on a tiny random backbone."""
     net = network(modality, seed)
-    cls = baselines.load(name)
+    cls = baselines.load(name, modality)
     settings = SMALL.get(name, {}) | config
     return cls(net, cls.Config(**settings), setting(modality, **(shared or {})))
 
