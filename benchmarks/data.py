@@ -18,13 +18,8 @@ from benchmarks.files import DataError, read_json, seed_for
 from benchmarks.text import encode, pad_left
 
 RESOURCES = Path("resources")
-_TEXT_OPTIONS = (
-    "max_prompt_tokens",
-    "max_answer_tokens",
-    "truncation",
-    "boundary",
-    "chat_template",
-)
+# Of a stream's options, those that say how a text becomes ids.
+READING = ("max_prompt_tokens", "max_answer_tokens", "truncation", "boundary", "chat_template")
 
 
 class Samples(Dataset):
@@ -190,7 +185,7 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
         raise DataError(
             f"{folder / 'data.json'} cannot be read ({error}): delete {folder} and run again"
         ) from error
-    how = {name: spec[name] for name in _READING if name in spec}
+    how = {name: spec[name] for name in READING if name in spec}
     tasks = []
     for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
         task = raw[t]
