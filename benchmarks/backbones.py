@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import causal_lms
 from benchmarks.files import (
     DATA_DIR_VARIABLE,
     DataError,
@@ -51,7 +52,8 @@ class Backbone:
 
     Attributes:
         modality: "vision" or "language".
-        architecture: timm's name, or keyword arguments of transformers' LlamaConfig.
+        architecture: timm's name; keyword arguments of transformers' LlamaConfig; or of a causal
+            language model its configuration, as such or as the `file` of `architectures/`.
         adapted_matrices: number of its query and value projections.
         pretrain_stream: the embedded stream on whose held-out domain it is pre-trained here, or
             None for weights from outside.
@@ -69,6 +71,8 @@ class Backbone:
             is the convention of L2P and its successors whatever the trunk was pre-trained with
             ("half" for orig and augreg, "imagenet" for iBOT, DINO and MoCo v3); it is the default
             so that trunks compare, and suites may name another.
+        repo, revision, gated: of a causal language model from outside: its repository on the hub,
+            the commit, and whether its licence must be asked for; see `causal_lms`.
     """
 
     name: str
@@ -86,10 +90,15 @@ class Backbone:
     pretraining: str = "here"
     labels: str = "own"
     normalisation: str = "half"
+    repo: str | None = None
+    revision: str | None = None
+    gated: bool = False
 
     @property
     def pinned(self) -> str:
         """How the published file is pinned, in words."""
+        if self.repo:
+            return "revision"
         if self.sha256:
             return "sha256"
         first = "sha256 of the first download"
@@ -116,6 +125,23 @@ def _timm_b16(name: str, tag: str, revision: str, **facts) -> Backbone:
     file = f"vit_base_patch16_224.{tag}"
     url = f"https://huggingface.co/timm/{file}/resolve/{revision}/model.safetensors"
     return _vit_b16(name, file, url, **facts)
+
+
+def _causal_lm(
+    name: str, repo: str, revision: str, file: str, layers: int, gated: bool
+) -> Backbone:
+    """An instruction-tuned language model of the paper."""
+    return Backbone(
+        name,
+        "language",
+        {"file": file},
+        adapted_matrices=2 * layers,
+        repo=repo,
+        revision=revision,
+        gated=gated,
+        pretraining="instruction-tuned, by its publisher",
+        labels="unknown",
+    )
 
 
 BACKBONES = {
@@ -239,6 +265,36 @@ BACKBONES = {
             pretraining="MoCo v3 on ImageNet-1k, 300 epochs",
             labels="none",
         ),
+        _causal_lm(
+            "mistral-7b-instruct-v0.3",
+            "mistralai/Mistral-7B-Instruct-v0.3",
+            "e0bc86c23ce5aae1db576c8cca6f06f1f73af2db",
+            *("mistral-7b-v0.3", 32, True),
+        ),
+        _causal_lm(
+            "llama-2-7b-chat",
+            "meta-llama/Llama-2-7b-chat-hf",
+            "f5db02db724555f92da89c216ac04704f23d4590",
+            *("llama-2-7b", 32, True),
+        ),
+        _causal_lm(
+            "llama-2-13b-chat",
+            "meta-llama/Llama-2-13b-chat-hf",
+            "a2cb7a712bb6e5e736ca7f8cd98167f81a0b5bd8",
+            *("llama-2-13b", 40, True),
+        ),
+        _causal_lm(
+            "gemma-2b-it",
+            "google/gemma-2b-it",
+            "96988410cbdaeb8d5093d1ebdc5a8fb563e02bad",
+            *("gemma-2b", 18, True),
+        ),
+        _causal_lm(
+            "llama-3.2-1b-instruct",
+            "meta-llama/Llama-3.2-1B-Instruct",
+            "9213176726f574b556790deb65791e0c5aa438b6",
+            *("llama-3.2-1b", 16, True),
+        ),
     )
 }
 
@@ -247,6 +303,8 @@ def find(name: str) -> Backbone:
     """The backbone of that name; DataError with a near name otherwise."""
     if name.startswith(OWN):
         return _own(name)
+    if name.startswith(causal_lms.OWN):
+        return causal_lms.own(name)
     if name not in BACKBONES:
         near = get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BACKBONES)}"
@@ -304,6 +362,8 @@ def fingerprint(name: str, data_dir: Path | None) -> str:
         from benchmarks.pretrain import recipe_digest
 
         return recipe_digest(backbone)
+    if backbone.repo:
+        return causal_lms.fingerprint(backbone, data_dir)
     local = _local_file(backbone, data_dir)
     if local:
         return sha256_of(local)
@@ -330,6 +390,14 @@ def prepare(name: str, out: Path, data_dir: Path | None) -> dict:
     """
     backbone = find(name)
     digest = fingerprint(name, data_dir)
+    manifest = {
+        "name": name,
+        "modality": backbone.modality,
+        "fingerprint": digest,
+        "labels": backbone.labels,
+    }
+    if backbone.repo:
+        return manifest | causal_lms.prepare(backbone, data_dir)
     if backbone.pretrain_stream:
         source = pretrained(name)
         if not source.exists():
@@ -343,14 +411,7 @@ def prepare(name: str, out: Path, data_dir: Path | None) -> dict:
             suffix = "".join(Path(backbone.url).suffixes)
             source = Path("resources/downloads") / f"{file}{suffix}"
             fetch(backbone.url, backbone.sha256, source)
-    manifest = {
-        "name": name,
-        "modality": backbone.modality,
-        "fingerprint": digest,
-        "weights": str(source),
-        "weights_sha256": sha256_of(source),
-        "labels": backbone.labels,
-    }
+    manifest |= {"weights": str(source), "weights_sha256": sha256_of(source)}
     if backbone.modality == "language":
         load(manifest, n_classes=1, image_size=None)
         return manifest
@@ -409,6 +470,8 @@ def load(
     from benchmarks import checkpoints
 
     backbone = find(manifest["name"])
+    if backbone.repo:
+        return causal_lms.load(Path(manifest["weights"]), weights)
     if backbone.modality == "vision":
         model = build_vision(backbone, n_classes, image_size, normalisation)
     else:
@@ -455,7 +518,11 @@ def build_vision(
 
 
 def build_language(backbone: Backbone, n_classes: int = 0, image_size: None = None) -> nn.Module:
-    """A causal language model of transformers."""
+    """A causal language model of transformers, one from outside without its weights."""
+    if backbone.repo:
+        from benchmarks.models import LanguageModel
+
+        return LanguageModel(causal_lms.build(causal_lms.architecture(backbone)))
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from benchmarks.models import LanguageModel
@@ -463,9 +530,11 @@ def build_language(backbone: Backbone, n_classes: int = 0, image_size: None = No
     return LanguageModel(LlamaForCausalLM(LlamaConfig(**backbone.architecture)))
 
 
-@functools.cache
-def tokenizer(name: str):
-    """The tokenizer of a language backbone."""
+def tokenizer(manifest: dict):
+    """The tokenizer of a language backbone, a `benchmarks.text.Tokenizer`."""
+    name = manifest["name"]
+    if find(name).repo:
+        return causal_lms.tokenizer(Path(manifest["weights"]))
     import tokenizers
 
     from benchmarks.text import Tokenizer
@@ -488,6 +557,18 @@ def overview() -> str:
         ]
         for b in BACKBONES.values()
         if b.url
+    ]
+    rows += [
+        [
+            f"`{b.name}`",
+            b.pretraining,
+            b.labels,
+            "–",
+            f"[huggingface.co](https://huggingface.co/{b.repo})",
+            b.pinned,
+        ]
+        for b in BACKBONES.values()
+        if b.repo
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -63,7 +63,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
             f"resources/backbones/{manifest['name']} and run again"
         )
     language = spec["modality"] == "language"
-    tokenizer = backbones.tokenizer(manifest["name"]) if language else None
+    tokenizer = backbones.tokenizer(manifest) if language else None
     data, task_of_class = load_stream(spec["stream"], seed, tokenizer)
     record["stream"] = {"tasks": [t.name for t in data], "groups": [t.group for t in data]}
     n_tasks = len(data)

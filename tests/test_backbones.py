@@ -62,7 +62,7 @@ def test_the_micro_llama_answers_as_its_metadata_says(tmp_path):
     weights = backbones.PRETRAINED / "micro-llama.safetensors"
     model = backbones.load({"name": "micro-llama", "weights": str(weights)}, 0, None).eval()
     held_out = items[:: pretrain.HELD_OUT["micro-llama"]]
-    right = pretrain.answered(model, backbones.tokenizer("micro-llama"), held_out)
+    right = pretrain.answered(model, backbones.tokenizer({"name": "micro-llama"}), held_out)
     assert right > 0.2
     assert right == pytest.approx(float(metadata("micro-llama")["held_out_answers"]), abs=0.02)
 
@@ -99,7 +99,7 @@ def test_weights_from_outside_are_not_pretrained_here():
 
 
 def test_the_tokenizer_gives_back_every_byte():
-    tokenizer = backbones.tokenizer("micro-llama")
+    tokenizer = backbones.tokenizer({"name": "micro-llama"})
     text = "Einschließlich “quotes”, 中文 and\nPart:"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert (tokenizer.pad, tokenizer.begin, tokenizer.end) == (0, 1, 2)
