@@ -126,7 +126,7 @@ def test_the_mean_is_over_all_items():
 # ---------------------------------------------------------------------------- brute force
 
 
-@settings(deadline=None)  # the import
+@settings(deadline=None)
 @given(TEXT, TEXT, TEXT)
 def test_words_are_those_of_sacrebleu(a, b, c):
     from torchmetrics.functional.text.sacre_bleu import _SacreBLEUTokenizer
@@ -156,6 +156,7 @@ def longest(a, b):
     )
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_rouge_counts_the_longest_common_subsequence(a, b):
     assume(a and b)
@@ -163,6 +164,7 @@ def test_rouge_counts_the_longest_common_subsequence(a, b):
     assert one("rouge_l", " ".join(a), " ".join(b)) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=3), st.lists(WORDS, min_size=1, max_size=3))
 def test_released_rouge_reads_back_each_pair_of_sentences(output, answer):
     """The rule of the package, with lengths by brute force."""
@@ -185,6 +187,7 @@ def test_released_rouge_reads_back_each_pair_of_sentences(output, answer):
     assert one("rouge_l_released", *texts) == pytest.approx(expected, abs=1e-7)
 
 
+@settings(deadline=None)
 @given(st.text("abc", min_size=1, max_size=7), st.text("abc", min_size=1, max_size=7))
 def test_edit_similarity_counts_insertions_and_deletions(a, b):
     expected = 2 * longest(a, b) / (len(a) + len(b))
@@ -195,6 +198,7 @@ def test_edit_similarity_counts_insertions_and_deletions(a, b):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=4), st.randoms())
 def test_scores_are_fractions_whatever_the_order(metric, items, random):
     value = score(metric, *zip(*items, strict=True))
@@ -204,6 +208,7 @@ def test_scores_are_fractions_whatever_the_order(metric, items, random):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@settings(deadline=None)
 @given(st.text("abXY 12", max_size=20))
 def test_the_answer_itself_is_right(metric, rest):
     answer = f"A {rest}".strip()
@@ -212,6 +217,7 @@ def test_the_answer_itself_is_right(metric, rest):
 
 
 @pytest.mark.parametrize("metric", [m for m in METRICS if m != "sari"])
+@settings(deadline=None)
 @given(st.text("abXY 12", max_size=20))
 def test_nothing_is_worth_nothing(metric, rest):
     assert one(metric, "", f"A {rest}") == 0
