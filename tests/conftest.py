@@ -1,6 +1,14 @@
 """Options of the test run."""
 
+import functools
+import json
+import os
+import tarfile
 from pathlib import Path
+
+import pytest
+
+PACK = "llm_cl_benchmark_500"
 
 
 def pytest_addoption(parser):
@@ -11,3 +19,18 @@ def pytest_addoption(parser):
         metavar="FILE.npz",
         help="a recorded trace of the authors' code, with its trees beside it in FILE_trees.json",
     )
+
+
+@pytest.fixture(scope="session")
+def real_items():
+    """A function that gives the items of a real language task's part, "train" or "test"."""
+    file = Path(os.environ.get("TREELORA_DATA") or "nowhere") / f"{PACK}.tar.xz"
+    if not file.is_file():
+        pytest.skip(f"TREELORA_DATA names no folder with {file.name}")
+    with tarfile.open(file) as archive:
+        texts = {
+            member.name: archive.extractfile(member).read()
+            for member in archive
+            if member.name.endswith(".json")
+        }
+    return functools.cache(lambda task, part: json.loads(texts[f"{PACK}/{task}/{part}.json"]))

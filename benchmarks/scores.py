@@ -1,0 +1,300 @@
+"""Scores of generated text: every metric of the language streams, without torch.
+
+Each metric gives an item (prompt, output, answer) a number in [0, 1]; a task's score is the mean
+over all items. Where the code released with TRACE and TreeLoRA measures something else than the
+metric's name says, that stands beside it as a metric of its own:
+
+- `prefix` credits "120" for the answer "12"; `first_line` does not;
+- `first_character` takes the "A" of "After all" for the choice A; `letter` does not;
+- `rouge_l_released` is the summary-level score of the package `rouge` 1.0.1, which looks at
+  distinct words and, sentence by sentence, at no order among sentences. As in the released code an
+  output without a line end gets one, which makes an empty word behind a final full stop: even an
+  output equal to the answer may then miss 1;
+- `edit_similarity_released` is difflib's ratio in whole percent, as fuzzywuzzy gives it where no
+  faster library is installed. Its value depends on which text comes first.
+
+`sari` follows Xu et al., "Optimizing Statistical Machine Translation for Text Simplification" (TACL
+2016), in the reading of the Hugging Face metric of this name: scores per sentence, precision only
+for deletions, 0 / 0 = 1, and an empty output is one empty word. The source is the whole prompt,
+instruction included, as in the released code. An output equal to the answer need not reach 1: words
+that the source repeats more often than the answer count as deleted in part.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher, get_close_matches
+from statistics import fmean
+
+from rapidfuzz import fuzz
+from rapidfuzz.distance import LCSseq
+
+from benchmarks.files import DataError
+
+METRICS = {
+    "exact": "The output equals the answer, white space around them aside.",
+    "first_line": "The first line of the output equals the answer, white space around them aside.",
+    "normalised": "Output and answer are equal in lower case, without punctuation and with single "
+    "spaces (O-LoRA).",
+    "prefix": "The output starts with the answer, as in the released code.",
+    "letter": "The output opens with the choice, A to E, that the answer opens with.",
+    "first_character": "Output and answer begin with the same character, as in the released code.",
+    "rouge_l": "F1 of the longest common subsequence of words (ROUGE-L), letters a-z and digits "
+    "only.",
+    "rouge_l_released": "Summary-level ROUGE-L over distinct words, as in the released code.",
+    "sari": "SARI: mean of the scores for words kept, deleted and added; the source is the prompt.",
+    "edit_similarity": "1 - indel distance / total length, literal placeholders resolved.",
+    "edit_similarity_released": "The ratio of difflib in whole percent, literal placeholders "
+    "resolved, as in the released code.",
+}
+
+_ANSWER_TOKENS = {
+    "exact": 16,
+    "first_line": 16,
+    "normalised": 16,
+    "prefix": 16,
+    "letter": 4,
+    "first_character": 4,
+}
+
+
+def score(
+    metric: str, outputs: Sequence[str], answers: Sequence[str], prompts: Sequence[str]
+) -> float:
+    """The mean score of the outputs, in [0, 1].
+
+    Args:
+        metric: a key of METRICS.
+        outputs, answers, prompts: n texts each, item by item; only "sari" reads the prompts.
+
+    Raises:
+        DataError: the metric is unknown, there is no item, or the numbers of texts differ.
+    """
+    check(metric)
+    if not len(outputs) == len(answers) == len(prompts) > 0:
+        raise DataError(
+            f"a score takes as many outputs as answers and prompts, at least one, not "
+            f"{len(outputs)}, {len(answers)} and {len(prompts)}: pass one of each per item"
+        )
+    measure = _MEASURES[metric]
+    return fmean(map(measure, outputs, answers, prompts))
+
+
+def check(metric: str) -> None:
+    """DataError if the metric is unknown."""
+    if metric not in METRICS:
+        near = get_close_matches(str(metric), METRICS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"
+        raise DataError(f"the metric {metric!r} is unknown: {hint}")
+
+
+def answer_tokens(metric: str) -> int | None:
+    """Tokens to generate for answers of at most as many; None where all of the text counts.
+
+    What follows cannot change the score of an output that does not begin with many empty tokens.
+    Longer answers ask for their own length and one token more.
+    """
+    check(metric)
+    return _ANSWER_TOKENS.get(metric)
+
+
+# ---------------------------------------------------------------------------- right or wrong
+
+
+def _exact(output: str, answer: str, prompt: str) -> float:
+    return float(output.strip() == answer.strip())
+
+
+def _first_line(output: str, answer: str, prompt: str) -> float:
+    return float(output.strip().split("\n")[0].strip() == answer.strip())
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _normalised(output: str, answer: str, prompt: str) -> float:
+    return float(_plain(output) == _plain(answer))
+
+
+def _prefix(output: str, answer: str, prompt: str) -> float:
+    output = output.strip()
+    return float(output != "" and output.startswith(answer))
+
+
+def _letter(output: str, answer: str, prompt: str) -> float:
+    chosen, right = _CHOICE.match(output), _CHOICE.match(answer)
+    return float(bool(chosen and right) and chosen[1] == right[1])
+
+
+_CHOICE = re.compile(r"\W*([A-E])\b")
+
+
+def _first_character(output: str, answer: str, prompt: str) -> float:
+    output = output.strip()
+    return float(output != "" and output[0] == answer[:1])
+
+
+# ---------------------------------------------------------------------------- ROUGE-L
+
+
+def _rouge_l(output: str, answer: str, prompt: str) -> float:
+    a, b = (re.findall("[a-z0-9]+", text.lower()) for text in (output, answer))
+    if not a or not b:
+        return 0.0
+    return 2 * LCSseq.similarity(a, b) / (len(a) + len(b))
+
+
+def _rouge_l_released(output: str, answer: str, prompt: str) -> float:
+    if not output or not answer:
+        return 0.0
+    if "\n" not in output:
+        output += "\n"
+    found, wanted = _sentences(output), _sentences(answer)
+    n_found, n_wanted = (len(set().union(*text)) for text in (found, wanted))
+    if not n_found or not n_wanted:
+        return 0.0
+    common = set().union(*(_common_words(a, b) for a in found for b in wanted))
+    precision, recall = len(common) / n_wanted, len(common) / n_found  # answer and output swapped
+    return 2 * precision * recall / (precision + recall + 1e-8)
+
+
+def _sentences(text: str) -> dict[tuple[str, ...], None]:
+    """The distinct sentences, in order, as words; white space alone is one empty word."""
+    return dict.fromkeys(
+        tuple(" ".join(part.split()).split(" ")) for part in text.split(".") if part
+    )
+
+
+def _common_words(a: tuple[str, ...], b: tuple[str, ...]) -> set[str]:
+    """The words on one longest common subsequence: which one decides the score.
+
+    Table T of the lengths, (len(a) + 1, len(b) + 1), read back from its end.
+    """
+    if set(a).isdisjoint(b):
+        return set()
+    table = [[0] * (len(b) + 1)]
+    for word in a:
+        row, left, diagonal = [0], 0, 0
+        for other, up in zip(b, table[-1][1:], strict=True):
+            if word == other:
+                left = diagonal + 1
+            elif up > left:
+                left = up
+            diagonal = up
+            row.append(left)
+        table.append(row)
+    words, i, j = set(), len(a), len(b)
+    while i and j:
+        if a[i - 1] == b[j - 1]:
+            words.add(a[i - 1])
+            i, j = i - 1, j - 1
+        elif table[i - 1][j] > table[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return words
+
+
+# ---------------------------------------------------------------------------- SARI
+
+
+def _sari(output: str, answer: str, prompt: str) -> float:
+    return sari(prompt, output, [answer])
+
+
+def sari(source: str, output: str, references: Sequence[str]) -> float:
+    """SARI of one output in [0, 1], with word n-grams of n = 1..4 and any number of references."""
+    source, output, *references = map(_tokens_13a, (source, output, *references))
+    total = 0.0
+    for n in range(1, 5):
+        s, c = (_ngrams(words, n, len(references)) for words in (source, output))
+        g = sum((_ngrams(words, n) for words in references), Counter())
+        kept, deleted = s & c, s - c
+        good, ideal = kept & g, s & g
+        total += _f1(
+            _mean([good[k] / count for k, count in kept.items()]),
+            _ratio(good.total(), ideal.total()),
+        )
+        unwanted = deleted - g
+        total += _mean([unwanted[k] / count for k, count in deleted.items()])
+        added, missing = c.keys() - s.keys(), g.keys() - s.keys()
+        hit = len(added & missing)
+        total += _f1(_ratio(hit, len(added)), _ratio(hit, len(missing)))
+    return total / 12
+
+
+def _ngrams(words: list[str], n: int, times: int = 1) -> Counter:
+    counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    return Counter({gram: times * count for gram, count in counts.items()})
+
+
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else 1.0
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def _f1(precision: float, recall: float) -> float:
+    both = precision + recall
+    return 2 * precision * recall / both if both else 0.0
+
+
+def _tokens_13a(text: str) -> list[str]:
+    """Words of the lower-cased text by the rules of NIST's mteval-v13a; at least an empty one."""
+    text = text.lower().replace("<skipped>", "").replace("-\n", "")
+    for entity, sign in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
+        text = text.replace(entity, sign)
+    text = re.sub(r"([!-&(-+/:-@\[-`{-~])", r" \1 ", f" {text} ")
+    text = re.sub(r"(\D)([.,])", r"\1 \2 ", text, flags=re.ASCII)  # not within a number
+    text = re.sub(r"([.,])(\D)", r" \1 \2", text, flags=re.ASCII)
+    text = re.sub(r"(\d)-", r"\1 - ", text, flags=re.ASCII)
+    return " ".join(text.split()).split(" ")
+
+
+# ---------------------------------------------------------------------------- edit similarity
+
+
+def _code(text: str) -> str:
+    """Py150's placeholders resolved: `<NUM_LIT:7>` is 7, `<NUM_LIT>` 0, other bare ones nothing."""
+    return _PLACEHOLDER.sub(
+        lambda found: (found[1] == "NUM") * "0" if found[2] is None else found[2], text
+    )
+
+
+_PLACEHOLDER = re.compile("<(NUM|STR|CHAR)_LIT(?::(.*?))?>", re.DOTALL)
+
+
+def _edit_similarity(output: str, answer: str, prompt: str) -> float:
+    output, answer = _code(output).strip(), _code(answer).strip()
+    return fuzz.ratio(output, answer) / 100 if output and answer else 0.0
+
+
+def _edit_similarity_released(output: str, answer: str, prompt: str) -> float:
+    output, answer = _code(output), _code(answer)
+    if not output or not answer:
+        return 0.0
+    return round(100 * SequenceMatcher(None, output, answer).ratio()) / 100
+
+
+_MEASURES: dict[str, Callable[[str, str, str], float]] = {
+    "exact": _exact,
+    "first_line": _first_line,
+    "normalised": _normalised,
+    "prefix": _prefix,
+    "letter": _letter,
+    "first_character": _first_character,
+    "rouge_l": _rouge_l,
+    "rouge_l_released": _rouge_l_released,
+    "sari": _sari,
+    "edit_similarity": _edit_similarity,
+    "edit_similarity_released": _edit_similarity_released,
+}
