@@ -65,8 +65,6 @@ class Setting:
         augment: None, or "crop_flip" for random crops resized to the network's input size and
             flips of the loop's batches (see `baselines.augment`), drawn from the task's seed. What
             a method reads from the task itself, such as memories and statistics, stays as it is.
-        checkpointing: keep only the input of each block of the network and compute what is inside
-            anew in the backward pass: a third more time, and much less memory. On language only.
         tokenizer: `benchmarks.text.Tokenizer` on language.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
@@ -84,7 +82,6 @@ class Setting:
     micro_batch_size: int | None = None
     compile: bool = False
     augment: str | None = None
-    checkpointing: bool = False
     tokenizer: Any = None
     seed: int = 0
     device: str = "cpu"

@@ -188,7 +188,7 @@ def architecture(backbone: Backbone) -> dict:
 
 
 def check(name: str, network: nn.Module) -> None:
-    """Raise DataError if the methods here cannot adapt the network, or would get its logits wrong."""
+    """Raise DataError if adapters do not fit the network, or its logits would be wrong here."""
     kinds = {module.rpartition(".")[2] for module, _ in network.named_modules()}
     if missing := [part for part in PROJECTIONS if part not in kinds]:
         raise DataError(

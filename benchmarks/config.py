@@ -137,6 +137,8 @@ class TrainOptions:
     """Training settings shared by all methods of an experiment; see `baselines.base.Setting`.
 
     Attributes:
+        checkpointing: keep only the inputs of a language model's blocks for the backward pass: a
+            third more time, and much less memory.
         curve_tests: how often the task being learnt is tested meanwhile; changes no other number.
         test_batch_size: items tested at a time, None for 128; changes memory and no score.
     """

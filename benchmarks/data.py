@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from benchmarks import streams
 from benchmarks.files import DataError, read_json, seed_for
+from benchmarks.scores import answer_tokens
 from benchmarks.text import encode, pad_left
 
 RESOURCES = Path("resources")
@@ -201,6 +202,10 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
         train = [encode(tokenizer, i["prompt"], i["answer"], **how) for i in parts["train"]]
         test = [encode(tokenizer, i["prompt"], None, **how) for i in parts["test"]]
         gold = [i["answer"] for i in parts["test"]]
+        longest = _longest([*gold, *(i["answer"] for i in parts["train"])], tokenizer)
+        new = spec.get("max_new_tokens") or longest
+        if enough := answer_tokens(task["metric"], longest):
+            new = min(new, enough)
         tasks.append(
             TaskData(
                 task["name"],
@@ -211,8 +216,7 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
                 gold,
                 examples=[(i["prompt"], i["answer"]) for i in parts["train"]],
                 prompts=[i["prompt"] for i in parts["test"]],
-                max_new_tokens=spec.get("max_new_tokens")
-                or _longest([*gold, *(i["answer"] for i in parts["train"])], tokenizer),
+                max_new_tokens=new,
             )
         )
     return tasks

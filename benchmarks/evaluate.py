@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import Samples, TaskData
+from benchmarks.scores import score as score_texts
 
 BATCH_SIZE = 128
 
@@ -38,8 +39,7 @@ def score(
         return right / len(task.gold)
     limit = task.max_new_tokens
     outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-    right = sum(o.strip() == g.strip() for o, g in zip(outputs, task.gold, strict=True))
-    return right / len(task.gold)
+    return score_texts(task.metric, outputs, task.gold, task.prompts)
 
 
 @torch.no_grad()

@@ -112,6 +112,10 @@ class LanguageModel(nn.Module):
         """Query, key and value are separate already."""
         return self
 
+    def save_memory(self) -> None:
+        """Keep only the input of each block in training, and compute its inside anew backwards."""
+        self.network.gradient_checkpointing_enable({"use_reentrant": False})
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (..., L) -> embeddings (..., L, width)."""
         return self.network.get_input_embeddings()(ids)

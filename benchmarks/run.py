@@ -25,12 +25,14 @@ import torch
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones, gpus
-from benchmarks.data import load_stream, union, union_epochs
+from benchmarks import backbones, gpus, memory, streams
+from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
 from benchmarks.evaluate import BATCH_SIZE, score
 from benchmarks.files import DataError, read_json, seed_for, write_bytes
+from benchmarks.floor import floor
 from benchmarks.progress import Progress
 from benchmarks.results import provenance, read_record, write_record
+from benchmarks.router import WordRouter
 
 
 def seed_everything(seed: int) -> None:
@@ -66,8 +68,12 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     tokenizer = backbones.tokenizer(manifest) if language else None
     data, task_of_class = load_stream(spec["stream"], seed, tokenizer)
     record["stream"] = {"tasks": [t.name for t in data], "groups": [t.group for t in data]}
+    if language:
+        record["stream"] |= facts(spec["stream"], data)
     n_tasks = len(data)
     train = spec["train"]
+    if backbones.find(manifest["name"]).repo:
+        print(f"{manifest['name']}: {memory.check(spec, device)}", file=sys.stderr)
     seed_everything(seed_for(seed, "init"))
     options = spec["backbone"]
     network = backbones.load(
@@ -79,6 +85,8 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     )
     if language:
         network.decoding = spec["stream"].get("decoding", "greedy")
+    if train.get("checkpointing"):
+        network.save_memory()
     method_class = baselines.load(spec["method"]["name"], spec["modality"])
     shared = {field.name for field in dataclasses.fields(Setting)}
     setting = Setting(
@@ -112,6 +120,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
 
     infers = hasattr(method.model, "inferred")  # the task of each item, as a step of its own
+    router = WordRouter() if language and not method.offline else None
 
     def evaluate(after: int) -> tuple[list[float | None], list[float]]:
         """The row of R, and for each task the share of test items whose task is inferred."""
@@ -141,7 +150,11 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))
     if first:
         progress.say(f"continues after task {first} of {len(tasks)}", last=True)
+    for done in tasks[:first] if router else ():
+        router.add([prompt for prompt, _ in done.examples])
     for task in tasks[first:]:
+        if router:
+            router.add([prompt for prompt, _ in task.examples])
         seed_everything(seed_for(seed, "train", task.index))
         _reset_peak(device)
         progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
@@ -175,6 +188,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
                 "peak_bytes": peak,
             }
             | ({"task_accuracy": task_accuracy} if infers else {})
+            | ({"router_accuracy": routed(router, data[: task.index + 1])} if router else {})
         )
         seen = [s for s in row if s is not None]
         progress.say(
@@ -197,6 +211,23 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         "weights_sha256": manifest["weights_sha256"],
         "weights_labels": manifest.get("labels"),
     }
+
+
+def facts(spec: dict, data: list[TaskData]) -> dict:
+    """What the record says of a text stream: its known defects, and scores without any model."""
+    manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
+    floors = []
+    for task in data:
+        test = [{"prompt": p, "answer": a} for p, a in zip(task.prompts, task.gold, strict=True)]
+        train = [{"prompt": prompt, "answer": answer} for prompt, answer in task.examples]
+        rule, fraction = floor(task.metric, train, test)
+        floors.append({"task": task.name, "rule": rule, "score": fraction})
+    return {"defects": manifest.get("defects", []), "floor": floors}
+
+
+def routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
+    """For each task seen, the share of its test prompts whose task the word counts find."""
+    return [float((router.route(list(task.prompts)) == t).mean()) for t, task in enumerate(seen)]
 
 
 class TestCurve:

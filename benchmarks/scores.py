@@ -51,13 +51,10 @@ METRICS = {
     "resolved, as in the released code.",
 }
 
+_LETTERS = ("letter", "first_character")
 _ANSWER_TOKENS = {
-    "exact": 16,
-    "first_line": 16,
-    "normalised": 16,
-    "prefix": 16,
-    "letter": 4,
-    "first_character": 4,
+    **dict.fromkeys(("exact", "first_line", "normalised", "prefix"), 16),
+    **dict.fromkeys(_LETTERS, 4),
 }
 
 
@@ -91,14 +88,15 @@ def check(metric: str) -> None:
         raise DataError(f"the metric {metric!r} is unknown: {hint}")
 
 
-def answer_tokens(metric: str) -> int | None:
-    """Tokens to generate for answers of at most as many; None where all of the text counts.
+def answer_tokens(metric: str, longest: int = 0) -> int | None:
+    """How many tokens to generate where the longest answer has so many, its end included.
 
-    What follows cannot change the score of an output that does not begin with many empty tokens.
-    Longer answers ask for their own length and one token more.
+    What follows cannot change the score of an output that does not begin with many empty tokens;
+    None where all of the text counts.
     """
     check(metric)
-    return _ANSWER_TOKENS.get(metric)
+    enough = _ANSWER_TOKENS.get(metric)
+    return enough if enough is None or metric in _LETTERS else max(enough, longest)
 
 
 # ---------------------------------------------------------------------------- right or wrong
