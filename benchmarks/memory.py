@@ -7,7 +7,8 @@
     logits              of the answers, in working precision, in float32, and their gradient
     generation          keys and values of all tokens of a test batch, while nothing is trained
 
-Of activations with logits, and generation, the larger counts. It leaves out what a method keeps of earlier tasks and what the allocator wastes.
+Of activations with logits, and generation, the larger counts. It leaves out what a method keeps of
+earlier tasks and what the allocator wastes.
 """
 
 from __future__ import annotations
