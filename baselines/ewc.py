@@ -13,13 +13,14 @@ Departures from the paper:
 1. no factor 1/2, so `strength` counts double (Avalanche);
 2. labels are the training labels (empirical Fisher);
 3. F is estimated from at most `fisher_samples` samples of the task.
-The TreeLoRA paper gives strength 50 on vision and neither estimator nor trainable set. With
-`trained: all` there is no adapter and the whole network is trained (full fine-tuning). F and
-theta* of each finished task are then a copy of the network each, 2 t copies after t tasks, beside
-its weights, their gradient and Adam's two moments; in a step the penalty holds another for each
-finished task.
+The TreeLoRA paper gives strength 50 on vision and neither estimator nor trainable set. Its released
+code sums the squared gradients of all training steps, the penalty's own included, without dividing
+by their number, at strength 400 with the factor 1/2.
 
-On language the loss of a sample is the mean over the tokens of its answer.
+On language the loss of a sample is the mean over its answer's tokens. With `trained: all` there is
+no adapter: the whole network is trained, in float32 (full fine-tuning). After t tasks F and theta*
+are then 2 t copies of the network, beside its weights, their gradient and Adam's two moments, and
+in a step the penalty holds t more.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class EWC(LoraMethod):
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         if self.config.trained == "all":
-            return backbone.requires_grad_(True)
+            return backbone.float().requires_grad_(True)  # small steps vanish in bfloat16
         return super().adapt(backbone)
 
     def plugins(self) -> list:

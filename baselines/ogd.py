@@ -10,7 +10,7 @@ so that to first order none of those outputs changes. The output is the logit of
 (the paper's OGD-GTL) and on language the mean logit of the gold answer tokens, given those before
 them; all trained parameters are one vector. Gradients of logits are stored and not of the loss,
 which vanish where the samples are fitted. The code released with TreeLoRA stores gradients of the
-loss, and of a task many times over the same one.
+loss, in columns that are all one buffer.
 
 Departures from the paper:
 1. the optimiser is the run's Adam, and it is its step that is projected: Adam's step for an

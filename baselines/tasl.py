@@ -19,7 +19,7 @@ importance exceeds the (1 - important_share) quantile are important. A unit that
 h is the one before this task. The merged adapter is used at test and by the next task.
 
 As in the authors' code the gradient of I is the step's, clipped, theta is the value after the step,
-and the first step of a task does not count.
+and the first step of a task does not count. The code released with TreeLoRA has no TaSL.
 
 Departures:
 1. on vision the classifier is no unit and stays as trained; the paper has none;

@@ -198,10 +198,10 @@ def test_ewc_of_the_whole_network_trains_and_pulls_every_parameter(modality):
     for method in (free, pulled):
         assert not any("lora" in n for n, _ in method.model.named_parameters())
         assert method.footprint()["trainable_parameters"] == n_values
-        start = {n: p.clone() for n, p in method.model.named_parameters()}
+        start = {n: p.detach().clone() for n, p in method.model.named_parameters()}
         first, second, _ = tiny.tasks(modality)
         tiny.learn(method, first)
-        anchor = {n: p.clone() for n, p in method.model.named_parameters()}
+        anchor = {n: p.detach().clone() for n, p in method.model.named_parameters()}
         # a key bias changes no attention, so that its gradient is 0 but for rounding
         assert all(
             not torch.equal(p, start[n]) for n, p in anchor.items() if not n.endswith("k_proj.bias")
@@ -244,6 +244,12 @@ def test_micro_batches_of_a_network_with_tied_embeddings_make_the_same_steps():
         both.append(trained(method))
     for n, value in both[0].items():
         torch.testing.assert_close(both[1][n], value, atol=2e-5, rtol=1e-3, msg=n)
+
+
+def test_a_whole_network_in_bfloat16_is_trained_in_float32():
+    network, load = tiny.network("language").bfloat16(), baselines.load("ewc")
+    method = load(network, load.Config(trained="all"), tiny.setting("language"))
+    assert {p.dtype for p in method.model.parameters()} == {torch.float32}
 
 
 def test_the_whole_networks_settings():
