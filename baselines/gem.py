@@ -9,7 +9,9 @@ Departures from the paper:
 1. the optimiser is the run's Adam, for which the projected direction is no guarantee;
 2. the memory holds random training samples rather than the last ones seen (Avalanche);
 3. memory losses compete over the same classes as training (see `mask`), not per task by default.
-The TreeLoRA paper: 100 samples, strength 0.05 (A.3), without saying whether 100 is per task.
+The TreeLoRA paper: 100 samples, strength 0.05 (A.3), without saying whether 100 is per task. Its
+released code keeps one gradient per task, of its last batch, instead of samples, projects tensor by
+tensor, and solves the dual with the signs of its linear terms reversed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class GEM(LoraMethod):
         """Settings of the memory.
 
         Attributes:
-            memory_per_task: samples kept of each task.
+            memory_per_task: samples kept of each task; at each step they pass through the network
+                as one batch.
             memory_strength: lower bound of the dual variables once a constraint is violated.
         """
 

@@ -22,7 +22,9 @@ def trained(name, modality, n_tasks=2, **shared):
     return method, parameters, reports
 
 
-METHODS = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora", "treelora-gradient")
+METHODS = (
+    *("seqlora", "ewc", "gem", "l2p", "ogd", "olora", "tasl", "treelora", "treelora-gradient"),
+)
 
 
 def ragged(monkeypatch):

@@ -1,0 +1,178 @@
+"""OGD against its geometry: what is stored, what is projected, and which outputs then stay."""
+
+import pytest
+import torch
+from torch import nn
+
+import baselines
+from baselines.ogd import OGD, extended, gold_logit, project
+from tests import tiny
+
+
+class Linear(OGD):
+    """OGD on a linear classifier of pixels, whose logits are exactly linear in what is trained."""
+
+    def adapt(self, backbone):
+        torch.manual_seed(5)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, tiny.N_TASKS * tiny.PER_TASK))
+
+
+def linear(project: str, optimizer: str, **shared):
+    values = {"mask": "all", "learning_rate": 0.02, "clip_norm": None} | shared
+    config = OGD.Config(directions=12, project=project, optimizer=optimizer)
+    return Linear(tiny.network("vision"), config, tiny.setting("vision", **values))
+
+
+def change_of_stored(method) -> float:
+    """How much gold logits of the first task's samples move while the second is learnt."""
+    first, second, _ = tiny.tasks("vision", epochs=17)  # 51 steps
+    x, y = first.train.batch(torch.arange(12))
+
+    def stored():
+        with torch.no_grad():
+            return method.model(x).gather(1, y[:, None])
+
+    tiny.learn(method, first)
+    before = stored()
+    weight = method.model[1].weight.detach().clone()
+    tiny.learn(method, second)
+    assert (method.model[1].weight - weight).abs().max() > 1e-3  # it does learn
+    return (stored() - before).abs().max().item()
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize(
+    ("what", "optimizer"), [("gradient", "sgd"), ("step", "sgd"), ("step", "adam")]
+)
+def test_outputs_of_a_linear_model_on_stored_samples_stay(what, optimizer, clip):
+    assert change_of_stored(linear(what, optimizer, clip_norm=clip)) < 1e-5
+
+
+def test_adams_step_for_an_orthogonal_gradient_is_not_orthogonal():
+    """Why the step is projected by default."""
+    assert change_of_stored(linear("gradient", "adam")) > 1e-2
+
+
+def test_a_vector_loses_its_part_along_stored_directions():
+    basis = torch.tensor([[1.0, 0.0]])
+    assert project(torch.tensor([3.0, 4.0]), basis).tolist() == [0.0, 4.0]
+    assert project(torch.tensor([3.0, 4.0]), torch.empty(0, 2)).tolist() == [3.0, 4.0]
+
+
+def test_directions_are_orthonormal_and_dependent_ones_dropped():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(6, 50, generator=generator)
+    near = draws[0] + 1e-4 * draws[5]  # nearly the same direction
+    gradients = torch.stack([draws[0], draws[1], draws[0], 3 * draws[1], near, torch.zeros(50)])
+    basis = extended(torch.empty(0, 50), gradients)
+    assert basis.shape == (3, 50)
+    more = extended(basis, torch.stack([draws[2], draws[0] - 2 * draws[1]]))
+    assert len(more) == 4 and torch.equal(more[:3], basis)
+    torch.testing.assert_close(more @ more.T, torch.eye(4), atol=1e-5, rtol=0)
+    span = torch.linalg.qr(torch.stack([draws[0], draws[1], draws[5], draws[2]]).double().T).Q
+    torch.testing.assert_close((more.T @ more).double(), span @ span.T, atol=1e-3, rtol=0)
+
+
+def test_the_same_gradient_twice_is_one_direction_in_a_large_space():
+    gradient = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    assert len(extended(torch.empty(0, 100_000), torch.stack([gradient, gradient]))) == 1
+
+
+def test_the_gold_logit_of_an_image_and_of_an_answer():
+    logits = torch.tensor([[1.0, 5.0, 2.0]])
+    assert gold_logit(logits, torch.tensor([1])) == 5
+    logits = torch.arange(12.0).reshape(1, 3, 4)  # the last 3 tokens, 2 of them the answer's
+    assert gold_logit(logits, torch.tensor([[-100, -100, -100, 2, 1]])) == (6 + 9) / 2
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_directions_span_the_gradients_of_gold_logits(modality):
+    """All samples are stored, so that their order does not matter; gradients by hand."""
+    method = tiny.method("ogd", modality, directions=12)
+    task = tiny.tasks(modality)[0]
+    tiny.learn(method, task)
+    trained = [p for p in method.model.parameters() if p.requires_grad]
+    method.model.eval()
+    for position in range(0, 12, 3):
+        x, y = task.train.x[[position]], task.train.y[position]
+        if modality == "vision":
+            logit = method.model(x / 255)[0, y]
+        else:  # every logit of the unpadded text, its answer the last two tokens
+            x = x[:, :, position % 4 :]
+            hidden = method.model.hidden(method.model.embed(x[:, 0]), x[:, 1])
+            logits = method.model.network.lm_head(hidden)[0]
+            logit = (logits[-3, y[-2]] + logits[-2, y[-1]]) / 2
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(logit, trained)])
+        left = project(gradient, method._basis)
+        assert gradient.norm() > 1e-3 and left.norm() < 1e-4 * gradient.norm()
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_directions_stay_orthonormal_through_the_stream(modality):
+    method = tiny.method("ogd", modality, directions=8)
+    counts = []
+    for task in tiny.tasks(modality):
+        tiny.learn(method, task)
+        counts.append(method.diagnostics()["directions"])
+    basis = method._basis
+    trainable = method.footprint()["trainable_parameters"]
+    assert 0 < counts[0] < counts[1] < counts[2] == len(basis) <= 24
+    assert basis.shape[1] == trainable
+    assert method.footprint()["stored_values"] == trainable * (1 + counts[2])
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_every_step_on_a_later_task_is_orthogonal_to_the_directions(modality):
+    method = tiny.method("ogd", modality, directions=12)
+    first, second, _ = tiny.tasks(modality)
+    tiny.learn(method, first)
+    trained = [p for p in method.model.parameters() if p.requires_grad]
+    basis, before = method._basis, torch.cat([p.detach().flatten() for p in trained])
+    tiny.learn(method, second)
+    step = torch.cat([p.detach().flatten() for p in trained]) - before
+    assert step.norm() > 1e-2
+    assert (basis @ step).abs().max() < 1e-5 * step.norm().clamp_min(1)
+
+
+def test_with_sgd_projecting_the_step_or_the_gradient_is_the_same():
+    """Without clipping, which looks at the gradient as it is projected or not."""
+    both = []
+    for what in ("step", "gradient"):
+        config = {"project": what, "optimizer": "sgd"}
+        method = tiny.method("ogd", "language", shared={"clip_norm": None}, **config)
+        for task in tiny.tasks("language", 2):
+            tiny.learn(method, task)
+        both.append(tiny.outputs(method, "language"))
+    assert isinstance(method.loop.optimizer, torch.optim.SGD)
+    torch.testing.assert_close(*both, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("project", ["step", "gradient"])
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_the_first_task_is_seqloras(modality, project):
+    both = []
+    for name, config in (("seqlora", {}), ("ogd", {"project": project})):
+        method = tiny.method(name, modality, **config)
+        tiny.learn(method, tiny.tasks(modality)[0])
+        both.append(tiny.outputs(method, modality))
+    assert torch.equal(*both)
+
+
+def test_stored_samples_count_as_passes():
+    config = OGD.Config(directions=30)
+    assert OGD.passes(config, 3, 100, 2, 32) == (230, 230)
+    assert OGD.passes(config, 3, 20, 2, 32) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"directions": 0}, "directions must be at least 1, but is 0"),
+        ({"project": "loss"}, "project must be one of step, gradient, not 'loss'"),
+        ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, not 'adamw'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        baselines.load("ogd").Config(**config)
