@@ -12,9 +12,9 @@ A stream module needs no torch and exposes
 
 A stream whose content depends on the suite file names those fields of `StreamOptions` in OPTIONS.
 Both functions then take them as keyword arguments, and each content is prepared in a folder of its
-own (`place`). `n_classes(**options)` stands for N_CLASSES, `n_items(**options)` for N_ITEMS, None if
-that is not known; N_TASKS may be None, and `n_tasks(**options)`, if there is one, stands for it.
-Instead of all this a module may have an object `stream` with these attributes.
+own (`place`). `n_classes(**options)` stands for N_CLASSES and `n_items(**options)`, which may
+return None, for N_ITEMS; N_TASKS may be None, `n_tasks(**options)` stands for it if there is one.
+Instead of all this a module may have one object `stream` with these attributes.
 A new stream is a new file in this folder and nothing else.
 """
 

@@ -217,6 +217,8 @@ class Stream:
         every: dict[str, _Task] = {}
         for place in _places(self.place, self.size):
             every = place.tasks | every
+            if every.keys() >= self.metrics.keys():
+                break
         found = {name: every[name] for name in self.metrics if name in every}
         if not found and self.path is None:
             return {}
@@ -605,6 +607,8 @@ def _rows(file: Path, where: str, fields: tuple[str, str], scratch: Path) -> lis
     """The items of a file, each with text in both fields."""
     import datasets
 
+    if not file.read_bytes()[:100].strip(b"[] \t\r\n"):
+        return []  # of which the library makes an error
     if fields[0] == "sentence" and isinstance(_json(file, where), dict):  # Natural Instructions
         instances = _json(file, where).get("Instances")
         file = scratch / "instances.json"
@@ -662,19 +666,26 @@ def inspect(
             "eval is test", len(test), "eval.json holds the items of test.json: never tune on it"
         )
     for part in ("test", "eval"):
+        count = len(prompts["train"] & prompts[part])
         leaks = sum(item["prompt"] in prompts[part] for item in train)
         fate = "kept" if keep_leaks or part == "eval" else "dropped"
-        report(f"train in {part}", leaks, f"training items whose prompt is in {part}.json, {fate}")
+        report(f"train prompt in {part}", count, f"their {leaks} training items are {fate}")
     answers = defaultdict(set)
     for item in train:
         answers[item["prompt"]].add(item["answer"])
-    report("train twice", len(train) - len(answers), "training items with the prompt of another")
+    report(
+        "train twice", len(train) - len(answers), "training items with the prompt of an earlier one"
+    )
     report(
         "train contradicts itself",
         sum(len(own) > 1 for own in answers.values()),
         "prompts with different answers in train.json",
     )
-    report("test twice", len(test) - len(prompts["test"]), "test items with the prompt of another")
+    report(
+        "test twice",
+        len(test) - len(prompts["test"]),
+        "test items with the prompt of an earlier one",
+    )
     for part in ("train", "test"):
         own = [item["answer"] for item in items[part]]
         of = f"of {len(own)} answers in {part}.json"
@@ -696,4 +707,9 @@ def inspect(
             f"{lengths['test']:,.0f}: a reconstruction, not for reproducing a score or a time",
         )
     kept = [item for item in train if keep_leaks or item["prompt"] not in prompts["test"]]
+    if not kept:
+        raise DataError(
+            f"the task {task!r} needs training items that are not in test.json, it has none: "
+            "replace train.json"
+        )
     return defects, kept
