@@ -37,7 +37,8 @@ from benchmarks.text import BOUNDARIES, TRUNCATIONS
 SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
-CONTENT_OPTIONS = ("path", "test_fraction")  # of StreamOptions: what a stream's content depends on
+# Of StreamOptions: what a stream's content depends on.
+CONTENT_OPTIONS = ("path", "test_fraction", "tasks", "size", "scoring", "keep_leaks")
 
 
 # How text is read and written; a spec has only those that are not at their default.
@@ -70,7 +71,11 @@ class StreamOptions:
         max_new_tokens: of a generated answer; None for as many as the longest answer of the task
             has. Metrics that look at the first token or line stop earlier, see `scores`.
         path, test_fraction: of the stream `folder`, see there; the digest of the content stands
-            for them in the key, so that a folder may be moved.
+            for them and for those below in the key, so that a folder may be moved.
+        tasks: of the stream `text`, see there: each task's metric, in the order of the stream.
+        size: of a language benchmark, the items of a task for training: 500, the default, or 5000.
+        scoring: of a language benchmark, "released" for the metrics of the paper's code.
+        keep_leaks: of text, whether training items whose prompt is in the test set stay.
     """
 
     name: str
@@ -89,6 +94,10 @@ class StreamOptions:
     max_new_tokens: int | None = None
     path: str | None = None
     test_fraction: float | None = None
+    tasks: dict[str, str] | None = None
+    size: int | None = None
+    scoring: str | None = None
+    keep_leaks: bool | None = None
 
     def __post_init__(self):
         for name, known in _CHOICES.items():
@@ -100,6 +109,10 @@ class StreamOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
+        if self.size not in (None, 500, 5000):
+            raise ValueError(f"size must be 500 or 5000, but is {self.size}")
+        if self.scoring not in (None, "released"):
+            raise ValueError(f"scoring must be released or left out, not {self.scoring!r}")
         if self.max_prompt_tokens < 4:
             raise ValueError(
                 f"max_prompt_tokens must be at least 4, but is {self.max_prompt_tokens}"
@@ -276,19 +289,21 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
     if modality == "vision" and backbone.weights is not None:
         raise DataError(f"{where}: weights is of language models; leave it out on vision")
-    n_tasks = stream.n_tasks or module.N_TASKS
-    if n_tasks is None:
-        raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
     try:
+        counted = getattr(module, "n_tasks", None)
+        own_tasks = counted(**own_options) if counted else module.N_TASKS
         digest = module.fingerprint(data_dir, **own_options)
         counted = getattr(module, "n_classes", None)
         whole = counted(**own_options) if counted else getattr(module, "N_CLASSES", None)
     except DataError as error:
         raise DataError(f"{where}, stream: {error}") from error
-    if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > module.N_TASKS):
-        limit = f"divide its {whole} classes" if whole else f"be at most {module.N_TASKS}"
+    n_tasks = stream.n_tasks or own_tasks
+    if n_tasks is None:
+        raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
+    if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > own_tasks):
+        limit = f"divide its {whole} classes" if whole else f"be at most {own_tasks}"
         raise DataError(f"{where}: n_tasks of {stream.name} must {limit}, but is {n_tasks}")
-    own_n_tasks = None if n_tasks == module.N_TASKS else n_tasks
+    own_n_tasks = None if n_tasks == own_tasks else n_tasks
     stream = dataclasses.replace(stream, n_tasks=own_n_tasks)  # the default has one key
     stream_key = _without_defaults(stream) | {"digest": digest}
     for option in CONTENT_OPTIONS:
@@ -433,6 +448,10 @@ def _typed(value: Any, hint: Any) -> Any:
     elif typing.get_origin(hint) is list:
         if isinstance(value, list):
             return [_typed(item, typing.get_args(hint)[0]) for item in value]
+    elif typing.get_origin(hint) is dict:
+        if isinstance(value, dict):
+            of_key, of_value = typing.get_args(hint)
+            return {_typed(k, of_key): _typed(v, of_value) for k, v in value.items()}
     elif hint is float and type(value) in (int, float, str):
         try:
             return float(value)  # YAML reads 1e-3 as text

@@ -56,7 +56,9 @@ def items(spec: dict) -> tuple[float, float] | None:
     """Training and test items of a task, on average."""
     stream = spec["stream"]
     module = streams.load(stream["name"])
-    counts = getattr(module, "N_ITEMS", None)
+    counted = getattr(module, "n_items", None)
+    own = streams.own_options(stream)
+    counts = counted(**own) if counted else getattr(module, "N_ITEMS", None)
     if counts is None:
         return None
     vision = spec["modality"] == "vision"

@@ -47,7 +47,10 @@ class Run:
     def stream_arguments(self) -> str:
         """The stream and its options for the command line of `benchmarks.streams`."""
         spec = self.spec["stream"]
-        options = [f"{key}={value}" for key, value in streams.own_options(spec).items()]
+        options = [
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in streams.own_options(spec).items()
+        ]
         return shlex.join([spec["name"], *options])
 
     @property

@@ -11,8 +11,10 @@ A stream module needs no torch and exposes
     prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
 
 A stream whose content depends on the suite file names those fields of `StreamOptions` in OPTIONS.
-Both functions then take them as keyword arguments, `n_classes(**options)` stands for N_CLASSES,
-N_TASKS may be None, and each content is prepared in a folder of its own (`place`).
+Both functions then take them as keyword arguments, and each content is prepared in a folder of its
+own (`place`). `n_classes(**options)` stands for N_CLASSES and `n_items(**options)`, which may
+return None, for N_ITEMS; N_TASKS may be None, `n_tasks(**options)` stands for it if there is one.
+Instead of all this a module may have one object `stream` with these attributes.
 A new stream is a new file in this folder and nothing else.
 """
 
@@ -22,7 +24,7 @@ import io
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +39,15 @@ def names() -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def load(name: str) -> ModuleType:
-    """The module of stream `name`; DataError with the nearest name if there is none."""
+def load(name: str) -> Any:
+    """Stream `name`, a module or its `stream`; DataError with the nearest name if there is none."""
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
         raise DataError(f"There is no stream named {name!r} in benchmarks/streams: {hint}")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "stream", module)
 
 
 def own_options(spec: Mapping) -> dict:

@@ -1,12 +1,15 @@
 """Prepare one stream: python -m benchmarks.streams NAME [OPTION=VALUE ...] --out DIR"""
 
 import argparse
+import json
 import sys
 import time
+import typing
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import streams
-from benchmarks.config import stream_options
+from benchmarks.config import StreamOptions, stream_options
 from benchmarks.files import DataError, add_data_dir_option
 
 
@@ -33,13 +36,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _own(name: str, assignments: list[str]) -> dict:
-    """The stream's options, checked and converted as those in a suite file are."""
+    """The stream's options, checked and converted as those in a suite file are.
+
+    Values of options that are no text are JSON: numbers, true and false, mappings.
+    """
     streams.load(name)
+    hints = typing.get_type_hints(StreamOptions)
     mapping = {}
     for assignment in assignments:
         option, separator, value = assignment.partition("=")
         if not separator:
             raise DataError(f"an option is given as option=value, but found {assignment!r}")
+        if str not in typing.get_args(hints.get(option, str | None)):
+            with suppress(ValueError):  # what it should be is said below
+                value = json.loads(value)
         mapping[option] = value
     return stream_options({"name": name, **mapping}, "the command line")[1]
 

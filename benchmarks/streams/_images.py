@@ -91,7 +91,7 @@ def _rank(name: str) -> str:
 
 def digest_of_files(files: dict[str, Path]) -> str:
     """Digest of several files' names, sizes and contents; names have no line breaks."""
-    digests = _remembered(list(files.values()), "sha256")
+    digests = remembered(list(files.values()), "sha256")
     lines = (
         f"{digest} {file.stat().st_size} {name}\n"
         for (name, file), digest in zip(files.items(), digests, strict=True)
@@ -99,7 +99,7 @@ def digest_of_files(files: dict[str, Path]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _remembered(files: list[Path], algorithm: str) -> list[str]:
+def remembered(files: list[Path], algorithm: str) -> list[str]:
     """Digests of files, computed anew where size or time of change are not the remembered ones.
 
     A plan asks for them each time. They are remembered below `DIGESTS`, unless a file is so young
@@ -217,7 +217,7 @@ class Archive:
         return f"{name} in {self.file}"
 
     def fingerprint(self) -> str:
-        return _fingerprint_of_md5(_remembered([self.file], "md5")[0])
+        return _fingerprint_of_md5(remembered([self.file], "md5")[0])
 
 
 class Folder:
