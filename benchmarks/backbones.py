@@ -55,8 +55,8 @@ class Backbone:
         architecture: timm's name; keyword arguments of transformers' LlamaConfig; or of a causal
             language model its configuration, as such or as the `file` of `architectures/`.
         adapted_matrices: number of its query and value projections.
-        pretrain_stream: the embedded stream on whose held-out domain it is pre-trained here, or
-            None for weights from outside.
+        pretrain_stream: the stream on which it is pre-trained here, an embedded one's held-out
+            domain or the training prompts of real tasks; None for weights from outside.
         patterns: file names to look for in the data directory.
         url: where the weights are otherwise downloaded from; None if they must be there.
         sha256: hex digest of what `url` gives.
@@ -179,6 +179,26 @@ BACKBONES = {
             },
             adapted_matrices=8,
             pretrain_stream="docs",
+        ),
+        Backbone(
+            "micro-llama-trace",
+            "language",
+            {
+                "vocab_size": 4096,
+                "hidden_size": 128,
+                "intermediate_size": 384,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 512,
+                "tie_word_embeddings": True,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "pad_token_id": 0,
+            },
+            adapted_matrices=8,
+            pretrain_stream="trace",
+            pretraining="here, on the training prompts of the stream itself",
         ),
         Backbone(
             "vit-ti",

@@ -1,7 +1,10 @@
-"""Pre-train the embedded streams' backbones on their held-out domain (the offline initialisation).
+"""Pre-train small backbones here (the offline initialisation).
 
-`python -m benchmarks.pretrain NAME` rebuilds `benchmarks/pretrained/NAME.safetensors`, which is
-committed so that nobody has to. The recipe's digest names the backbone in every run's key.
+Those of the embedded streams learn from the streams' held-out domain. They are committed, so that
+nobody has to make them: `python -m benchmarks.pretrain NAME` rebuilds
+`benchmarks/pretrained/NAME.safetensors`. A rehearsal on real text learns from the training prompts
+of its own tasks, no answers among them; the workflow makes it where the data is. The recipe's
+digest names the backbone in every run's key.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import argparse
 import json
 import math
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks import backbones, streams
-from benchmarks.files import DataError, digest_of, seed_for, write_bytes
+from benchmarks.files import DataError, data_dir, digest_of, seed_for, write_bytes
 from benchmarks.progress import Progress
 
 _COMMON = {"optimizer": "adamw", "weight_decay": 0.05, "warm_up": 0.1, "clip_norm": 1.0, "seed": 0}
@@ -24,14 +28,22 @@ RECIPES = {
     "micro-llama": _COMMON
     | {"steps": 2000, "batch_size": 32, "tokens": 96, "learning_rate": 2e-3}
     | {"tokenizer": "byte-level BPE", "data": "packed texts and questions"},
+    "micro-llama-trace": _COMMON
+    | {"steps": 2000, "batch_size": 16, "tokens": 192, "learning_rate": 2e-3}
+    | {"tokenizer": "byte-level BPE", "data": "packed training prompts, cut"}
+    | {"characters": 3000},
 }
-HELD_OUT = {"micro-vit": 10, "micro-llama": 20}  # every so manieth image or text is not trained on
+HELD_OUT = {
+    "micro-vit": 10,
+    "micro-llama": 20,
+    "micro-llama-trace": 20,
+}  # every so manieth image or text is not trained on
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 
 def recipe_digest(backbone: backbones.Backbone) -> str:
     """Digest of architecture, data and settings: everything but the machine's rounding."""
-    data = streams.load(backbone.pretrain_stream).fingerprint(None)
+    data = streams.load(backbone.pretrain_stream).fingerprint(data_dir())
     return digest_of([backbone.architecture, RECIPES[backbone.name], data])
 
 
@@ -93,7 +105,7 @@ def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     from benchmarks.text import Tokenizer, encode
 
     recipe, every = RECIPES[backbone.name], HELD_OUT[backbone.name]
-    items = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
+    items = _texts(folder, recipe.get("characters"))
     train = [item for i, item in enumerate(items) if i % every]
     trained = _train_tokenizer([i["text"] for i in train], backbone.architecture["vocab_size"])
     tokenizer = Tokenizer.of(trained)
@@ -122,12 +134,23 @@ def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     model.eval()
     with torch.no_grad():
         loss = loss_at(held_out, torch.arange(0, len(held_out) - length, length)).item()
-    right = answered(model, tokenizer, items[::every])
-    facts = {"held_out_loss_nats_per_token": loss, "held_out_answers": right}
+    facts = {"held_out_loss_nats_per_token": loss}
+    if any("prompt" in item for item in items):
+        facts["held_out_answers"] = answered(model, tokenizer, items[::every])
     return {
         "safetensors": _weights(model, backbone, facts),
         "tokenizer.json": trained.to_str(pretty=False).encode(),
     }
+
+
+def _texts(folder: Path, characters: int | None) -> list[dict]:
+    """A stream's pre-training texts; where it has none, the beginnings of its training prompts."""
+    file = folder / "pretrain.json"
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    tasks = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    each = [[{"text": item["prompt"][:characters]} for item in task["train"]] for task in tasks]
+    return [item for items in zip_longest(*each) for item in items if item]  # tasks in turn
 
 
 def answered(model, tokenizer, items: list[dict]) -> float:
