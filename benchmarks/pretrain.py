@@ -33,7 +33,8 @@ RECIPES = {
     | {"tokenizer": "byte-level BPE", "data": "packed training prompts, cut"}
     | {"characters": 3000},
 }
-HELD_OUT = {
+# Every so manieth image or text is not trained on; 21 meets all of eight tasks that take turns.
+HELD_OUT = {"micro-vit": 10, "micro-llama": 20, "micro-llama-trace": 21}
     "micro-vit": 10,
     "micro-llama": 20,
     "micro-llama-trace": 20,
