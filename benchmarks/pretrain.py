@@ -35,10 +35,6 @@ RECIPES = {
 }
 # Every so manieth image or text is not trained on; 21 meets all of eight tasks that take turns.
 HELD_OUT = {"micro-vit": 10, "micro-llama": 20, "micro-llama-trace": 21}
-    "micro-vit": 10,
-    "micro-llama": 20,
-    "micro-llama-trace": 20,
-}  # every so manieth image or text is not trained on
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from benchmarks import backbones, pretrain, streams
 from benchmarks.files import DataError
 
-EMBEDDED = [name for name, b in backbones.BACKBONES.items() if b.pretrain_stream]
+EMBEDDED = ["micro-vit", "micro-llama"]
 
 
 def metadata(name):
