@@ -14,7 +14,18 @@ from pathlib import Path
 
 from baselines.base import Method
 
-_SHARED = {"__init__", "augment", "base", "compiler", "hide", "lora", "loop", "prefix", "prompts"}
+_SHARED = {
+    "__init__",
+    "augment",
+    "base",
+    "compiler",
+    "hide",
+    "lora",
+    "loop",
+    "mixture",
+    "prefix",
+    "prompts",
+}
 _ON_TEXT = "_language"
 
 

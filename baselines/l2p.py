@@ -27,7 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.prompts import PromptedVision, PromptMethod, PromptSettings, QueryCache
+from baselines.prompts import (
+    PromptedVision,
+    PromptMethod,
+    PromptSettings,
+    QueryCache,
+    prompt_mean,
+)
 
 
 class PromptPool(nn.Module):
@@ -70,8 +76,7 @@ class _PromptedLanguage(nn.Module):
 
     def _query(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """Embeddings (B, L, width) and their mask (B, L) -> mean over the prompt (B, width)."""
-        asked = (mask == 1).unsqueeze(2)
-        return (self.backbone.hidden(embedded, mask) * asked).sum(dim=1) / asked.sum(dim=1)
+        return prompt_mean(self.backbone.hidden(embedded, mask), mask)
 
     def _prompted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 2, L) -> embeddings (B, k * length + L, width) and their mask."""

@@ -68,6 +68,12 @@ class QueryCache:
         self._kept = None
 
 
+def prompt_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Hidden states (B, L, width) and mask (B, L) -> mean over the prompt's tokens (B, width)."""
+    asked = (mask == 1).unsqueeze(2)
+    return (hidden.float() * asked).sum(dim=1) / asked.sum(dim=1)
+
+
 class PromptedVision(nn.Module):
     """A frozen vision backbone; a subclass adds prompts and its `forward`."""
 

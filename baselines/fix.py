@@ -1,0 +1,212 @@
+"""FIX: in-context learning with a frozen language model, the comparison without any training.
+
+Wang et al., "TRACE: A Comprehensive Benchmark for Continual Learning in Large Language Models"
+(arXiv 2310.06762), where it is called ICL. A prompt is answered by the model as it is, behind
+`shots` training items of the task:
+
+    instruction, "Examples:", items each with its answer, the prompt without the instruction.
+
+The instruction is what all training prompts of the task begin with, cut back to the end of a line.
+Items are drawn anew for each task from the run's seed, the answer used least first, so that labels
+are balanced. One takes at most its share of `shot_tokens`; where there are fewer such items than
+wanted, the shortest others follow while they fit.
+
+The task of a prompt is inferred, as for all methods here: by nearest mean of hashed word counts
+among the tasks so far (`benchmarks.router`). Before the first task a prompt stands alone.
+
+Departures:
+1. TRACE's evaluation knows the task;
+2. TRACE's released code draws the items from the test set, some queries among them, and what is too
+   long for its limit leaves a task with one item or none. Here they are training items only;
+3. tasks are treated alike: TRACE gives summaries of meetings no items, and code a line of its own
+   that says what to do;
+4. items are left out, the last first, where prompt and items pass 7/8 of the context together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from baselines.base import Method, Task
+from benchmarks.router import WordRouter
+from benchmarks.text import Tokenizer, pad_left
+
+HEADER = "The following examples show how to answer.\nExamples:\n\n"
+CONTEXT = 4096  # tokens that are used of a longer context, as in TRACE
+
+
+def instruction_of(prompts: Sequence[str]) -> str:
+    """The lines that all prompts begin with."""
+    common = os.path.commonprefix(list(prompts))
+    return common[: common.rfind("\n") + 1]
+
+
+def choose(
+    sizes: Sequence[int], answers: Sequence[str], shots: int, budget: int, draw: random.Random
+) -> list[int]:
+    """Positions of at most `shots` items of so many tokens that fit into `budget` together."""
+    share = budget // shots
+    order = draw.sample(range(len(sizes)), len(sizes))
+    order.sort(key=lambda i: max(sizes[i], share))  # those within their share stay as drawn
+    chosen: list[int] = []
+    used: Counter = Counter()
+    while len(chosen) < shots:
+        fitting = [i for i in order if i not in chosen and sizes[i] <= budget]
+        if not fitting:
+            break
+        best = min(fitting, key=lambda i: (sizes[i] > share, used[answers[i]]))
+        chosen.append(best)
+        used[answers[best]] += 1
+        budget -= sizes[best]
+    return chosen
+
+
+def insert(ids: list[int], instruction: list[int], shots: list[int], n_begin: int) -> list[int]:
+    """Shots behind the instruction in a prompt, or behind its first `n_begin` ids.
+
+    An instruction that is not there, left out of a long prompt, comes back.
+    """
+    tail = instruction[1:]  # the first id may depend on what stands before
+    for start in range(len(ids) - len(tail) + 1) if tail else ():
+        if ids[start : start + len(tail)] == tail:
+            end = start + len(tail)
+            return ids[:end] + shots + ids[end:]
+    return ids[:n_begin] + instruction + shots + ids[n_begin:]
+
+
+class _InContext(nn.Module):
+    """A frozen language model that sees examples of the task it infers before each prompt.
+
+    Attributes:
+        instructions: of each task, ids.
+        shots: of each task, ids of each item with its answer.
+        inferred: (B,) the task of each row of the last pass.
+    """
+
+    def __init__(self, backbone: nn.Module, tokenizer: Tokenizer, limit: int):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.limit = limit
+        self.header = tokenizer.continuation(HEADER)
+        self.router = WordRouter()
+        self.instructions: list[list[int]] = []
+        self.shots: list[list[list[int]]] = []
+        self.inferred = None
+
+    def prompt(self, ids: list[int], task: int) -> list[int]:
+        """The prompt's ids with as many of the task's examples as fit."""
+        n_begin = int(ids[:1] == [self.tokenizer.begin])
+        for n_shots in range(len(self.shots[task]), 0, -1):
+            shots = sum(self.shots[task][:n_shots], self.header)
+            whole = insert(ids, self.instructions[task], shots, n_begin)
+            if len(whole) <= self.limit:
+                return whole
+        return ids
+
+    def extend(self, x: Tensor) -> Tensor:
+        """x (B, 2, L) -> the same with examples, (B, 2, longer)."""
+        prompts = [ids[mask == 1].tolist() for ids, mask in x]
+        answers = [ids[mask == 2].tolist() for ids, mask in x]
+        self.inferred = x.new_zeros(len(x))
+        if self.shots:
+            found = self.router.route([self.tokenizer.decode(ids) for ids in prompts])
+            self.inferred = torch.as_tensor(found, device=x.device)
+            prompts = [self.prompt(*pair) for pair in zip(prompts, found, strict=True)]
+        pairs = zip(prompts, answers, strict=True)
+        return pad_left([(ids + answer, len(answer)) for ids, answer in pairs])[0].to(x.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(self.extend(x))
+
+    def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
+        return self.backbone.generate(self.extend(x), max_new_tokens)
+
+
+class FIX(Method):
+    """The frozen model behind a few examples of the inferred task."""
+
+    stages = 0
+
+    @dataclass(frozen=True)
+    class Config(Method.Config):
+        """Settings of the examples.
+
+        Attributes:
+            shots: examples before a prompt, if they fit.
+            shot_tokens: of all examples together, None for 7/16 of the context: 1,792 of the 4,096
+                that are used of a longer one.
+        """
+
+        shots: int = 6
+        shot_tokens: int | None = None
+
+        def __post_init__(self):
+            if self.shots < 1:
+                raise ValueError(f"shots must be at least 1, but is {self.shots}")
+            if self.shot_tokens is not None and self.shot_tokens < 1:
+                raise ValueError(f"shot_tokens must be at least 1, but is {self.shot_tokens}")
+
+    @classmethod
+    def skip(cls, modality: str) -> str | None:
+        return None if modality == "language" else "images cannot be put into a prompt as examples"
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        context = min(CONTEXT, backbone.network.config.max_position_embeddings)
+        self._budget = self.config.shot_tokens or context * 7 // 16
+        return _InContext(backbone, self.setting.tokenizer, context * 7 // 8)
+
+    def learn(self, task: Task, report: Callable[[Tensor, int], None] | None = None) -> dict:
+        start = time.perf_counter()
+        model, tokenizer = self.model, self.setting.tokenizer
+        if not task.examples:
+            raise ValueError(
+                f"fix shows training items as text, but task {task.name} has none: prepare its "
+                "stream anew"
+            )
+        prompts = [prompt for prompt, _ in task.examples]
+        instruction = instruction_of(prompts)
+        items = dict(task.examples)  # a prompt once
+        texts = [f"{p[len(instruction) :]}{answer}\n\n" for p, answer in items.items()]
+        ids = [tokenizer.continuation(text) for text in texts]
+        draw = random.Random(f"{self.setting.seed} {task.index}")
+        sizes, answers = [len(i) for i in ids], list(items.values())
+        chosen = choose(sizes, answers, self.config.shots, self._budget, draw)
+        model.router.add(prompts)
+        model.instructions.append(tokenizer.encode(instruction))
+        model.shots.append([ids[i] for i in chosen])
+        return {
+            "steps": 0,
+            "samples": len(task.train),
+            "last_loss": None,
+            "curve": [],
+            "train_seconds": 0.0,
+            "consolidate_seconds": time.perf_counter() - start,
+        }
+
+    def state_dict(self) -> dict:
+        model = self.model
+        return super().state_dict() | {
+            "router": [torch.from_numpy(mean) for mean in model.router.means],
+            "instructions": [torch.tensor(ids) for ids in model.instructions],
+            "shots": [[torch.tensor(ids) for ids in shots] for shots in model.shots],
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        super().load_state_dict(state)
+        self.model.router.means = [mean.cpu().numpy() for mean in state["router"]]
+        self.model.instructions = [ids.tolist() for ids in state["instructions"]]
+        self.model.shots = [[ids.tolist() for ids in shots] for shots in state["shots"]]
+
+    def diagnostics(self) -> dict:
+        """Of each task, how many examples fit, and the tokens of each."""
+        tokens = [[len(ids) for ids in shots] for shots in self.model.shots]
+        return {"shots": [len(shots) for shots in tokens], "shot_tokens": tokens}

@@ -1,0 +1,226 @@
+"""HiDeLoRA for causal language models: infer the task of a prompt, answer with its adapter.
+
+Wang et al., "HiDe-PET: Continual Learning via Hierarchical Decomposition of Parameter-Efficient
+Tuning" (arXiv 2407.05229), which is about image classes; `baselines.hidelora` is that. For text:
+
+1. Task identity: phi(x) is the frozen model's last hidden state averaged over the prompt's tokens,
+   adapters off. Linear discriminant analysis in closed form, with the mean mu_i of each task and
+   one covariance S of all, answers argmax_i mu_i' S^-1 phi - mu_i' S^-1 mu_i / 2.
+2. Within-task prediction: task t trains low-rank branches (A_t, B_t) that start as the previous
+   task's; afterwards A_t <- (1 - m) A_t + m mean_{i<t} A_i, and B_t likewise.
+3. The contrastive term of `baselines.hide` on the hidden state under the task's own branches,
+   averaged over the prompt, with one stored mean for each earlier task.
+
+A prompt is answered in two passes: phi, then generation with the branches of the task inferred.
+
+Departures:
+1. there is no classifier: the tasks share a frozen output layer, so that task-adaptive prediction,
+   which aligns a classifier on pseudo-features, drops out, and with it the first of two stages;
+2. discriminant analysis in place of a classifier trained on draws from the stored statistics, and
+   on frozen features in place of those of a shared, slowly tuned adapter;
+3. branches are on query and value, as those of the other methods on text, and their scale and A's
+   start are theirs; the authors' are on key and value;
+4. a task starts with a fresh optimiser whatever the run's `optimizer_reset` says.
+
+The authors of TreeLoRA ran something else under this name: one adapter trained through the stream
+with a term that decorrelates the rows of its own A, without task identity, branches of tasks or any
+information about earlier tasks. That is not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from baselines.base import Task
+from baselines.hide import READ_SIZE, contrast
+from baselines.lora import LoraSettings
+from baselines.mixture import MixedModel, MixtureMethod
+from baselines.prompts import prompt_mean
+
+
+class Discriminant:
+    """Linear discriminant analysis with equal priors, fed task by task; in double precision.
+
+    Args:
+        ridge: added to the diagonal of the covariance.
+
+    Attributes:
+        means: (t, d) of the tasks.
+        scatter: (d, d) sum over the tasks of (x - mu)(x - mu)'.
+        count: samples of all tasks.
+    """
+
+    def __init__(self, ridge: float):
+        self.ridge = ridge
+        self.means = self.scatter = None
+        self.count = 0
+
+    def add(self, features: Tensor) -> None:
+        """Take features (n, d) of a new task."""
+        x = features.double()
+        mean = x.mean(dim=0, keepdim=True)
+        scatter = (x - mean).T @ (x - mean)
+        first = self.means is None
+        self.means = mean if first else torch.cat([self.means, mean])
+        self.scatter = scatter if first else self.scatter + scatter
+        self.count += len(x)
+        self._solve()
+
+    def _solve(self) -> None:
+        covariance = self.scatter / max(1, self.count - len(self.means))
+        covariance.diagonal().add_(self.ridge)
+        factor = torch.linalg.cholesky(covariance)
+        self._weight = torch.cholesky_solve(self.means.T, factor)  # (d, t)
+        self._bias = -(self.means.T * self._weight).sum(dim=0) / 2
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> discriminant of each task (B, t)."""
+        return features.double() @ self._weight + self._bias
+
+    def state_dict(self) -> dict:
+        return {"means": self.means, "scatter": self.scatter, "count": self.count}
+
+    def load_state_dict(self, state: Mapping, device: str) -> None:
+        self.count = state["count"]
+        if self.count:
+            self.means, self.scatter = state["means"].to(device), state["scatter"].to(device)
+            self._solve()
+
+
+class _Routed(MixedModel):
+    """Branches of one task for each row.
+
+    Attributes:
+        features: (B, width) hidden states of the last pass in training, averaged over the prompt.
+    """
+
+    def __init__(self, backbone: nn.Module, config: HiDeLoRALanguage.Config, n_tasks: int):
+        super().__init__(backbone, config, n_tasks)
+        self.identity = Discriminant(config.ridge)
+        self.features = None
+
+    @torch.no_grad()
+    def uninstructed(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, L, width) and mask (B, L) -> phi (B, width)."""
+        self.mixture.off()
+        return prompt_mean(self.backbone.hidden(embedded, mask), mask)
+
+    def weigh(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        scores = self.identity.scores(self.uninstructed(embedded, mask))
+        return nn.functional.one_hot(scores.argmax(dim=1), self.task + 1)
+
+    def instructed(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, L, width) under the branches of the latest task."""
+        self.mixture.use([self.task])
+        return self.backbone.hidden(embedded, mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        hidden = self.instructed(self.backbone.embed(x[:, 0]), x[:, 1])
+        self.features = prompt_mean(hidden, x[:, 1])
+        return self.backbone.answer_logits(hidden, x[:, 1])
+
+
+class HiDeLoRALanguage(MixtureMethod):
+    """A task's own adapter, found by discriminant analysis of the prompt."""
+
+    @dataclass(frozen=True)
+    class Config(LoraSettings):
+        """Settings of the branches, see `baselines.lora.LoraSettings`, and of the decomposition.
+
+        Attributes:
+            contrast: weight of the contrastive term; the authors' on ImageNet-R.
+            momentum: m, the weight of the earlier tasks' mean in a task's branches.
+            ridge: added to the diagonal of the covariance of the features.
+        """
+
+        contrast: float = 0.001
+        momentum: float = 0.1
+        ridge: float = 1e-4
+
+        def __post_init__(self):
+            super().__post_init__()
+            if self.contrast < 0:
+                raise ValueError(f"contrast must not be negative, but is {self.contrast}")
+            if not 0 <= self.momentum <= 1:
+                raise ValueError(f"momentum must lie in [0, 1], but is {self.momentum}")
+            if not self.ridge > 0:
+                raise ValueError(f"ridge must be positive, but is {self.ridge}")
+
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and at the end one that reads frozen features and one the task's own."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + 2 * n, backward
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        self._means = torch.empty(0, backbone.width, device=self.setting.device)  # instructed
+        self._contrast = torch.zeros(())
+        self._contrasts: list[float] = []
+        self._routed: list[float] = []
+        return _Routed(backbone, self.config, self.setting.n_tasks)
+
+    @torch.no_grad()
+    def begin(self, task: Task) -> None:
+        super().begin(task)
+        if task.index > 0:
+            factors = (self.model.factors(i) for i in (task.index, task.index - 1))
+            for own, previous in zip(*factors, strict=True):
+                own.copy_(previous)
+
+    def batch_penalty(self) -> Tensor | float:
+        if self.config.contrast == 0:
+            return 0.0
+        term = contrast(self.model.features, self._means)
+        self._contrast = term.detach()
+        return self.config.contrast * term
+
+    @torch.no_grad()
+    def mix(self) -> None:
+        """Mix the latest task's branches with the mean of the earlier ones'."""
+        tasks = [self.model.factors(i) for i in range(self.model.task + 1)]
+        for *earlier, own in zip(*tasks, strict=True):
+            own.lerp_(torch.stack(earlier).mean(dim=0), self.config.momentum)
+
+    @torch.no_grad()
+    def end(self, task: Task) -> None:
+        model = self.model
+        if task.index > 0:
+            self.mix()
+        model.eval()
+        frozen, own = [], []
+        for positions in torch.arange(len(task.train)).split(READ_SIZE):
+            x = task.train.batch(positions)[0].to(self.setting.device)
+            embedded, mask = model.backbone.embed(x[:, 0]), x[:, 1]
+            frozen.append(model.uninstructed(embedded, mask))
+            own.append(prompt_mean(model.instructed(embedded, mask), mask))
+        features = torch.cat(frozen)
+        model.identity.add(features)
+        found = model.identity.scores(features).argmax(dim=1)
+        self._means = torch.cat([self._means, torch.cat(own).mean(dim=0, keepdim=True)])
+        self._contrasts.append(self._contrast.item())
+        self._routed.append((found == task.index).float().mean().item())
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {
+            "identity": self.model.identity.state_dict(),
+            "means": self._means,
+            "contrasts": self._contrasts,
+            "routed": self._routed,
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        super().load_state_dict(state)
+        self.model.identity.load_state_dict(state["identity"], self.setting.device)
+        self._means = state["means"].to(self.setting.device)
+        self._contrasts, self._routed = list(state["contrasts"]), list(state["routed"])
+
+    def diagnostics(self) -> dict:
+        """Per task: the contrastive term at the last step, and the share of the task's training
+        prompts whose task was inferred rightly when it was learnt."""
+        return {"contrast": self._contrasts, "train_task_accuracy": self._routed}

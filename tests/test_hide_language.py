@@ -1,0 +1,181 @@
+"""HiDeLoRA on text: discriminant analysis against scikit-learn, branches, momentum, routing."""
+
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from baselines.hidelora_language import Discriminant, HiDeLoRALanguage
+from baselines.lora import add_lora
+from tests import tiny
+
+
+def method(shared=None, **config):
+    config = HiDeLoRALanguage.Config(**config)
+    return HiDeLoRALanguage(
+        tiny.network("language"), config, tiny.setting("language", **shared or {})
+    )
+
+
+def learnt(n_tasks, shared=None, **config):
+    made = method(shared, **config)
+    for task in tiny.tasks("language", n_tasks):
+        tiny.learn(made, task)
+    return made
+
+
+def copies(made, task):
+    return [factor.detach().clone() for factor in made.model.factors(task)]
+
+
+def features(made, data):
+    """phi of samples, one at a time and without padding."""
+    rows = []
+    for ids, mask in data.x:
+        asked = ids[mask == 1][None]
+        rows.append(tiny.network("language").network.model(asked).last_hidden_state[0].mean(dim=0))
+    return torch.stack(rows).detach()
+
+
+def test_two_gaussians_are_told_apart_in_the_middle():
+    torch.manual_seed(0)
+    identity = Discriminant(1e-4)
+    for mean in (0.0, 4.0):
+        identity.add(torch.randn(500, 2) + torch.tensor([mean, 0.0]))
+    scores = identity.scores(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    assert scores.argmax(dim=1).tolist() == [0, 1]
+
+
+def test_the_discriminant_is_scikit_learns_in_any_number_of_tasks():
+    torch.manual_seed(0)
+    skew = torch.randn(5, 5)
+    parts = [torch.randn(50, 5) @ skew + torch.randn(5) for _ in range(3)]
+    identity = Discriminant(1e-12)
+    for n, part in enumerate(parts, 1):
+        identity.add(part)
+        assert identity.scores(parts[0]).shape == (len(parts[0]), n)
+    x, y = torch.cat(parts), torch.arange(3).repeat_interleave(50)
+    lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3).fit(x.double(), y)
+    queries = torch.randn(200, 5) @ skew
+    expected = torch.from_numpy(lda.decision_function(queries.double()))
+    own = identity.scores(queries)
+    # scikit-learn divides the covariance by n and not by n - t, which scales all scores alike
+    torch.testing.assert_close(
+        (own - own[:, :1]) * 150 / 147,
+        expected - expected[:, :1],
+        atol=1e-6,
+        rtol=1e-6,
+    )
+
+
+def test_branches_start_as_the_previous_tasks_and_are_mixed_with_the_earlier_mean():
+    made = method(momentum=0.0)
+    mixed = method(momentum=0.3)
+    first, second, third = tiny.tasks("language")
+    for each in (made, mixed):
+        tiny.learn(each, first)
+        each.begin(second)
+        previous = each.model.factors(0)
+        assert all(torch.equal(*pair) for pair in zip(previous, each.model.factors(1), strict=True))
+    for each in (made, mixed):
+        tiny.learn(each, second)
+    zero, plain = copies(made, 0), copies(made, 1)
+    for a, b, own in zip(zero, plain, mixed.model.factors(1), strict=True):
+        torch.testing.assert_close(own, 0.7 * b + 0.3 * a)
+    earlier = copies(mixed, 0), copies(mixed, 1)
+    mixed.begin(third)
+    torch.manual_seed(3)
+    trained = [factor.data.normal_().clone() for factor in mixed.model.factors(2)]
+    mixed.mix()
+    for a, b, before, own in zip(*earlier, trained, mixed.model.factors(2), strict=True):
+        torch.testing.assert_close(own, 0.7 * before + 0.3 * (a + b) / 2)
+
+
+def test_with_full_momentum_the_second_task_ends_as_the_first():
+    made = learnt(2, momentum=1.0)
+    for pair in zip(copies(made, 0), copies(made, 1), strict=True):
+        torch.testing.assert_close(*pair)
+
+
+def test_branches_of_earlier_tasks_stay_bitwise():
+    made = learnt(2)
+    before = copies(made, 0) + copies(made, 1)
+    tiny.learn(made, tiny.tasks("language")[2])
+    after = copies(made, 0) + copies(made, 1)
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_the_task_is_inferred_from_frozen_features_of_the_prompt():
+    made = learnt(3)
+    assert method().model.inferred is None
+    identity = Discriminant(made.config.ridge)
+    for task in range(3):
+        identity.add(features(made, tiny.samples("language", task)))
+    torch.testing.assert_close(identity.means, made.model.identity.means, atol=1e-5, rtol=1e-4)
+    data = tiny.samples("language", 1, n=40)
+    made.model.eval().generate(data.x[:, :, :-2], 1)
+    expected = identity.scores(features(made, data)).argmax(dim=1)
+    assert torch.equal(made.model.inferred, expected)
+    made.model(data.x)  # with the answers there, which must not count
+    assert torch.equal(made.model.inferred, expected)
+
+
+def test_rows_of_a_mixed_batch_answer_as_with_the_one_adapter_of_their_task():
+    made = learnt(3)
+    x = torch.cat([tiny.samples("language", t).x for t in range(3)])[:, :, :-2]
+    answers = made.model.eval().generate(x, 4).tolist()
+    inferred = made.model.inferred.tolist()
+    assert len(set(inferred)) > 1
+    for task in set(inferred):
+        plain = add_lora(tiny.network("language"), made.config)
+        for name, parameter in made.model.backbone.named_parameters():
+            if ".lora_" in name and name.endswith(f".{task}"):
+                other = name.removesuffix(f".{task}") + ".default.weight"
+                plain.get_parameter(other).data.copy_(parameter)
+        for row in (i for i, t in enumerate(inferred) if t == task):
+            alone = plain.generate(x[row : row + 1], 4)[0].tolist()
+            assert answers[row][: len(alone)] == alone
+
+
+def test_the_contrastive_term_sees_the_batch_among_the_means_of_earlier_tasks():
+    made = learnt(1)
+    data, mask = tiny.samples("language", 0), tiny.samples("language", 0).x[:, 1]
+    with torch.no_grad():
+        made.model.eval()
+        made.model.mixture.use([0])
+        hidden = made.model.backbone.hidden(made.model.backbone.embed(data.x[:, 0]), mask)
+    rows = torch.stack([h[m == 1].mean(dim=0) for h, m in zip(hidden, mask, strict=True)])
+    torch.testing.assert_close(made._means, rows.mean(dim=0, keepdim=True))
+    made.model.train()
+    made.begin(tiny.tasks("language")[1])
+    made.model(data.x[:5])
+    z = torch.cat([made._means, made.model.features])
+    logits = (z @ z.T / 0.8).double()
+    expected = -(logits.diagonal() - logits.exp().sum(dim=1).log()).mean()
+    term = made.batch_penalty()
+    assert term.item() == pytest.approx(0.001 * expected.item(), rel=1e-4)
+    assert term.requires_grad
+
+
+def test_without_contrast_the_first_task_is_lora():
+    made, plain = method(contrast=0.0), tiny.method("seqlora", "language")
+    with torch.no_grad():
+        for name, parameter in made.model.backbone.named_parameters():
+            if ".lora_" in name and name.endswith(".0"):
+                other = name.removesuffix(".0") + ".default.weight"
+                plain.model.get_parameter(other).copy_(parameter)
+    for each in (made, plain):
+        tiny.learn(each, tiny.tasks("language")[0])
+    torch.testing.assert_close(tiny.outputs(made, "language"), tiny.outputs(plain, "language"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"contrast": -1.0}, "contrast must not be negative"),
+        ({"momentum": 1.5}, "momentum must lie in"),
+        ({"ridge": 0.0}, "ridge must be positive"),
+    ],
+)
+def test_bad_settings_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        HiDeLoRALanguage.Config(**changes)

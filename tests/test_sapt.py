@@ -1,0 +1,135 @@
+"""SAPT: worked examples of its attention and divergence, and what each task may change."""
+
+import math
+
+import pytest
+import torch
+
+from baselines.sapt import SAPT, divergence, pool
+from tests import tiny
+
+
+def learnt(n_tasks, shared=None, **config):
+    method = tiny.method("sapt", "language", shared=shared, **config)
+    for task in tiny.tasks("language", n_tasks):
+        tiny.learn(method, task)
+    return method
+
+
+def test_attention_and_divergence_of_a_worked_example():
+    scores = torch.tensor([[2.0, 0.0]])
+    torch.testing.assert_close(
+        scores.softmax(dim=1), torch.tensor([[0.8808, 0.1192]]), atol=1e-4, rtol=0
+    )
+    target = torch.tensor([[0.0, 1.0]])
+    assert divergence(scores, target).item() == pytest.approx(2.1269, abs=1e-4)
+
+
+def test_the_divergence_is_a_mean_over_the_batch():
+    torch.manual_seed(0)
+    scores, target = torch.randn(5, 3), torch.rand(5, 3).softmax(dim=1)
+    expected = 0.0
+    for s, t in zip(scores.tolist(), target.tolist(), strict=True):
+        total = sum(math.exp(v) for v in s)
+        expected += sum(p * math.log(p * total / math.exp(v)) for p, v in zip(t, s, strict=True))
+    assert divergence(scores, target).item() == pytest.approx(expected / 5, rel=1e-5)
+
+
+def test_the_maximum_is_over_prompt_tokens_whatever_the_padding_and_the_answer():
+    embedded = torch.tensor([[[9.0, 9], [1, -4], [-3, -2], [9, 9]]])
+    mask = torch.tensor([[0, 1, 1, 2]])
+    assert pool(embedded, mask).tolist() == [[1, -2]]
+    more = torch.cat([torch.full((1, 3, 2), 50.0), embedded], dim=1)
+    assert torch.equal(
+        pool(more, torch.cat([torch.zeros(1, 3), mask], dim=1)), pool(embedded, mask)
+    )
+
+
+def test_scores_are_scaled_products_of_keys_and_query():
+    model = learnt(2).model
+    x = torch.randn(4, model.backbone.width)
+    first, second, _, norm = model.query
+    hidden = x.numpy() @ first.weight.detach().numpy().T @ second.weight.detach().numpy().T
+    hidden = hidden / (1 + 2.718281828459045**-hidden)
+    hidden = (hidden - hidden.mean(1, keepdims=True)) / (hidden.var(1, keepdims=True) + 1e-5) ** 0.5
+    query = torch.tensor(hidden) * norm.weight.detach() + norm.bias.detach()
+    for i in range(2):
+        expected = query @ model.keys[i].detach() / math.sqrt(model.backbone.width)
+        torch.testing.assert_close(model.scores(x)[:, i].detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_on_the_first_task_it_is_lora():
+    method = tiny.method("sapt", "language")
+    plain = tiny.method("seqlora", "language")
+    with torch.no_grad():
+        for name, parameter in method.model.backbone.named_parameters():
+            if name.endswith(".0") and ".lora_" in name:
+                other = name.removesuffix(".0") + ".default.weight"
+                plain.model.get_parameter(other).copy_(parameter)
+    before = [p.detach().clone() for p in (*method.model.query.parameters(), method.model.keys[0])]
+    for each in (method, plain):
+        tiny.learn(each, tiny.tasks("language")[0])
+    torch.testing.assert_close(tiny.outputs(method, "language"), tiny.outputs(plain, "language"))
+    after = (*method.model.query.parameters(), method.model.keys[0])
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_a_task_trains_its_branches_its_key_and_the_query_network_only():
+    method = learnt(1)
+    before = {n: p.detach().clone() for n, p in method.model.named_parameters()}
+    tiny.learn(method, tiny.tasks("language")[1])
+    changed = {n for n, p in method.model.named_parameters() if not torch.equal(p, before[n])}
+    own = {n for n in before if n.endswith(".1") and (".lora_" in n or n.startswith("keys."))}
+    assert changed == own | {n for n in before if n.startswith("query.")}
+
+
+def test_kept_features_are_a_share_of_the_prompts_and_mean_attention_sums_to_one():
+    method = learnt(2, replay_share=0.25)
+    assert [len(kept) for kept in method._kept] == [3, 3]
+    assert [len(target) for target in method._targets] == [1, 2]
+    for target in method._targets:
+        assert target.sum().item() == pytest.approx(1, abs=1e-6)
+    data = tiny.samples("language", 1)
+    pooled = pool(method.model.backbone.embed(data.x[:, 0]), data.x[:, 1])
+    assert all((pooled == kept).all(dim=1).any() for kept in method._kept[1])
+    mean = method.model.scores(pooled).softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(method._targets[1], mean.detach())
+
+
+def test_replay_keeps_the_attention_of_earlier_tasks():
+    def drift(**config):
+        method = learnt(3, {"learning_rate": 0.05}, **config)
+        data = tiny.samples("language", 1)
+        pooled = pool(method.model.backbone.embed(data.x[:, 0]), data.x[:, 1])
+        attention = method.model.scores(pooled).softmax(dim=1).mean(dim=0)
+        return (attention[:2] - method._targets[1]).abs().sum().item() + attention[2].item()
+
+    assert drift(kappa=100.0, replay_share=1.0) < 0.5 * drift(replay="none")
+
+
+def test_without_replay_nothing_is_kept_of_the_prompts():
+    method = learnt(2, replay="none")
+    assert method._kept == [] and method.penalty(torch.zeros(())) == 0
+
+
+def test_the_inferred_task_is_that_of_the_largest_weight():
+    method = learnt(2)
+    assert tiny.method("sapt", "language").model.inferred is None
+    x = tiny.samples("language", 1).x
+    method.model.eval().generate(x[:, :, :-2], 1)
+    pooled = pool(method.model.backbone.embed(x[:, 0]), x[:, 1])
+    assert torch.equal(method.model.inferred, method.model.scores(pooled).argmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replay": "text"}, "replay must be one of features, none"),
+        ({"kappa": 0.0}, "set replay: none"),
+        ({"replay_share": 0.0}, "replay_share must lie in"),
+        ({"bottleneck": 0}, "bottleneck must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        SAPT.Config(**changes)
