@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_records import record, write
 
-from analysis import compare, exhibits, language, style, tables
+from analysis import claims, compare, exhibits, language, style, tables
 from analysis.runs import METHOD_ORDER, read_suite
 
 LORA = [5, 3, 7, 5, 3, 5, 5, 7]
@@ -185,6 +185,25 @@ def frame(records):
     from analysis import runs
 
     return runs.frame(records)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "n_test", "word"),
+    [
+        (("exact", "exact"), 100, "not supported"),  # 1.96 * 0.5 / 200^0.5 = 6.9 points
+        (("exact", "exact"), 2000, "supported"),  # 1.5, below the paper's 2.41
+        (("exact", "rouge_l"), 500, "not testable"),  # 2.19, but 3.10 with the graded task
+    ],
+)
+def test_noise_is_judged_on_the_stream_of_table_3(tmp_path, metrics, n_test, word):
+    run = with_tasks(record("docs", "seqlora"), metrics, (n_test, n_test), (0.5, 0.5))
+    suite = read_suite(write(tmp_path / "docs.jsonl", [run]))
+    found = {verdict.claim.id: verdict for verdict in claims.judge([suite], {})}
+    assert not found["noise"].effects
+    run["spec"]["stream"]["name"] = "trace"
+    suite = read_suite(write(tmp_path / "trace.jsonl", [run]))
+    found = {verdict.claim.id: verdict for verdict in claims.judge([suite], {})}
+    assert found["noise"].word == word
 
 
 def test_the_accuracy_table_states_metrics_noise_and_floor(tmp_path):
