@@ -21,7 +21,7 @@ def spec(
 ):
     """A run in the paper's setting, but for what is `changed` in its stream or training."""
     options = {"size": 500, "scoring": "released", "order": "fixed", "max_prompt_tokens": 1024}
-    options |= {"name": stream, "n_tasks": len(epochs), "train_per_task": None}
+    options |= {"keep_leaks": True, "name": stream, "n_tasks": len(epochs), "train_per_task": None}
     train = {"epochs": epochs, "batch_size": 4, "learning_rate": rate, "mask": None}
     train |= {"precision": "bfloat16", "optimizer": "adam"}
     for key, value in changed.items():
@@ -102,7 +102,8 @@ def test_streams_beyond_trace_have_its_epochs_or_one():
     "changed",
     [
         {"size": 5000},
-        {"scoring": "standard"},
+        {"scoring": None},
+        {"keep_leaks": None},
         {"order": "seed"},
         {"max_prompt_tokens": 512},
         {"train_per_task": 100},
