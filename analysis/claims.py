@@ -18,13 +18,14 @@ import pandas as pd
 
 from analysis import reported
 from analysis.effects import NOT_SUPPORTED, OUTCOMES, SUPPORTED, UNDECIDED, Effect
+from analysis.language import standard_error
 from analysis.metrics import Estimate
 from analysis.records import EXPERIMENTS
 from analysis.reported import span, two_digits
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table
 from analysis.trees import agreement
-from analysis.variants import counterparts, difference, interval, sweep
+from analysis.variants import counterparts, difference, interval, settings, sweep
 
 RULE = (
     "An effect is a mean over seeds, paired by seed, with its 95 % t interval. Supported: the "
@@ -35,7 +36,9 @@ RULE = (
     "Margins are the paper's own. At par: its largest shortfall. Robust: the wider spread of its "
     "Table 6. Few epochs: what more gain in its Table 2. Constant cost: the largest relative "
     "deviation of TIME that it prints. A speed-up must be nearer to the paper's factor than to 1, "
-    "in logarithms; time per step includes consolidation.",
+    "in logarithms; time per step includes consolidation. Noise of the test items: 1.96 binomial "
+    "standard errors against the paper's largest lead; what lies between counting only tasks whose "
+    "items score 0 or 1 and counting all is its interval.",
 )
 NOT_TESTABLE = "not testable"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
@@ -161,11 +164,43 @@ def _speed_up(panel: Panel, other: str, paper: float, ours: str = "treelora") ->
     return effect("time_seconds", f"TIME of {other} / {ours}", parts)
 
 
+def _equal_epochs(panel: Panel, other: str) -> tuple[str, str] | None:
+    """TreeLoRA and another method with the same epochs, TreeLoRA's own where both have these."""
+    ours, theirs = (sweep(panel, name, "epochs") for name in ("treelora", other))
+    return next(((ours[n], theirs[n]) for n in ours if n in theirs), None)
+
+
 def speed_at_equal_epochs(panel: Panel, other: str, paper: Callable[[str], float]) -> Effects:
-    """The speed-up over another method in the setting that all methods share."""
-    if not _present(panel, "treelora", other):
+    """The speed-up over another method on the same schedule."""
+    if not (pair := _equal_epochs(panel, other)):
         return []
-    return [_speed_up(panel, other, paper(panel.modality))]
+    return [_speed_up(panel, pair[1], paper(panel.modality), pair[0])]
+
+
+def accuracy_at_equal_epochs(panel: Panel, other: str) -> Effects:
+    """TreeLoRA's score minus that of another method on the same schedule."""
+    pair = _equal_epochs(panel, other)
+    return [_difference(panel, *pair)] if pair else []
+
+
+def fewer_epochs(panel: Panel) -> Effects:
+    """SeqLoRA's score on TreeLoRA's schedule minus that on the longest of its own."""
+    longer = _longer(panel, "seqlora")
+    if not longer:
+        return []
+    short = sweep(panel, "seqlora", "epochs").get(settings(panel, "treelora")["epochs"])
+    return [_difference(panel, short, longer)] if short else []
+
+
+def noise(panel: Panel) -> Effects:
+    """What OP may be off by for its number of test items, on the stream of Table 3."""
+    errors = standard_error(panel) if panel.stream == "trace" else None
+    if not errors:
+        return []
+    low, high = (1.96 * error for error in errors)
+    region = (-inf, reported.lead("language").max() / 100)
+    what = "1.96 binomial standard errors of OP"
+    return [Effect(what, Estimate((low + high) / 2, nan, low, high), 0, region)]
 
 
 def _longer(panel: Panel, other: str) -> str | None:
@@ -225,9 +260,11 @@ def search(panel: Panel) -> Effects:
 
 
 def penalty(panel: Panel) -> Effects:
-    """Random search minus no penalty, which is SeqLoRA, averaged over the same settings."""
+    """Random search minus no penalty, which is SeqLoRA on the same schedule, averaged as there."""
     pairs = counterparts(panel, "treelora", {"search": "random"})
-    none = [(random, "seqlora") for random, _ in pairs if _present(panel, "seqlora")]
+    plain = sweep(panel, "seqlora", "epochs")
+    epochs = {random: settings(panel, random)["epochs"] for random, _ in pairs}
+    none = [(random, plain[n]) for random, n in epochs.items() if n in plain]
     return _mean_difference(panel, none, "random − none")
 
 
@@ -354,6 +391,11 @@ def _faster_in_paper(other: str) -> Callable[[str], str]:
     return text
 
 
+def _method_or_schedule(modality: str) -> str:
+    equal = span(reported.times_faster_at_equal_epochs("seqlora"), "×", signed=False)
+    return f"{two_digits(reported.headline(modality))}×; {equal} at equal epochs"
+
+
 def _flops_in_paper(modality: str) -> str:
     ratio = reported.flops()["treelora"] / reported.flops()
     return " and ".join(f"{two_digits(ratio[other])}× {other}" for other in ("seqlora", "olora"))
@@ -423,7 +465,43 @@ CLAIMS = (
             other="olora",
             paper=lambda _: reported.times_faster_at_equal_epochs().min(),
         ),
-        "treelora and olora",
+        "treelora and olora for the same epochs",
+    ),
+    Claim(
+        "speed-same-schedule",
+        "Its speed on language is the method's: SeqLoRA on the same schedule is much slower",
+        "Abstract, Table 10",
+        _method_or_schedule,
+        partial(speed_at_equal_epochs, other="seqlora", paper=reported.headline),
+        "a language stream with treelora and seqlora for the same epochs",
+        modality="language",
+    ),
+    Claim(
+        "accuracy-same-schedule",
+        "On the same schedule its score on language is above SeqLoRA's",
+        "Tables 5, 10",
+        lambda _: span(reported.lead_over_seqlora_at_equal_epochs()),
+        partial(accuracy_at_equal_epochs, other="seqlora"),
+        "a language stream with treelora and seqlora for the same epochs",
+        modality="language",
+    ),
+    Claim(
+        "fewer-epochs",
+        "On language SeqLoRA gains when it trains as briefly as TreeLoRA",
+        "Tables 3, 5",
+        lambda _: span([reported.gain_of_fewer_epochs()]),
+        fewer_epochs,
+        "a language stream with seqlora for treelora's epochs and for more (suite ablations)",
+        modality="language",
+    ),
+    Claim(
+        "noise",
+        "The test sets of TRACE tell the margins of the main table",
+        "Table 3",
+        lambda modality: span(reported.lead(modality)),
+        noise,
+        "the stream trace",
+        modality="language",
     ),
     Claim(
         "robust-lambda",

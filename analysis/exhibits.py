@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     *("accuracy", "differences", "ordering", "ablations", "speed", "cost", "trees", "settings"),
-    "tasks",
+    *("tasks", "routing", "data"),
 )
 FIGURES = {
     "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
@@ -39,6 +39,8 @@ FIGURES = {
 # What a panel needs to have the exhibit; the others stand in every panel.
 NEEDS = {
     "ordering": lambda spec: _is_elsewhere(spec),
+    "routing": lambda spec: spec["modality"] == "language",
+    "data": lambda spec: spec["modality"] == "language",
     "ablations": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "sensitivity": lambda spec: spec["method"]["label"] != spec["method"]["name"],
     "fig1": lambda spec: spec["train"].get("curve_tests"),

@@ -57,10 +57,23 @@ def times_faster(modality: str, other: str) -> pd.Series:
     return seconds[other] / seconds["treelora"]
 
 
-def times_faster_at_equal_epochs() -> pd.Series:
-    """The same for O-LoRA in Table 10, where all have the same epochs."""
+def times_faster_at_equal_epochs(other: str = "olora") -> pd.Series:
+    """The same in Table 10, where all have the same epochs."""
     seconds = cells("table10", "time")
-    return seconds["olora"] / seconds["treelora"]
+    return (seconds[other] / seconds["treelora"]).dropna()
+
+
+def lead_over_seqlora_at_equal_epochs() -> pd.Series:
+    """TreeLoRA's score minus SeqLoRA's in Table 10 and in Table 5, where it is the first row."""
+    scores = cells("table10", "op")
+    lead = (scores["treelora"] - scores["seqlora"]).dropna()
+    return pd.concat([lead, pd.Series({"table5": ablation()["lcb"] - ablation()["none"]})])
+
+
+def gain_of_fewer_epochs() -> float:
+    """SeqLoRA's score in Table 5, on TreeLoRA's schedule, minus that in Table 3, on its own."""
+    longer = main_table("language", "acc").loc["mistral-7b-instruct-v0.3", "seqlora"]
+    return float(ablation()["none"] - longer)
 
 
 def time_spread(modality: str) -> float:

@@ -24,8 +24,9 @@ from analysis.records import only_last_row, read, scores, slugs, task_names
 
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = (
-    *("seqlora", "gem", "ewc", "l2p", "dualprompt", "codaprompt", "hideprompt", "hidelora"),
-    *("inflora", "sdlora", "ranpac", "olora", "treelora", "hidetreelora"),
+    *("fix", "seqlora", "ogd", "gem", "ewc", "l2p", "dualprompt", "codaprompt", "hideprompt"),
+    *("hidelora", "inflora", "sdlora", "ranpac", "olora", "sapt", "tasl", "treelora"),
+    "hidetreelora",
 )
 UPPER_BOUND = "joint"
 MOST_DRAWN = 12  # methods in one figure

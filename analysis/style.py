@@ -30,6 +30,10 @@ KNOWN = {
     "treelora": Style("#D55E00", "*"),
     "hidetreelora": Style("#8C2D04", "*"),
     "joint": Style("#000000", "h"),
+    "fix": Style("#B0B0B0", "8"),
+    "ogd": Style("#00A000", "d"),
+    "sapt": Style("#8040E0", "p"),
+    "tasl": Style("#E00080", "H"),
 }
 # For methods that came later.
 SPARE = ("#44AA99", "#CC6677", "#4477AA", "#DDAA33", "#661100", "#88CCEE", "#228833", "#BB88DD")

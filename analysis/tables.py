@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
+from math import nan
 
 import pandas as pd
 from scipy.stats import kendalltau
 
+from analysis import language
 from analysis.compare import elsewhere, published
 from analysis.metrics import COUNTS, METRICS, Estimate, estimate
 from analysis.records import task_names
@@ -126,8 +128,11 @@ def _table(
     columns: list[Column],
     rows: Iterable[dict],
     notes: Iterable[str] = (),
+    bounds: Iterable[dict] = (),
 ) -> Table:
     """Rows of methods, the upper bound under the rule, with the setting in the footnotes.
+
+    `bounds` are rows of no method that stand under the rule too.
 
     Where no run of a method finished, its first numeric cell says so instead of being a hole.
     """
@@ -144,10 +149,10 @@ def _table(
         f"{panel.stream}, {panel.backbone}: {title}",
         [Column("method", "Method"), *columns],
         above,
-        below,
+        [*below, *bounds],
         list(notes),
         setting_notes(panel) + missing_notes(panel),
-        dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0]),
+        _facts(panel),
     )
 
 
@@ -198,7 +203,12 @@ def accuracy(panel: Panel) -> Table:
         else "No published number has this setting, so none stands beside ours.",
     ]
     notes += _cached(panel)
-    return _table(panel, "accuracy", "scores and costs", shown, rows, notes)
+    bounds = []
+    if panel.modality == "language":
+        notes += _scoring(panel)
+        floor = language.mean_floor(panel)
+        bounds = [{"method": "floor", "acc": floor}] if floor else []
+    return _table(panel, "accuracy", "scores and costs", shown, rows, notes, bounds)
 
 
 def _cached(panel: Panel) -> list[str]:
@@ -211,6 +221,115 @@ def _cached(panel: Panel) -> list[str]:
     ]
     what = "the frozen backbone's features of training images were computed once and kept"
     return [f"TIME of {', '.join(labels)}: {what}."] if labels else []
+
+
+def _grouped(of: Mapping[str, str]) -> str:
+    """The keys by value: value (key, key); value (key)."""
+    groups: dict[str, list[str]] = {}
+    for key, value in of.items():
+        groups.setdefault(value.replace("_", " "), []).append(key)
+    return "; ".join(f"{value} ({', '.join(keys)})" for value, keys in groups.items())
+
+
+def _scoring(panel: Panel) -> list[str]:
+    """How text is scored, what a score is worth without a model, and how noisy it is."""
+    notes, tested = [], language.tested(panel)
+    if tested:
+        metrics = {name: entry.get("metric") or "unknown" for name, entry in tested.items()}
+        notes.append(f"Metrics of the tasks: {_grouped(metrics)}.")
+    if rules := {task: entry["rule"] for task, entry in language.floors(panel).items()}:
+        notes.append(f"floor: what outputs without any model reach, by {_grouped(rules)}.")
+    if error := language.standard_error(panel):
+        sizes = sorted(entry["n_test"] for entry in tested.values())
+        items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))
+        notes.append(
+            f"With {items} test items a task, {panel.score} has a binomial standard error of "
+            f"{'at most' if error[0] < error[1] else 'about'} {percent(error[1])} points, which no "
+            "further seed lessens."
+        )
+    return notes
+
+
+def routing(panel: Panel) -> Table:
+    """How often methods find the task of a prompt, beside a router that needs no training."""
+    columns = [
+        Column("task_accuracy", "Acc@task ↑", percent, +1),
+        Column("router_accuracy", "word counts", percent),
+        Column("difference", "Δ", percent, signed=True),
+        Column("n", "Seeds"),
+    ]
+    found = language.routed(panel).assign(n=1)
+    rows = []
+    if len(found) > 0:
+        own = found.dropna()
+        own = own.assign(difference=own["task_accuracy"] - own["router_accuracy"])
+        counts = own["n"].groupby("method").count()
+        cells = estimate(own.drop(columns="n"), "method")
+        rows = [{"method": label} | row | {"n": int(counts[label])} for label, row in cells.items()]
+    notes = [
+        "Acc@task: the share of test prompts whose task the method finds after the last task, mean "
+        "over tasks; word counts: that of the nearest mean of hashed word counts of the training "
+        "prompts, which needs no training and which a method should beat. Δ: paired by seed, "
+        "mean ± sample standard deviation [95 % t interval], in percentage points.",
+    ]
+    if len(found) and not rows:
+        share = percent(found["router_accuracy"].mean())
+        notes.append(f"No method here infers the task; by word counts {share} % are found.")
+    elif not rows:
+        notes.append("These records do not say how often word counts find the task.")
+    return _table(panel, "routing", "tasks found from the prompt", columns, rows, notes)
+
+
+def data(panel: Panel) -> Table:
+    """The tasks of a text stream with their sizes, floors and known defects."""
+    columns = [
+        Column("task", "Task"),
+        Column("metric", "Metric"),
+        Column("n_train", "Training items", count),
+        Column("n_test", "Test items", count),
+        Column("floor", "Floor", percent),
+        Column("rule", "by"),
+        Column("defects", "Known defects", wide=True),
+    ]
+    tested, floors, known = (
+        read(panel) for read in (language.tested, language.floors, language.defects)
+    )
+    rows = []
+    for name in dict.fromkeys([*tested, *floors, *(entry["task"] for entry in known)]):
+        row = tested.get(name, {})
+        own = [entry for entry in known if entry["task"] == name]
+        rows.append(
+            {
+                "task": name,
+                "metric": row.get("metric"),
+                **{key: Estimate(row.get(key, nan)) for key in ("n_train", "n_test")},
+                "floor": Estimate(floors.get(name, {}).get("score", nan)),
+                "rule": floors.get(name, {}).get("rule"),
+                "defects": "; ".join(map(_defect, own)),
+            }
+        )
+    notes = [
+        "Floor: the score of outputs without any model, by the rule that is best on the training "
+        "items. Items are those used, of the last run of the panel that learnt the task.",
+    ]
+    return Table(
+        f"data-{panel.slug}",
+        f"{panel.stream}, {panel.backbone}: tasks and known defects of the data",
+        columns,
+        rows,
+        notes=notes,
+        setting=setting_notes(panel),
+        facts=_facts(panel),
+    )
+
+
+def _defect(entry: Mapping) -> str:
+    note = f" ({entry['note']})" if entry.get("note") else ""
+    return f"{entry['kind']}: {entry['count']}{note}"
+
+
+def _facts(panel: Panel) -> dict[str, object]:
+    return dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0])
 
 
 def cost(panel: Panel) -> Table:
@@ -275,9 +394,12 @@ def ordering(panel: Panel) -> Table:
     notes = [
         "Other numbers come from other settings, so that only their order compares. Kendall's tau "
         "with ours, 1 for the same order, 0 for none, −1 for its reverse: "
-        f"{'; '.join(agreements) or 'no source has three of these methods'}. The paper's SeqLoRA "
-        "stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora.",
+        f"{'; '.join(agreements) or 'no source has three of these methods'}.",
     ]
+    if panel.modality == "vision":
+        notes[0] += (
+            " The paper's SeqLoRA stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora."
+        )
     return _table(panel, "ordering", "order of the methods elsewhere", columns, rows, notes)
 
 
@@ -452,13 +574,16 @@ def tasks(panel: Panel) -> Table:
         for when, mean in (("learnt", "learning_accuracy"), ("final", "acc"))
         if when == "final" or not panel.is_upper_bound(label)
     ]
+    floors = language.floors(panel)
+    floor = {f"task {task}": Estimate(entry["score"]) for task, entry in floors.items()}
+    bounds = [{"method": "floor", "mean": language.mean_floor(panel)} | floor] if floor else []
     columns = [Column("when", "Score"), Column("mean", "Mean", percent), *shown]
     column = "a task, whose place" if by_name else "a place in the stream, whose task"
     note = (
         "learnt: right after the task's own training; final: after the last task; in percent. "
         f"A column is {column} in the stream may differ by seed."
     )
-    return _table(panel, "tasks", "score of each task", columns, rows, [note])
+    return _table(panel, "tasks", "score of each task", columns, rows, [note], bounds)
 
 
 def compact(suites: list[Suite]) -> str:

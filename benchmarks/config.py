@@ -22,6 +22,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -250,12 +251,16 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
     runs = []
     for i, experiment in enumerate(document["experiments"]):
         runs += _resolve(experiment, seeds, f"{where}, experiment {i + 1}", data_dir)
-    names = [
-        (streams.place(r.spec["stream"]), r.spec["method"]["label"], r.spec["seed"]) for r in runs
-    ]
-    doubled = {name for name in names if names.count(name) > 1}
+    names = Counter(
+        (
+            *(streams.place(r.spec["stream"]), r.spec["backbone"]["name"]),
+            *(r.spec["method"]["label"], r.spec["seed"]),
+        )
+        for r in runs
+    )
+    doubled = [name for name, n in names.items() if n > 1]
     if doubled:
-        stream, label, _ = min(doubled)
+        stream, _, label, _ = min(doubled)
         raise DataError(f"{where}: {label} stands twice on stream {stream}; give one another name")
     return Suite(path.stem, str(document["label"]), _threads(document, where), runs)
 

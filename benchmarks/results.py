@@ -103,8 +103,9 @@ def collect(plan, out: Path) -> None:
 
 def _place(record: dict) -> tuple:
     spec = record["spec"]
-    stream = spec["stream"]
-    return stream["name"], spec["method"]["label"], spec["seed"], stream["digest"]
+    stream, backbone = spec["stream"], spec["backbone"]
+    own = spec["method"]["label"], spec["seed"]
+    return stream["name"], *own, stream["digest"], backbone["name"]
 
 
 def publish(plan, runs: Path) -> Path:

@@ -162,6 +162,12 @@ def with_curve(entries, score):
 BASE = runs("treelora", 0.5)
 SEQ = runs("seqlora", 0.4)
 HIDE = runs("hidetreelora", 0.5)
+TEXT = {"suite": "docs"}  # a stream of text
+TEXT_BASE = runs("treelora", 0.5, **TEXT)
+LONG = {"train": {"epochs": 5}} | TEXT
+DICE = tree(0.5, config={"search": "random"}, **TEXT)
+LONGER = runs("long", 0.6, method="seqlora", **LONG)
+SHORTER = [*runs("seqlora", 0.4, **LONG), *runs("brief", 0.45, method="seqlora", **TEXT)]
 VERDICTS = [
     ("accuracy", [*BASE, *others(0.4)], "supported"),
     ("accuracy", [*BASE, *others(0.6)], "not supported"),
@@ -176,6 +182,21 @@ VERDICTS = [
     ("speed-vision", [*HIDE, *runs("hidelora", 0.5)], "not supported"),
     ("speed-equal-epochs", [*BASE, *runs("olora", 0.4, ms=45)], "supported"),
     ("speed-equal-epochs", [*BASE, *runs("olora", 0.4, ms=33)], "not supported"),
+    ("speed-equal-epochs", [*BASE, *runs("olora", 0.4, train={"epochs": 5})], "not testable"),
+    ("speed-same-schedule", [*TEXT_BASE, *runs("seqlora", 0.4, ms=60, **TEXT)], "supported"),
+    ("speed-same-schedule", [*TEXT_BASE, *runs("seqlora", 0.4, ms=33, **TEXT)], "not supported"),
+    ("speed-same-schedule", [*TEXT_BASE, *runs("seqlora", 0.4, **LONG)], "not testable"),
+    ("speed-same-schedule", [*TEXT_BASE, *SHORTER], "not supported"),
+    ("accuracy-same-schedule", [*TEXT_BASE, *SHORTER], "supported"),
+    ("accuracy-same-schedule", [*TEXT_BASE, *runs("seqlora", 0.6, **TEXT)], "not supported"),
+    ("fewer-epochs", [*TEXT_BASE, *SHORTER], "supported"),
+    ("fewer-epochs", [*TEXT_BASE, *runs("seqlora", 0.4, **TEXT), *LONGER], "not supported"),
+    ("fewer-epochs", [*TEXT_BASE, *runs("seqlora", 0.4, **LONG)], "not testable"),
+    (
+        "penalty",
+        [*TEXT_BASE, *SHORTER, *tree(0.5, config={"search": "random"}, **TEXT)],
+        "supported",
+    ),
     ("robust-lambda", [*BASE, *tree(0.502, config={"strength": 0.5})], "supported"),
     ("robust-lambda", [*BASE, *tree(0.6, config={"strength": 0.5})], "not supported"),
     ("robust-lambda", [*BASE, *tree(0.502, config={"layers": 1})], "not testable"),
@@ -294,6 +315,10 @@ def test_the_papers_own_effects():
     assert reported.headline("vision") == 3.2 and reported.headline("language") == 2.4
     assert reported.times_faster("vision", "seqlora")["split-cifar100"] == pytest.approx(694 / 214)
     assert min(reported.times_faster_at_equal_epochs()) == pytest.approx(58 / 45)
+    assert list(reported.times_faster_at_equal_epochs("seqlora")) == pytest.approx([43 / 45])
+    equal = reported.lead_over_seqlora_at_equal_epochs()
+    assert (min(equal), max(equal)) == pytest.approx((54.77 - 51.92, 62.76 - 49.03))
+    assert reported.gain_of_fewer_epochs() == pytest.approx(51.92 - 46.94)
     assert reported.time_spread("vision") == pytest.approx(3 / 86)
     assert reported.rise(reported.by_epochs()) == pytest.approx(88.54 - 87.73)
     assert reported.rise(reported.by_depth()) == pytest.approx(43.52 - 21.49)
