@@ -29,7 +29,7 @@ RECIPES = {
     | {"steps": 2000, "batch_size": 32, "tokens": 96, "learning_rate": 2e-3}
     | {"tokenizer": "byte-level BPE", "data": "packed texts and questions"},
     "micro-llama-trace": _COMMON
-    | {"steps": 2000, "batch_size": 16, "tokens": 192, "learning_rate": 2e-3}
+    | {"steps": 1200, "batch_size": 16, "tokens": 192, "learning_rate": 2e-3}
     | {"tokenizer": "byte-level BPE", "data": "packed training prompts, cut"}
     | {"characters": 3000},
 }
