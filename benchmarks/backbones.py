@@ -315,6 +315,26 @@ BACKBONES = {
             "9213176726f574b556790deb65791e0c5aa438b6",
             *("llama-3.2-1b", 16, True),
         ),
+        # Small and open, for a first try.
+        Backbone(
+            "smollm2-135m-instruct",
+            "language",
+            {
+                "model_type": "llama",
+                "num_hidden_layers": 30,
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "vocab_size": 49152,
+                "tie_word_embeddings": True,
+            },
+            adapted_matrices=60,
+            repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+            revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
+            pretraining="instruction-tuned, by its publisher",
+            labels="unknown",
+        ),
     )
 }
 
