@@ -94,7 +94,6 @@ METRICS = {  # kind -> by default, and with `scoring: released`
     "code": ("edit_similarity", "edit_similarity_released"),
     "simplification": ("sari", "sari"),
 }
-KNOWN_METRICS = ("exact", "normalised", *sorted({m for pair in METRICS.values() for m in pair}))
 
 # Items of the pack of 500 where they are not 500 for training and 100 for testing.
 N_ITEMS_500 = {"NumGLUE-cm": (500, 81), "CB": (250, 56), "COPA": (400, 100), "Lima": (1030, 300)}
@@ -216,7 +215,7 @@ class Stream:
         """The tasks by name; empty if a known stream has none of them in the data directory."""
         every: dict[str, _Task] = {}
         for place in _places(self.place, self.size):
-            every = place.tasks | every
+            every = _tasks(place) | every
             if every.keys() >= self.metrics.keys():
                 break
         found = {name: every[name] for name in self.metrics if name in every}
@@ -336,10 +335,6 @@ class _Folder:
         files = (file for pattern in patterns for file in self.path.glob(pattern))
         return sorted(file.relative_to(self.path).as_posix() for file in files)
 
-    @cached_property
-    def tasks(self) -> dict[str, _Task]:
-        return _tasks(self)
-
     def digests(self, names: Sequence[str]) -> list[str]:
         """SHA-256 of the files' contents."""
         return _images.remembered([self.path / name for name in names], "sha256")
@@ -387,10 +382,6 @@ class _Archive:
     def names(self) -> list[str]:
         names = (name for name in self._digests if name.startswith(self._prefix))
         return sorted(name.removeprefix(self._prefix) for name in names)
-
-    @cached_property
-    def tasks(self) -> dict[str, _Task]:
-        return _tasks(self)
 
     def digests(self, names: Sequence[str]) -> list[str]:
         """SHA-256 of the files' contents."""
@@ -525,23 +516,21 @@ class _Task:
         head = ""
         if self._instructed:
             head = f"{self._instruction(folder)}Option: {', '.join(labels)} \n"
+        fields = ("prompt", "answer") if self.type is None else ("sentence", "label")
         items: dict[str, Items] = {"eval": []}
         for part in ("train", "eval", "test"):
-            if part in self.files:
-                name = self.files[part]
-                file, where = self.place.file(name, folder), self.place.where(name)
-                if self.type is None:
-                    rows = _rows(file, where, ("prompt", "answer"), scratch)
-                    items[part] = [{k: row[k] for k in ("prompt", "answer")} for row in rows]
-                else:
-                    rows = _rows(file, where, ("sentence", "label"), scratch)
-                    items[part] = [
-                        {
-                            "prompt": _prompt(head, row["sentence"], self.name),
-                            "answer": row["label"],
-                        }
-                        for row in rows
-                    ]
+            if part not in self.files:
+                continue
+            name = self.files[part]
+            where = self.place.where(name)
+            rows = _rows(self.place.file(name, folder), where, fields, scratch)
+            if not rows and part != "eval":
+                raise DataError(f"{where} needs items, it has none: add some")
+            pairs = ([row[field] for field in fields] for row in rows)
+            items[part] = [
+                {"prompt": _prompt(head, p, self.name) if self.type else p, "answer": answer}
+                for p, answer in pairs
+            ]
         return items, labels
 
     def _instruction(self, folder: Path) -> str:
@@ -580,10 +569,12 @@ def _tasks(place: _Folder | _Archive) -> dict[str, _Task]:
 def _prompt(head: str, sentence: str, task: str) -> str:
     """O-LoRA's prompt: instruction, options, the sentence and the question for the answer.
 
-    As in the packs, a line break written out is one, one at the end is not doubled, and yahoo's
-    own "Answer: " before the text is left out.
+    As in the packs, a line break that is written out becomes one (but agnews, where a backslash is
+    a space, has words that begin with n), one at the end is not doubled, and yahoo's own "Answer: "
+    before the text is left out.
     """
-    sentence = sentence.replace("\\n", "\n")
+    if task != "agnews":
+        sentence = sentence.replace("\\n", "\n")
     if task == "yahoo":
         sentence = sentence.replace("Answer: ", "")
     return head + sentence.removesuffix("\n") + "\nAnswer:"
@@ -607,22 +598,25 @@ def _rows(file: Path, where: str, fields: tuple[str, str], scratch: Path) -> lis
     """The items of a file, each with text in both fields."""
     import datasets
 
-    if not file.read_bytes()[:100].strip(b"[] \t\r\n"):
-        return []  # of which the library makes an error
-    if fields[0] == "sentence" and isinstance(_json(file, where), dict):  # Natural Instructions
-        instances = _json(file, where).get("Instances")
+    found = _json(file, where)
+    if fields[0] == "sentence" and isinstance(found, dict):  # as in Natural Instructions
+        found = found.get("Instances")
         file = scratch / "instances.json"
-        file.write_text(json.dumps(instances), encoding="utf-8")
+        file.write_text(json.dumps(found), encoding="utf-8")
+    # Anything else would end the process inside of pyarrow.
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise DataError(f"{where} needs a list of items with {' and '.join(fields)}: correct it")
+    if not found:
+        return []  # of which the library makes an error
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised as well
     try:
         table = datasets.load_dataset(
             "json", data_files=str(file), split="train", cache_dir=str(scratch / "cache")
         )
-        rows = table.to_list()
-        if any(str(t).startswith("timestamp") for t in table.data.schema.types):
-            rows = _json(file, where)  # texts that look like dates have become dates
-    except (datasets.exceptions.DatasetsError, StopIteration, OSError, ValueError) as error:
+        dates = any(str(kind).startswith("timestamp") for kind in table.data.schema.types)
+        rows = found if dates else table.to_list()  # texts that look like dates have become dates
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise _no_json(where, error.__cause__ or error) from error
     for i, row in enumerate(rows):
         for field in fields:

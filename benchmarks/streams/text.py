@@ -2,17 +2,17 @@
 
     stream: {name: text, path: /my/tasks, tasks: {first: rouge_l, second: exact}}
 
-`path` holds a folder for each task with `train.json` and `test.json`, lists of {"prompt", "answer"}
-(or one such object a line); an `eval.json` is compared with the others and otherwise left alone. It
-may be an archive of such folders too (.tar.xz, .tar.gz, .zip), and O-LoRA's `CL_Benchmark`. `tasks`
-gives the tasks in the order of the stream and the metric of each, a name of `benchmarks.scores`.
+`path` holds a folder for each task with `train.json` and `test.json`, lists of {"prompt",
+"answer"}; an `eval.json` is compared with them and otherwise left alone. It may also be an archive
+of such folders (.tar.xz, .tar.gz, .zip), or O-LoRA's `CL_Benchmark`. `tasks` gives the tasks in the
+order of the stream and the metric of each, a key of `scores.METRICS`.
 Training items whose prompt is in the test set are dropped unless `keep_leaks: true`. A relative
 path starts at the folder in which the suite is run.
 """
 
-import difflib
 from pathlib import Path
 
+from benchmarks import scores
 from benchmarks.files import DataError
 from benchmarks.streams import _text
 
@@ -47,9 +47,8 @@ def _stream(
             "stream: add it"
         )
     for task, metric in tasks.items():
-        if metric not in _text.KNOWN_METRICS:
-            near = difflib.get_close_matches(metric, _text.KNOWN_METRICS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "choose one of "
-            hint += "" if near else ", ".join(_text.KNOWN_METRICS)
-            raise DataError(f"the task {task!r} has the metric {metric!r}, there is none: {hint}")
+        try:
+            scores.check(metric)
+        except DataError as error:
+            raise DataError(f"tasks, {task}: {error}") from error
     return _text.Stream("text", tasks, _text.own_path(path), path=path, keep_leaks=bool(keep_leaks))
