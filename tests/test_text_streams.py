@@ -668,5 +668,5 @@ def test_the_real_prompts_are_what_the_rule_for_the_original_makes():
                 head, line, body = item["prompt"].partition(f"\nOption: {', '.join(labels)} \n")
                 assert task.name == "COPA" or line
                 body = (head if task.name == "COPA" else body).removesuffix("\nAnswer:")
-                made = _text._prompt(head + line if line else "", body, task.name)
+                made = _text._prompt(head + line if line else "", body + "\n", task.name)
                 assert made == item["prompt"]
