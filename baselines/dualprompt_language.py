@@ -121,7 +121,10 @@ def random_prefix(backbone: nn.Module, layers: range, length: int) -> Tensor:
         return torch.empty(2, len(layers), config.num_key_value_heads, length, size)
     ids = torch.randint(backbone.vocabulary, (1, length))
     embedded = backbone.embed(ids.to(next(backbone.parameters()).device))
+    training = backbone.training
+    backbone.eval()  # checkpointing in training leaves no cache
     cache = backbone.network.base_model(inputs_embeds=embedded, use_cache=True).past_key_values
+    backbone.train(training)
     kept = [torch.cat([cache.layers[i].keys, cache.layers[i].values]) for i in layers]
     return torch.stack(kept, dim=1).float()
 

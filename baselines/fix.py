@@ -6,7 +6,8 @@ Wang et al., "TRACE: A Comprehensive Benchmark for Continual Learning in Large L
 
     instruction, "Examples:", items each with its answer, the prompt without the instruction.
 
-The instruction is what all training prompts of the task begin with, cut back to the end of a line.
+The instruction is what all training prompts of the task begin with, cut back to the end of a line,
+without a last line that is the label of what follows ("Text:"), so that each item shows it.
 Items are drawn anew for each task from the run's seed, the answer used least first, so that labels
 are balanced. One takes at most its share of `shot_tokens`; where there are fewer such items than
 wanted, the shortest others follow while they fit.
@@ -44,9 +45,11 @@ CONTEXT = 4096  # tokens that are used of a longer context, as in TRACE
 
 
 def instruction_of(prompts: Sequence[str]) -> str:
-    """The lines that all prompts begin with."""
+    """The lines that all prompts begin with, but for a label at the end."""
     common = os.path.commonprefix(list(prompts))
-    return common[: common.rfind("\n") + 1]
+    lines = common[: common.rfind("\n") + 1].splitlines(keepends=True)
+    labelled = bool(lines) and lines[-1].rstrip().endswith((":", "\uff1a"))
+    return "".join(lines[:-1] if labelled else lines)
 
 
 def choose(

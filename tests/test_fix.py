@@ -71,6 +71,9 @@ QUERY = TASKS["stance"][0] + "Text: something new\nStance:"
 
 def test_the_instruction_is_the_lines_all_prompts_share():
     assert instruction_of(["Do it.\nText: one", "Do it.\nText: two"]) == "Do it.\n"
+    assert instruction_of(["Do it.\n\nText:\none", "Do it.\n\nText:\nten"]) == "Do it.\n\n"
+    assert instruction_of(["做\n文本：\n一", "做\n文本：\n二"]) == "做\n"
+    assert instruction_of(["Text:\none", "Text:\nten"]) == ""
     assert instruction_of(["import os", "import re"]) == ""
 
 

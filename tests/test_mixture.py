@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+import baselines
 from baselines.lora import LoraSettings, add_lora
 from baselines.mixture import MixedLinear, Mixture, add_branches
 from tests import tiny
@@ -139,3 +140,62 @@ def test_dropout_is_on_the_branches_only():
     assert torch.equal(network(prompts()), plain)
     mixture.use([0])
     assert not torch.equal(network(prompts()), network(prompts()))
+
+
+OPTIONS = {
+    "parts": {"micro_batch_size": 4},
+    "checkpointing": {"checkpointing": True},
+    "checkpointing in parts": {"checkpointing": True, "micro_batch_size": 4},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", ["dualprompt", "hidelora", "sapt"])
+def test_options_of_training_leave_what_is_learnt(name, option, monkeypatch):
+    """Not with Adam, which makes steps of what is zero but for rounding."""
+    monkeypatch.setattr(
+        "baselines.base.Method.optimizer",
+        lambda self, parameters: torch.optim.SGD(parameters, lr=self.setting.learning_rate),
+    )
+    config = {"contrast": 0.0} if name == "hidelora" else {}  # a part's samples among themselves
+
+    def trained(checkpointing=False, **shared):
+        options = {"batch_size": 6, "learning_rate": 0.05} | shared
+        network = tiny.network("language")
+        if checkpointing:
+            network.save_memory()
+        cls = baselines.load(name, "language")
+        settings = cls.Config(**tiny.SMALL.get(name, {}), **config)
+        method = cls(network, settings, tiny.setting("language", **options))
+        for task in tiny.tasks("language", 2):
+            tiny.learn(method, task)
+        return {n: p.detach() for n, p in method.model.named_parameters() if p.requires_grad}
+
+    before = trained()
+    start = dict(tiny.method(name, "language").model.named_parameters())
+    assert any(not torch.allclose(value, start[n], atol=1e-3) for n, value in before.items())
+    for n, value in trained(**OPTIONS[option]).items():
+        torch.testing.assert_close(value, before[n], atol=2e-5, rtol=1e-3, msg=n)
+
+
+@pytest.mark.parametrize("name", ["dualprompt", "hidelora", "sapt"])
+def test_mixed_precision_trains_float32_parameters(name):
+    method = tiny.method(name, "language", shared={"precision": "bfloat16"})
+    for task in tiny.tasks("language", 2):
+        tiny.learn(method, task)
+    assert all(p.dtype == torch.float32 for p in method.model.parameters())
+    assert all(p.isfinite().all() for p in method.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["dualprompt", "fix", "hidelora", "sapt"])
+def test_a_bfloat16_model_can_be_learnt_with(name):
+    cls = baselines.load(name, "language")
+    network = tiny.network("language").to(torch.bfloat16)
+    settings = cls.Config(**tiny.SMALL.get(name, {}))
+    method = cls(network, settings, tiny.setting("language", precision="bfloat16"))
+    for task in tiny.tasks("language", 2):
+        tiny.learn(method, task)
+    answers = method.model.eval().generate(prompts()[:, :, :-2], 3)
+    assert answers.shape[0] == len(method.model.inferred) == 4
+    trained = [p for p in method.model.parameters() if p.requires_grad]
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trained)
