@@ -72,7 +72,6 @@ def own(name: str) -> Backbone:
     return replace(backbone, architecture=config, adapted_matrices=2 * layers)
 
 
-@functools.cache
 def _read_config(backbone: Backbone) -> dict:
     folder = local_folder(backbone, data_dir())
     if folder is None and backbone.revision is None:

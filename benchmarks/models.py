@@ -114,7 +114,7 @@ class LanguageModel(nn.Module):
 
     def save_memory(self) -> None:
         """Keep only the input of each block in training, and compute its inside anew backwards."""
-        self.network.gradient_checkpointing_enable({"use_reentrant": False})
+        self.network.activation_checkpointing_enable({"use_reentrant": False})
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (..., L) -> embeddings (..., L, width)."""
