@@ -278,3 +278,31 @@ def test_every_shown_method_has_a_colour_of_its_own():
     colours = {look.colour for look in style.KNOWN.values()}
     assert len(set(looks)) == len(METHOD_ORDER) and len(colours) == len(style.KNOWN)
     assert not colours & set(style.SPARE)
+
+
+def test_everything_is_drawn_where_schedules_are_lists(tmp_path):
+    """As in the paper's suite: a method and its variants differ in the epochs of single tasks."""
+    runs = []
+    for seed in range(2):
+        for label, epochs in (("seqlora", [5, 3]), ("treelora", [2, 1]), ("fix", [5, 3])):
+            runs.append(paper_record(label, epochs))
+        for label, epochs in (("seqlora-short", [2, 1]), ("treelora-long", [5, 3])):
+            runs.append(paper_record(label.partition("-")[0], epochs))
+            runs[-1]["spec"]["method"] |= {"label": label, "name": label.partition("-")[0]}
+        for run in runs[-5:]:
+            run["spec"]["seed"] = seed
+            with_tasks(run, floor=[{"task": t, "rule": "x", "score": 0.1} for t in "ab"])
+            for task, epochs in zip(run["tasks"], run["spec"]["train"]["epochs"], strict=True):
+                task["steps"] = 0 if run["spec"]["method"]["name"] == "fix" else 125 * epochs
+    for number, run in enumerate(runs):
+        run["key"] = f"{number:012x}"
+    suite = read_suite(write(tmp_path / "runs.jsonl", runs))
+    made = exhibits.make(suite, tmp_path)
+    speed = made[tmp_path / "tables/speed-trace.md"].decode()
+    assert "| seqlora-short | 2 1 |" in speed and "| fix" not in speed
+    ordering = made[tmp_path / "tables/ordering-trace.md"].decode()
+    assert "OP, paper, llama-2-7b-chat" in ordering
+    effects = {v.claim.id: v.effect.what for v in claims.judge([suite], {}) if v.effects}
+    assert effects["speed-same-schedule"] == "TIME of seqlora-short / treelora"
+    assert effects["accuracy-same-schedule"] == "treelora − seqlora-short"
+    assert effects["fewer-epochs"] == "seqlora-short − seqlora"
