@@ -39,6 +39,8 @@ SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
 # Of StreamOptions: what a stream's content depends on.
+TEST_BATCH_SIZE = 128  # where a suite says none
+
 CONTENT_OPTIONS = ("path", "test_fraction", "tasks", "size", "scoring", "keep_leaks")
 
 

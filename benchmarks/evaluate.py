@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import Samples, TaskData
 from benchmarks.scores import score as score_texts
-
-BATCH_SIZE = 128
 
 
 @torch.no_grad()
@@ -19,7 +18,7 @@ def score(
     device: str,
     tokenizer=None,
     inferred: list[Tensor] | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = TEST_BATCH_SIZE,
 ) -> float:
     """The mean score of the test items, in [0, 1].
 
@@ -50,7 +49,7 @@ def generate(
     device: str,
     tokenizer,
     inferred: list[Tensor] | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = TEST_BATCH_SIZE,
 ) -> list[str]:
     """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
     order = torch.arange(len(prompts))

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import backbones
-from benchmarks.evaluate import BATCH_SIZE
+from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.files import DataError
 
 GIB = 2**30
@@ -45,7 +45,7 @@ def needed_bytes(spec: dict) -> int:
     heads = config.num_key_value_heads * config.hidden_size // config.num_attention_heads
     heads = config.num_key_value_heads * getattr(config, "head_dim", 0) or heads
     new = stream.get("max_new_tokens") or answer
-    tested = (train.get("test_batch_size") or BATCH_SIZE) * (stream["max_prompt_tokens"] + new)
+    tested = (train.get("test_batch_size") or TEST_BATCH_SIZE) * (stream["max_prompt_tokens"] + new)
     generation = tested * 2 * config.num_hidden_layers * heads * working_bytes
     return everything * weight_bytes + 16 * trained + max(activations, generation)
 

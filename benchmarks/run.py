@@ -26,8 +26,9 @@ import torch
 import baselines
 from baselines.base import Setting, Task
 from benchmarks import backbones, gpus, memory, streams
+from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
-from benchmarks.evaluate import BATCH_SIZE, score
+from benchmarks.evaluate import score
 from benchmarks.files import DataError, read_json, seed_for, write_bytes
 from benchmarks.floor import floor
 from benchmarks.progress import Progress
@@ -113,7 +114,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
-    test_size = train.get("test_batch_size") or BATCH_SIZE
+    test_size = train.get("test_batch_size") or TEST_BATCH_SIZE
 
     def test(task: int, after: int, inferred: list | None = None) -> float:
         n_seen = int((task_of_class <= after).sum())

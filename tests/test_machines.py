@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import baselines
-from benchmarks import estimate, gpus
+from benchmarks import estimate, gpus, streams
 from benchmarks.config import load_suite
 from benchmarks.files import DataError
 
@@ -163,3 +163,23 @@ def test_counting_operations_leaves_timm_as_it_is():
     accounting.build("vit-b16")
     estimate.pass_operations("vit-ti", 96, 0)
     assert before and use_fused_attn()
+
+
+def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
+    """TRACE by hand: SeqLoRA's token passes, and the weights read for each generated token."""
+    spec = next(run.spec for run in load_suite("trace").runs if run.spec["seed"] == 0)
+    spec["method"] = {"name": "seqlora", "config": {}}
+    stream, train = spec["stream"], spec["train"]
+    cost = estimate.pass_operations(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
+    tokens = streams.load("trace").N_TOKENS
+    n_train, n_test = estimate.items(spec)
+    seconds = 0.0
+    for task, (item, prompt, answer) in enumerate(tokens):
+        tests = 9 - task  # before the first task, and after each from its own on
+        learnt = round(n_train) * train["epochs"][task] * item / 1024
+        forward = learnt + tests * n_test * prompt / 1024
+        seconds += (forward * cost.forward + learnt * cost.backward) / 300e12
+        seconds += tests * 4 * answer * cost.weight_bytes / 2.4e12  # four batches of 32
+    assert estimate.seconds(spec) == pytest.approx(seconds)
+    train["checkpointing"] = True
+    assert estimate.seconds(spec) > seconds

@@ -7,6 +7,8 @@ A stream module needs no torch and exposes
     N_CLASSES      of a class split: number of classes
     N_ITEMS        optional, for estimates of time: the whole stream's "train" and "test" items and,
                    on vision, its "classes", as a mapping
+    N_TOKENS       optional, for the same, on language: of each task the tokens of a training item,
+                   of a test prompt and of an answer
     fingerprint(data_dir)      hex digest that names the exact content, without preparing it
     prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
 

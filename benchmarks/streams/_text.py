@@ -98,6 +98,35 @@ METRICS = {  # kind -> by default, and with `scoring: released`
 # Items of the pack of 500 where they are not 500 for training and 100 for testing.
 N_ITEMS_500 = {"NumGLUE-cm": (500, 81), "CB": (250, 56), "COPA": (400, 100), "Lima": (1030, 300)}
 
+# Tokens by Llama-2's tokenizer, for estimates: mean of a training item of at most 1,536, mean of a
+# test prompt of at most 1,024, and the 95th percentile of the test answers.
+TOKENS_500 = {
+    "C-STANCE": (229, 239, 1),
+    "FOMC": (92, 90, 1),
+    "MeetingBank": (885, 1024, 196),
+    "Py150": (539, 896, 31),
+    "ScienceQA": (329, 86, 503),
+    "NumGLUE-cm": (59, 54, 5),
+    "NumGLUE-ds": (46, 41, 6),
+    "20Minuten": (793, 708, 128),
+    "Lima": (617, 29, 0),
+    "dbpedia": (159, 149, 4),
+    "amazon": (156, 148, 2),
+    "yahoo": (216, 191, 5),
+    "agnews": (103, 100, 3),
+    "yelp": (232, 239, 2),
+    "IMDB": (367, 356, 1),
+    "SST-2": (46, 56, 1),
+    "MNLI": (101, 96, 3),
+    "CB": (144, 151, 3),
+    "RTE": (138, 132, 3),
+    "QQP": (75, 72, 1),
+    "WiC": (65, 65, 1),
+    "COPA": (52, 49, 1),
+    "BoolQA": (202, 189, 1),
+    "MultiRC": (452, 434, 1),
+}
+
 PACK_500 = {  # `_Task.digest` of the pack this was developed with
     "C-STANCE": "f6a70bf82b0ca714d0952d2275332a7d342140423ce3fd885bf1acb5ca2b3def",
     "FOMC": "24eef685d8a6760618ef295792ab922864ff540efcb67a660e6b2b1c1e674c75",
@@ -143,6 +172,7 @@ class Benchmark:
         self.name, self.tasks = name, tuple(tasks)
         self.N_TASKS = len(self.tasks)
         sizes = [N_ITEMS_500.get(task, (500, 100)) for task in self.tasks]
+        self.N_TOKENS = [TOKENS_500[task] for task in self.tasks]
         self.N_ITEMS = {part: sum(s[i] for s in sizes) for i, part in enumerate(("train", "test"))}
 
     def n_items(self, size: int | None = None, **options) -> dict[str, int] | None:
