@@ -453,9 +453,7 @@ def test_a_truncated_archive_is_one_sentence(extension, tmp_path):
         streams.load("order1").fingerprint(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["../amazon/train.json", "/tmp/amazon/train.json", "a\\..\\b.json"]
-)
+@pytest.mark.parametrize("name", ["../amazon/train.json", "/amazon/train.json", "a\\..\\b.json"])
 @pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
 def test_an_archive_that_leaves_its_folder_is_refused(extension, name, tmp_path):
     file = tmp_path / f"llm_cl_benchmark_500{extension}"
