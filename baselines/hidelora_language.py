@@ -5,7 +5,9 @@ Tuning" (arXiv 2407.05229), which is about image classes; `baselines.hidelora` i
 
 1. Task identity: phi(x) is the frozen model's last hidden state averaged over the prompt's tokens,
    adapters off. Linear discriminant analysis in closed form, with the mean mu_i of each task and
-   one covariance S of all, answers argmax_i mu_i' S^-1 phi - mu_i' S^-1 mu_i / 2.
+   one covariance S of all, answers argmax_i mu_i' S^-1 phi - mu_i' S^-1 mu_i / 2. S is shrunk to
+   a multiple of the identity (Ledoit & Wolf, 2004): a model of a few billion parameters has as
+   many features as a stream has samples, just where the plain S errs most.
 2. Within-task prediction: task t trains low-rank branches (A_t, B_t) that start as the previous
    task's; afterwards A_t <- (1 - m) A_t + m mean_{i<t} A_i, and B_t likewise.
 3. The contrastive term of `baselines.hide` on the hidden state under the task's own branches,
@@ -41,37 +43,55 @@ from baselines.lora import LoraSettings
 from baselines.mixture import MixedModel, MixtureMethod
 from baselines.prompts import prompt_mean
 
+COVARIANCES = ("ledoit-wolf", "sample")
+
 
 class Discriminant:
     """Linear discriminant analysis with equal priors, fed task by task; in double precision.
 
     Args:
-        ridge: added to the diagonal of the covariance.
+        covariance: "ledoit-wolf" for a shrunk one, or "sample".
+        ridge: added to its diagonal.
 
     Attributes:
         means: (t, d) of the tasks.
-        scatter: (d, d) sum over the tasks of (x - mu)(x - mu)'.
+        scatter: (d, d) sum over the samples of all tasks of (x - mu)(x - mu)'.
+        fourth: sum of ||x - mu||^4.
         count: samples of all tasks.
     """
 
-    def __init__(self, ridge: float):
-        self.ridge = ridge
+    def __init__(self, covariance: str, ridge: float):
+        self.kind, self.ridge = covariance, ridge
         self.means = self.scatter = None
+        self.fourth = 0.0
         self.count = 0
 
     def add(self, features: Tensor) -> None:
         """Take features (n, d) of a new task."""
         x = features.double()
         mean = x.mean(dim=0, keepdim=True)
-        scatter = (x - mean).T @ (x - mean)
+        x = x - mean
+        scatter = x.T @ x
         first = self.means is None
         self.means = mean if first else torch.cat([self.means, mean])
         self.scatter = scatter if first else self.scatter + scatter
+        self.fourth += x.square().sum(dim=1).square().sum().item()
         self.count += len(x)
         self._solve()
 
+    def covariance(self) -> Tensor:
+        """S (d, d) without the ridge."""
+        sample = self.scatter / max(1, self.count - len(self.means))
+        if self.kind == "sample":
+            return sample
+        biased, identity = self.scatter / self.count, torch.eye(len(sample)).to(sample)
+        distance = (biased - biased.trace() / len(biased) * identity).square().sum().item()
+        error = (self.fourth / self.count - biased.square().sum().item()) / self.count
+        share = min(1.0, error / distance) if distance > 0 else 0.0
+        return sample + share * (sample.trace() / len(sample) * identity - sample)
+
     def _solve(self) -> None:
-        covariance = self.scatter / max(1, self.count - len(self.means))
+        covariance = self.covariance()
         covariance.diagonal().add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
         self._weight = torch.cholesky_solve(self.means.T, factor)  # (d, t)
@@ -82,10 +102,11 @@ class Discriminant:
         return features.double() @ self._weight + self._bias
 
     def state_dict(self) -> dict:
-        return {"means": self.means, "scatter": self.scatter, "count": self.count}
+        names = ("means", "scatter", "fourth", "count")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping, device: str) -> None:
-        self.count = state["count"]
+        self.count, self.fourth = state["count"], state["fourth"]
         if self.count:
             self.means, self.scatter = state["means"].to(device), state["scatter"].to(device)
             self._solve()
@@ -100,7 +121,7 @@ class _Routed(MixedModel):
 
     def __init__(self, backbone: nn.Module, config: HiDeLoRALanguage.Config, n_tasks: int):
         super().__init__(backbone, config, n_tasks)
-        self.identity = Discriminant(config.ridge)
+        self.identity = Discriminant(config.covariance, config.ridge)
         self.features = None
 
     @torch.no_grad()
@@ -136,11 +157,13 @@ class HiDeLoRALanguage(MixtureMethod):
         Attributes:
             contrast: weight of the contrastive term; the authors' on ImageNet-R.
             momentum: m, the weight of the earlier tasks' mean in a task's branches.
-            ridge: added to the diagonal of the covariance of the features.
+            covariance: of the features, "ledoit-wolf" for a shrunk one, or "sample".
+            ridge: added to its diagonal.
         """
 
         contrast: float = 0.001
         momentum: float = 0.1
+        covariance: str = "ledoit-wolf"
         ridge: float = 1e-4
 
         def __post_init__(self):
@@ -149,6 +172,9 @@ class HiDeLoRALanguage(MixtureMethod):
                 raise ValueError(f"contrast must not be negative, but is {self.contrast}")
             if not 0 <= self.momentum <= 1:
                 raise ValueError(f"momentum must lie in [0, 1], but is {self.momentum}")
+            if self.covariance not in COVARIANCES:
+                known = ", ".join(COVARIANCES)
+                raise ValueError(f"covariance must be one of {known}, not {self.covariance!r}")
             if not self.ridge > 0:
                 raise ValueError(f"ridge must be positive, but is {self.ridge}")
 

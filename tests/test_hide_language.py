@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from baselines.hidelora_language import Discriminant, HiDeLoRALanguage
+from baselines.hidelora_language import COVARIANCES, Discriminant, HiDeLoRALanguage
 from baselines.lora import add_lora
 from tests import tiny
 
@@ -36,9 +37,10 @@ def features(made, data):
     return torch.stack(rows).detach()
 
 
-def test_two_gaussians_are_told_apart_in_the_middle():
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_two_gaussians_are_told_apart_in_the_middle(covariance):
     torch.manual_seed(0)
-    identity = Discriminant(1e-4)
+    identity = Discriminant(covariance, 1e-4)
     for mean in (0.0, 4.0):
         identity.add(torch.randn(500, 2) + torch.tensor([mean, 0.0]))
     scores = identity.scores(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
@@ -49,7 +51,7 @@ def test_the_discriminant_is_scikit_learns_in_any_number_of_tasks():
     torch.manual_seed(0)
     skew = torch.randn(5, 5)
     parts = [torch.randn(50, 5) @ skew + torch.randn(5) for _ in range(3)]
-    identity = Discriminant(1e-12)
+    identity = Discriminant("sample", 1e-12)
     for n, part in enumerate(parts, 1):
         identity.add(part)
         assert identity.scores(parts[0]).shape == (len(parts[0]), n)
@@ -65,6 +67,35 @@ def test_the_discriminant_is_scikit_learns_in_any_number_of_tasks():
         atol=1e-6,
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("n", [3, 6, 50])
+def test_the_shrunk_covariance_is_scikit_learns(n):
+    torch.manual_seed(0)
+    skew = torch.randn(6, 6)
+    parts = [torch.randn(n, 6) @ skew + torch.randn(6) for _ in range(2)]
+    identity = Discriminant("ledoit-wolf", 1e-4)
+    for part in parts:
+        identity.add(part)
+    centred = torch.cat([part.double() - part.double().mean(dim=0) for part in parts])
+    expected, _ = ledoit_wolf(centred, assume_centered=True)
+    own = identity.covariance() * (2 * n - 2) / (2 * n)  # scikit-learn divides by n
+    torch.testing.assert_close(own, torch.from_numpy(expected))
+
+
+def test_shrinkage_saves_the_case_of_as_many_samples_as_features():
+    torch.manual_seed(0)
+    means = torch.randn(4, 64)
+    train, test = ([mean + 2 * torch.randn(n, 64) for mean in means] for n in (17, 200))
+
+    def accuracy(covariance):
+        identity = Discriminant(covariance, 1e-4)
+        for part in train:
+            identity.add(part)
+        found = [identity.scores(part).argmax(dim=1) for part in test]
+        return sum((f == i).float().mean().item() for i, f in enumerate(found)) / 4
+
+    assert accuracy("ledoit-wolf") > accuracy("sample") + 0.2
 
 
 def test_branches_start_as_the_previous_tasks_and_are_mixed_with_the_earlier_mean():
@@ -107,7 +138,7 @@ def test_branches_of_earlier_tasks_stay_bitwise():
 def test_the_task_is_inferred_from_frozen_features_of_the_prompt():
     made = learnt(3)
     assert method().model.inferred is None
-    identity = Discriminant(made.config.ridge)
+    identity = Discriminant(made.config.covariance, made.config.ridge)
     for task in range(3):
         identity.add(features(made, tiny.samples("language", task)))
     torch.testing.assert_close(identity.means, made.model.identity.means, atol=1e-5, rtol=1e-4)
@@ -174,6 +205,7 @@ def test_without_contrast_the_first_task_is_lora():
         ({"contrast": -1.0}, "contrast must not be negative"),
         ({"momentum": 1.5}, "momentum must lie in"),
         ({"ridge": 0.0}, "ridge must be positive"),
+        ({"covariance": "diagonal"}, "covariance must be one of ledoit-wolf, sample"),
     ],
 )
 def test_bad_settings_are_refused(changes, words):
