@@ -147,5 +147,5 @@ def test_every_real_item_is_asked_as_it_is_trained(make, real_items, tmp_path):
         for item in part:
             ids, n_answer = encode(tokenizer, item["prompt"], item["answer"], 300)
             assert ids[:-n_answer] == encode(tokenizer, item["prompt"], None, 300)[0], task
-            if 0 not in ids[-n_answer:]:  # rare signs are unknown to so small a tokenizer
+            if make is byte_level:  # to the other one, so small, rare signs are unknown
                 assert tokenizer.decode(ids[-n_answer:-1]).strip() == item["answer"].strip(), task
