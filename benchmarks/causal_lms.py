@@ -8,6 +8,7 @@ hub holds: config.json, the tokenizer's files and weights as safetensors. No cod
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -43,7 +44,7 @@ def own(name: str) -> Backbone:
     """
     from benchmarks.backbones import Backbone
 
-    found = re.fullmatch(rf"{OWN}([\w.-]+?)(?:@([0-9a-f]{{40}}))?", name)
+    found = re.fullmatch(rf"{OWN}(\w[\w.-]*?)(?:@([0-9a-f]{{40}}))?", name)
     if not found:
         raise DataError(
             f"{name!r} should be {OWN} and the name of a folder in the data directory, or "
@@ -67,9 +68,7 @@ def own(name: str) -> Backbone:
             f"config.json of {name} should say num_hidden_layers, but says {layers!r}: "
             "name a causal language model"
         )
-    from dataclasses import replace
-
-    return replace(backbone, architecture=config, adapted_matrices=2 * layers)
+    return dataclasses.replace(backbone, architecture=config, adapted_matrices=2 * layers)
 
 
 def _read_config(backbone: Backbone) -> dict:
@@ -174,7 +173,14 @@ def build(architecture: dict) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options = {key: value for key, value in architecture.items() if key != "model_type"}
-    config = AutoConfig.for_model(architecture["model_type"], **options)
+    kind = architecture.get("model_type")
+    try:
+        config = AutoConfig.for_model(kind, **options)
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"a model of the type {kind!r} needs code that transformers has not, and none from "
+            "outside is run: choose another model"
+        ) from error
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 

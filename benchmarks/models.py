@@ -90,19 +90,19 @@ class LanguageModel(nn.Module):
 
     Args:
         network: of any architecture with q_proj, k_proj and v_proj in its attention.
-        derived: parameters that a checkpoint need not have, being tied to others.
 
     Attributes:
         decoding: "greedy", or "released": drawn at temperature 0.1 from the 50 likeliest tokens, as
             the code released with TreeLoRA does; the draws are the same in every test.
     """
 
-    def __init__(self, network: nn.Module, derived: tuple[str, ...] = ("lm_head.weight",)):
+    derived = ("lm_head.weight",)  # tied to the embedding
+
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
         self.width = network.config.hidden_size
         self.vocabulary = network.config.vocab_size
-        self.derived = derived
         self.decoding = "greedy"
 
     def fitted(self, state: dict) -> dict:

@@ -206,8 +206,11 @@ def test_what_cannot_be_adapted_is_refused_before_anything_runs(data, tmp_path):
     capped = transformers.AutoModelForCausalLM.from_config(config("gemma2"))
     with pytest.raises(DataError, match="final_logit_softcapping .30.0., which is not supported"):
         causal_lms.check("gemma2", capped)
-    with pytest.raises(DataError, match="should be hf- and the name of a folder"):
-        backbones.find("hf-no/such")
+    with pytest.raises(DataError, match="'strange' needs code that transformers has not"):
+        causal_lms.build({"model_type": "strange"})
+    for name in ("hf-no/such", "hf-..", "hf-"):
+        with pytest.raises(DataError, match="should be hf- and the name of a folder"):
+            backbones.find(name)
     with pytest.raises(DataError, match="names no commit.*TREELORA_DATA.*40 digits"):
         backbones.find("hf-tiny-llama")
     folder = save(data, "llama")
