@@ -167,8 +167,14 @@ def _from_hub(backbone: Backbone, file: str | None) -> Path:
         ) from error
 
 
-def build(architecture: dict) -> nn.Module:
-    """A network of that configuration on the meta device, without weights."""
+def build(architecture: dict, device: str = "meta", weights: str | None = None) -> nn.Module:
+    """A network of that configuration with random weights, on the meta device with none at all.
+
+    Args:
+        architecture: as in config.json.
+        device: where it is made.
+        weights: their precision, None for float32.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -181,8 +187,8 @@ def build(architecture: dict) -> nn.Module:
             f"a model of the type {kind!r} needs code that transformers has not, and none from "
             "outside is run: choose another model"
         ) from error
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, weights or "float32"))
 
 
 def architecture(backbone: Backbone) -> dict:
