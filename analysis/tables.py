@@ -68,6 +68,7 @@ def setting_notes(panel: Panel) -> list[str]:
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
     optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
+    optional += ("checkpointing", "test_batch_size")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
@@ -224,10 +225,12 @@ def _cached(panel: Panel) -> list[str]:
 
 
 def _grouped(of: Mapping[str, str]) -> str:
-    """The keys by value: value (key, key); value (key)."""
+    """The keys by value: value (key, key); value (key). A value that all have stands alone."""
     groups: dict[str, list[str]] = {}
     for key, value in of.items():
         groups.setdefault(value.replace("_", " "), []).append(key)
+    if len(groups) == 1:
+        return next(iter(groups))
     return "; ".join(f"{value} ({', '.join(keys)})" for value, keys in groups.items())
 
 
