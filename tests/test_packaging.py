@@ -102,6 +102,15 @@ def code_of(markdown: str) -> list[str]:
     return re.findall(r"```.*?```|`[^`\n]+`", markdown, re.DOTALL)
 
 
+@pytest.mark.parametrize("command", ["replicate", "restore", "pretrain", "publish", "unlock"])
+def test_a_target_is_never_taken_for_configuration(command):
+    """`--config` takes all words up to the next option."""
+    shown = subprocess.run(["make", "-n", command], cwd=ROOT, capture_output=True, text=True).stdout
+    calls = re.findall(r"-m snakemake .*", shown.replace("\\\n", ""))
+    assert calls
+    assert all(re.search(r"--config suite=\S+\s+--", call) for call in calls)
+
+
 def test_make_lists_its_commands():
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
