@@ -22,8 +22,10 @@ except DataError as error:
     sys.exit(str(error))
 
 run_of = {run.directory: run for run in plan.runs}
-stream_digest = {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
-stream_arguments = {run.stream: run.stream_arguments for run in plan.runs}
+stream_digest = {name: "" for name in plan.pretrain_streams}
+stream_digest |= {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
+stream_arguments = {name: name for name in plan.pretrain_streams}
+stream_arguments |= {run.stream: run.stream_arguments for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
 RESULTS = [f"{directory}/result.json" for directory in run_of]
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
@@ -33,7 +35,7 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 
 
 wildcard_constraints:
-    stream="|".join(plan.streams),
+    stream="|".join(stream_arguments),
     backbone="|".join(plan.backbones),
     label="[a-z0-9.-]+",
     seed="[0-9]+",

@@ -95,6 +95,13 @@ class Plan:
     def backbones(self) -> list[str]:
         return sorted({run.backbone for run in self.runs})
 
+    @property
+    def pretrain_streams(self) -> list[str]:
+        """The streams, as they are without options, that backbones are pre-trained on here."""
+        here = [n for n in self.backbones if backbone_inputs(n)]
+        rebuilt = [n for n in here if backbones.pretrained(n).parent == backbones.REBUILT]
+        return sorted({backbones.find(name).pretrain_stream for name in rebuilt})
+
 
 def load_plan(suite: str, folder: Path | None = None) -> Plan:
     """The plan of a suite, by name or path; DataError says what is wrong with it."""

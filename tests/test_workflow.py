@@ -175,6 +175,15 @@ def test_the_paper_suite_is_planned_whole(checkout):
     assert (shown["train"], shown["prepare"], shown["backbone"]) == (618, 12, 6)
 
 
+def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
+    suite = yaml.safe_load((ROOT / "benchmarks/suites/trace_micro.yaml").read_text())
+    suite["experiments"][0]["stream"]["scoring"] = "released"
+    (checkout.folder / "released.yaml").write_text(yaml.safe_dump(suite))
+    for name, prepared in (("trace_micro", 1), ("released.yaml", 2)):
+        shown = scheduled(checkout.snakemake("--dry-run", suite=name))
+        assert (shown["prepare"], shown["pretrain"], shown["backbone"]) == (prepared, 1, 1)
+
+
 def test_an_unknown_suite_is_one_sentence(checkout):
     command = [sys.executable, "-m", "snakemake", "--config", "suite=smoek"]
     done = checkout.run(*command)
