@@ -192,8 +192,9 @@ def frame(records):
     ("metrics", "n_test", "word"),
     [
         (("exact", "exact"), 100, "not supported"),  # 1.96 * 0.5 / 200^0.5 = 6.9 points
-        (("exact", "exact"), 2000, "supported"),  # 1.5, below the paper's 2.41
-        (("exact", "rouge_l"), 500, "not testable"),  # 2.19, but 3.10 with the graded task
+        (("exact", "exact"), 2000, "not supported"),  # 1.5, above the paper's smallest, 0.32
+        (("exact", "exact"), 100_000, "supported"),  # 0.22
+        (("exact", "rouge_l"), 25_000, "not testable"),  # 0.31, but 0.44 with the graded task
     ],
 )
 def test_noise_is_judged_on_the_stream_of_table_3(tmp_path, metrics, n_test, word):
