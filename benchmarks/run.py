@@ -174,7 +174,9 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         row, task_accuracy = evaluate(task.index)
         eval_seconds = time.perf_counter() - start
         record["R"][n_tasks - 1 if method.offline else task.index] = row
-        record["curve"] += [{"task": task.index, **point} for point in learnt.pop("curve")]
+        for point in learnt.pop("curve"):  # to be looked at: four digits keep records small
+            loss = float(f"{point['loss']:.4g}")
+            record["curve"].append({"task": task.index, **point, "loss": loss})
         record["test_curve"] += [{"task": task.index, **point} for point in curve.points]
         tested = data if method.offline else [data[task.index]]
         record["tasks"].append(
