@@ -25,6 +25,7 @@ from baselines.base import Setting, Task
 from benchmarks import backbones, causal_lms, streams
 from benchmarks.data import Samples
 from benchmarks.models import LanguageModel
+from benchmarks.progress import Progress
 from benchmarks.run import device_name
 
 SCHEDULES = {"long": (5, 3, 7, 5, 3, 5, 5, 7), "short": (2, 1, 3, 2, 1, 2, 2, 3)}
@@ -116,12 +117,14 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     measured: dict[str, list[list[float]]] = {name: [] for name in options.methods}
     peaks = dict.fromkeys(options.methods, 0)
+    progress = Progress("timing", options.rounds * len(options.methods), "measurements")
     for _ in range(options.rounds):
         for name in options.methods:
             seconds, peak = measure(name, options, device)
             measured[name].append(seconds)
             peaks[name] = max(peaks[name], peak)
             gc.collect()
+            progress.advance()
     print(table(measured, peaks, options, device))
 
 
