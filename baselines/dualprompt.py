@@ -105,7 +105,7 @@ class DualPrompt(TaskPromptMethod):
         inherit: bool = True
 
         def __post_init__(self):
-            for name in ("shared_layers", "shared_length", "task_layers", "task_length"):
+            for name in ("shared_layers", "shared_length", "task_layers", "task_length", "pull"):
                 if getattr(self, name) < 0:
                     raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
 

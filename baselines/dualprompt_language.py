@@ -32,21 +32,14 @@ blocks are those of a ViT, a suite may choose others for deep language models.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Task
-from baselines.prompts import (
-    PromptSettings,
-    QueryCache,
-    TaskPromptMethod,
-    check_blocks,
-    prompt_mean,
-)
+from baselines.dualprompt import DualPrompt
+from baselines.prompts import QueryCache, prompt_mean
 
 ATTENTION = "prefixed"
 
@@ -132,9 +125,7 @@ def random_prefix(backbone: nn.Module, layers: range, length: int) -> Tensor:
 class _DualPrompted(nn.Module):
     """Prefixes lie as (keys and values, blocks, key heads, length, size)."""
 
-    def __init__(
-        self, backbone: nn.Module, queries: QueryCache, config: DualPromptLanguage.Config, n: int
-    ):
+    def __init__(self, backbone: nn.Module, queries: QueryCache, config: DualPrompt.Config, n: int):
         super().__init__()
         self.backbone = backbone
         self.queries = queries
@@ -186,37 +177,8 @@ class _DualPrompted(nn.Module):
         return self.backbone.generate_from(*self._prefixed(x), max_new_tokens)
 
 
-class DualPromptLanguage(TaskPromptMethod):
+class DualPromptLanguage(DualPrompt):
     """General prefixes and matched expert prefixes."""
-
-    @dataclass(frozen=True)
-    class Config(PromptSettings):
-        """Settings of the prefixes.
-
-        Attributes:
-            shared_layers: blocks, from the first, with the general prefix.
-            shared_length: its keys and its values per block.
-            task_layers: the blocks after those, with the prefix of a task.
-            task_length: its keys and its values per block.
-            pull: weight of the term that draws a task's key to its queries.
-            inherit: a task's prefix starts as its predecessor's.
-        """
-
-        shared_layers: int = 2
-        shared_length: int = 5
-        task_layers: int = 3
-        task_length: int = 20
-        pull: float = 1.0
-        inherit: bool = True
-
-        def __post_init__(self):
-            for name in ("shared_layers", "shared_length", "task_layers", "task_length", "pull"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
-
-        def check(self, adapted_matrices: int) -> None:
-            wanted = self.shared_layers + self.task_layers
-            check_blocks("shared_layers + task_layers", wanted, adapted_matrices)
 
     @classmethod
     def skip(cls, modality: str) -> str | None:
@@ -224,12 +186,3 @@ class DualPromptLanguage(TaskPromptMethod):
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         return _DualPrompted(backbone, self.queries, self.config, self.setting.n_tasks)
-
-    def begin(self, task: Task) -> None:
-        super().begin(task)
-        if self.config.inherit and task.index > 0:
-            with torch.no_grad():
-                self.model.prompts[task.index].copy_(self.model.prompts[task.index - 1])
-
-    def batch_penalty(self) -> Tensor:
-        return self.config.pull * self.model.mismatch.mean()

@@ -235,7 +235,7 @@ def load(folder: Path, weights: str | None) -> LanguageModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except Exception as error:
+    except Exception as error:  # of whatever kind its many parts raise
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"the model in {folder} cannot be loaded ({cause}): copy it anew"
@@ -243,7 +243,11 @@ def load(folder: Path, weights: str | None) -> LanguageModel:
     if report["missing_keys"] or report["mismatched_keys"]:
         some = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:3]
         raise DataError(f"the weights in {folder} lack {', '.join(some)}: copy the model anew")
-    network.generation_config.pad_token_id = tokenizer(folder).pad
+    own, generation = tokenizer(folder), network.generation_config
+    ends = generation.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    generation.eos_token_id = sorted({*ends, own.end})  # among them what answers are trained to
+    generation.pad_token_id = own.pad
     return LanguageModel(network)
 
 
@@ -253,7 +257,7 @@ def tokenizer(folder: Path) -> Tokenizer:
 
     try:
         found = Tokenizer.from_folder(folder)
-    except Exception as error:
+    except Exception as error:  # of whatever kind its many parts raise
         raise DataError(f"the tokenizer in {folder} cannot be used ({error})") from error
     # A folder that holds less than a whole tokenizer may load as an empty one.
     text = "The cat sat on the mat: 12 + 3 = 15."

@@ -38,12 +38,10 @@ from benchmarks.text import BOUNDARIES, TRUNCATIONS
 SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
-# Of StreamOptions: what a stream's content depends on.
 TEST_BATCH_SIZE = 128  # where a suite says none
 
+# Of StreamOptions: what a stream's content depends on.
 CONTENT_OPTIONS = ("path", "test_fraction", "tasks", "size", "scoring", "keep_leaks")
-
-
 # How text is read and written; a spec has only those that are not at their default.
 TEXT_OPTIONS = {
     *("max_answer_tokens", "truncation", "boundary", "chat_template"),

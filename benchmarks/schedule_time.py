@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import shlex
 import statistics
+import sys
 import time
 import warnings
 
@@ -132,8 +134,9 @@ def table(measured: dict, peaks: dict, options: argparse.Namespace, device: str)
     """Markdown: per method the schedules' seconds, the ratio to SeqLoRA on one, and peak memory."""
     lines = [
         "The paper's two schedules at true shapes: how much of a speed-up is the method and how "
-        "much the schedule. Made by `python -m benchmarks.schedule_time`: medians (range of the "
-        "ratio).",
+        "much the schedule. Made by "
+        f"`{shlex.join(['python', '-m', 'benchmarks.schedule_time', *sys.argv[1:]])}`: "
+        "medians (range of the ratio).",
         "",
         f"{options.backbone}, random weights in {options.weights or 'float32'}, TRACE's mean "
         f"lengths x {options.scale:g}, batch {options.batch_size}; {device_name(device)}, threads "

@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from benchmarks import backbones, causal_lms, memory, streams
+from benchmarks import backbones, causal_lms, evaluate, memory, streams
 from benchmarks import run as runner
 from benchmarks.config import load_suite
 from benchmarks.files import DataError, write_json
@@ -128,6 +128,8 @@ def suite(kind, path, **changes):
                 item | {"prompt": item["prompt"].format(f"{task} {part} {i}"), "answer": answer}
                 for i, answer in enumerate((["yes", "no"] * n)[t : n + t])
             ]
+            if task == "second" and part == "test":
+                items.append(item | {"prompt": item["prompt"].format("second train 0")})  # leaks
             (path / "tasks" / task).mkdir(parents=True, exist_ok=True)
             (path / "tasks" / task / f"{part}.json").write_text(json.dumps(items))
     document = {
@@ -171,7 +173,7 @@ def made(file, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path):
+def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path, monkeypatch):
     save(data, kind)
     changes = {
         "backbone": {"weights": "bfloat16"},
@@ -179,8 +181,23 @@ def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path):
         "stream": {"decoding": "released", "truncation": "left", "max_prompt_tokens": 24},
         "methods": {"treelora": {"rank": 2}, "fix": {}, "hidelora": {"rank": 2}},
     }
+    seen = []
+    for name in ("save_memory", "generate_from"):
+        original = getattr(LanguageModel, name)
+
+        def spy(self, *arguments, name=name, original=original):
+            seen.append((name, self.decoding, next(self.network.parameters()).dtype))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(LanguageModel, name, spy)
     for record in made(suite(kind, tmp_path, **changes), data):
         assert record["status"] == "done", record["error"]
+        assert {(name, what) for name, *_, what in seen} == {
+            ("save_memory", torch.bfloat16),
+            ("generate_from", torch.bfloat16),
+        }
+        assert {decoding for name, decoding, _ in seen if name == "generate_from"} == {"released"}
+        assert [d["kind"] for d in record["stream"]["defects"]] == ["train prompt in test"]
         assert record["R"][1][0] is not None
         assert [f["task"] for f in record["stream"]["floor"]] == ["first", "second"]
         assert all(len(t["router_accuracy"]) == i + 1 for i, t in enumerate(record["tasks"]))
@@ -262,6 +279,58 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would_help(monkeypatch):
     small = spec | {"backbone": {"name": "smollm2-135m-instruct"}}
     small["train"] = spec["train"] | {"test_batch_size": 8}
     assert "GiB are needed and 20.0 GiB are free" in memory.check(small, "cuda")
+
+
+def test_a_run_that_does_not_fit_ends_before_it_loads(data, tmp_path, monkeypatch):
+    save(data, "llama")
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(backbones, "load", lambda *arguments: pytest.fail("loaded"))
+    [record] = made(suite("llama", tmp_path), data)
+    assert record["status"] == "failed" and "does not fit on this" in record["error"]
+
+
+def test_a_continued_run_knows_the_words_of_earlier_tasks(data, tmp_path, monkeypatch):
+    save(data, "llama")
+    file = suite("llama", tmp_path)
+    [whole] = made(file, data)
+    (tmp_path / "out" / whole["key"] / "result.json").unlink()
+    calls = []
+
+    def cut(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 2 + 1:  # before learning, and after the first task
+            raise KeyboardInterrupt
+        return evaluate.score(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(runner, "score", cut)
+        made(file, data)
+    [continued] = made(file, data)
+    for key in ("R", "R0", "stream"):
+        assert continued[key] == whole[key]
+    shares = [[task["router_accuracy"] for task in r["tasks"]] for r in (whole, continued)]
+    assert shares[0] == shares[1] == [[1.0], [1.0, 1.0]]
+
+
+def test_answers_do_not_depend_on_how_many_are_tested_at_a_time():
+    method = tiny.method("hidelora", "language")
+    for task in tiny.tasks("language"):
+        tiny.learn(method, task)
+    method.model.eval()
+    prompts = torch.cat([tiny.samples("language", t).x[:, :, :-2] for t in (2, 0, 1)])
+    both = []
+    for size in (128, 5):
+        inferred = []
+        asked = (method.model, prompts, 3, "cpu", tiny.TOKENIZER, inferred, size)
+        both.append((evaluate.generate(*asked), torch.cat(inferred).tolist()))
+    assert both[0] == both[1]
+    assert len(set(both[0][0])) > 1 and len(set(both[0][1])) > 1
+
+
+def test_generation_stops_where_answers_end(data):
+    """Also where the configuration names another end than the tokenizer."""
+    folder = save(data, "llama", eos_token_id=7)
+    assert causal_lms.load(folder, None).network.generation_config.eos_token_id == [2, 7]
 
 
 def test_the_estimate_counts_what_is_there():
