@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from analysis import language
-from analysis.compare import elsewhere, published
+from analysis.compare import elsewhere, peers_of, published
 from analysis.metrics import COUNTS, METRICS, Estimate, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
@@ -68,7 +68,7 @@ def setting_notes(panel: Panel) -> list[str]:
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
     optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
-    optional += ("checkpointing", "test_batch_size")
+    optional += ("checkpointing", "test_batch_size", "head_init")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
@@ -404,6 +404,32 @@ def ordering(panel: Panel) -> Table:
             " The paper's SeqLoRA stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora."
         )
     return _table(panel, "ordering", "order of the methods elsewhere", columns, rows, notes)
+
+
+def peers(panel: Panel) -> Table:
+    """Our scores beside those of other public code on the same images, weights and settings."""
+    columns = [
+        Column("acc", f"{panel.score}, here", percent),
+        Column("theirs", f"{panel.score}, theirs", percent),
+        Column("peer", "Their code"),
+        Column("commit", "Commit"),
+        Column("logits_within", "Logits within"),
+        Column("of_theirs", "Theirs is", wide=True),
+    ]
+    rows = [
+        found._asdict()
+        | {"method": label, "acc": panel.estimates[label]["acc"], "theirs": Estimate(found.acc)}
+        for label in panel.finished
+        for found in peers_of(panel.methods[label]["record"].iloc[0]["spec"]).itertuples()
+    ]
+    note = (
+        "Theirs ran once, with one seed, on the same images, weights, order of classes and "
+        "settings; each drew its own initial values, and that draw alone moves a score by as much "
+        "as DualPrompt's rows differ. Logits within: the largest difference after three tasks of "
+        "both codes from the same values on the same batches, where that was looked at; what "
+        "remains between two scores is then how classifier and prompts start."
+    )
+    return _table(panel, "peers", "beside other public code", columns, rows, [note])
 
 
 def settings(panel: Panel) -> Table:

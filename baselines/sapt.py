@@ -93,12 +93,14 @@ class SAPT(MixtureMethod):
             replay: "features", or "none" for no term that keeps the attention of earlier tasks.
             kappa: weight of that term; the authors' for LLaMA.
             replay_share: of a task's training prompts, whose x are kept; at least one is.
+            attention_rate: learning rate of Q and the keys, None for the run's.
         """
 
         bottleneck: int = 100
         replay: str = "features"
         kappa: float = 2.0
         replay_share: float = 0.02
+        attention_rate: float | None = None
 
         def __post_init__(self):
             super().__post_init__()
@@ -112,12 +114,29 @@ class SAPT(MixtureMethod):
                 )
             if not 0 < self.replay_share <= 1:
                 raise ValueError(f"replay_share must lie in (0, 1], but is {self.replay_share}")
+            if self.attention_rate is not None and not self.attention_rate > 0:
+                raise ValueError(f"attention_rate must be positive, but is {self.attention_rate}")
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._kept: list[Tensor] = []  # of each task, x (m, width)
         self._targets: list[Tensor] = []  # of each task i, abar (i + 1,)
         self._routed: list[float] = []
         return _Attentive(backbone, self.config, self.setting.n_tasks)
+
+    def optimizer(self, parameters: list) -> torch.optim.Optimizer:
+        if self.config.attention_rate is None:
+            return super().optimizer(parameters)
+        attention = {
+            id(p) for part in (self.model.keys, self.model.query) for p in part.parameters()
+        }
+        groups = [
+            {"params": [p for p in parameters if id(p) not in attention]},
+            {
+                "params": [p for p in parameters if id(p) in attention],
+                "lr": self.config.attention_rate,
+            },
+        ]
+        return torch.optim.Adam(groups, lr=self.setting.learning_rate)
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         if self.config.replay == "none":
