@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contract import pairs
 
 import baselines
 from baselines.base import Task
 from benchmarks.data import Samples
-from tests import references, tiny
+from tests import tiny
+from tests.references import REFERENCES, Start
+from tests.test_contract import pairs
 
 # Of each method and modality the settings that are compared, `train` for those of the run.
 CASES = {
@@ -40,7 +41,7 @@ CASES = {
     ("inflora", "vision"): [{"rank": 3}, {"rank": 3, "lamb": 0.9}],
     ("joint", "vision"): [{"train": {"mask": "all"}}],
     ("joint", "language"): [{}],
-    ("l2p", "vision"): [{}, {"head_input": "cls"}],
+    ("l2p", "vision"): [{}, {"positions": "none", "head_input": "cls"}],
     ("l2p", "language"): [{}],
     ("ogd", "vision"): [
         {"directions": 8},
@@ -54,7 +55,10 @@ CASES = {
         {"projections": 0, "ridge": 0.1},
         {"head": "mean"},
     ],
-    ("sapt", "language"): [{"replay_share": 0.5, "bottleneck": 5}],
+    ("sapt", "language"): [
+        {"replay_share": 0.5, "bottleneck": 5},
+        {"replay": "none", "attention_rate": 0.001},
+    ],
     ("sdlora", "vision"): [{}, {"optimizer": "sgd"}],
     ("seqlora", "vision"): [{}, {"train": {"mask": "seen"}}, {"train": {"mask": "all"}}],
     ("seqlora", "language"): [{}],
@@ -88,10 +92,10 @@ def test_logits_are_those_of_the_papers_equations(name, modality, config, double
     if method.offline:
         x, y = (torch.cat([getattr(task.train, part) for task in tasks]) for part in "xy")
         tasks = [Task(0, "union", Samples(x, y), epochs=2)]
-    write = getattr(references, f"{name}_{modality}", None) or getattr(references, name)
+    reference = REFERENCES.get(f"{name} {modality}") or REFERENCES[name]
     x = torch.cat([tiny.samples(modality, t).batch(torch.arange(12))[0] for t in range(3)])
     before = tiny.outputs(method, modality)
-    for task, logits in zip(tasks, write(references.Start(method, tasks)), strict=True):
+    for task, logits in zip(tasks, reference(Start(method, tasks)), strict=True):
         tiny.learn(method, task)
         found = tiny.outputs(method, modality)
         torch.testing.assert_close(found, logits(x).detach(), atol=1e-9, rtol=0)
