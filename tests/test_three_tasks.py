@@ -18,27 +18,28 @@ from tests import tiny
 from tests.references import REFERENCES, Start
 from tests.test_contract import pairs
 
+KEPT = {"optimizer_reset": False}  # most methods start a task with a fresh optimiser even so
 # Of each method and modality the settings that are compared, `train` for those of the run.
 CASES = {
-    ("codaprompt", "vision"): [{"orthogonality": 0.1}],
-    ("dualprompt", "vision"): [{}, {"inherit": False, "pull": 0.3}],
-    ("dualprompt", "language"): [{}],
+    ("codaprompt", "vision"): [{"orthogonality": 0.1, "train": KEPT}],
+    ("dualprompt", "vision"): [{}, {"inherit": False, "pull": 0.3, "train": KEPT}],
+    ("dualprompt", "language"): [{"train": KEPT}],
     ("ewc", "vision"): [{"fisher_samples": 8}],
     ("ewc", "language"): [{"fisher_samples": 8, "fisher_batch_size": 4}, {"trained": "all"}],
     ("fix", "language"): [{}],
     ("gem", "vision"): [{}],
     ("gem", "language"): [{}],
     ("hidelora", "vision"): [
-        {"alignment_epochs": 3},
-        {"alignment_epochs": 3, "statistics": "covariance", "contrast": 0.2, "slow": 0.5},
+        {"alignment_epochs": 3, "train": {"head_init": "linear"}},
+        {"alignment_epochs": 3, "statistics": "covariance", "slow": 0.5, "train": KEPT},
     ],
-    ("hidelora", "language"): [{"contrast": 0.1}],
+    ("hidelora", "language"): [{"contrast": 0.1, "train": KEPT}],
     ("hideprompt", "vision"): [
         {"alignment_epochs": 3},
         {"alignment_epochs": 3, "statistics": "variance", "momentum": 0.3, "identity_rate": 0.2},
     ],
     ("hidetreelora", "vision"): [{"alignment_epochs": 3}],
-    ("inflora", "vision"): [{"rank": 3}, {"rank": 3, "lamb": 0.9}],
+    ("inflora", "vision"): [{"rank": 3}, {"rank": 3, "lamb": 0.9, "train": KEPT}],
     ("joint", "vision"): [{"train": {"mask": "all"}}],
     ("joint", "language"): [{}],
     ("l2p", "vision"): [{}, {"positions": "none", "head_input": "cls"}],
@@ -48,7 +49,7 @@ CASES = {
         {"directions": 8, "project": "gradient", "optimizer": "sgd"},
     ],
     ("ogd", "language"): [{"directions": 8}],
-    ("olora", "vision"): [{"size": 0.01}],
+    ("olora", "vision"): [{"size": 0.01, "train": KEPT}],
     ("olora", "language"): [{"size": 0.01}],
     ("ranpac", "vision"): [
         {"projections": 8},
@@ -56,16 +57,16 @@ CASES = {
         {"head": "mean"},
     ],
     ("sapt", "language"): [
-        {"replay_share": 0.5, "bottleneck": 5},
+        {"replay_share": 0.5, "bottleneck": 5, "train": KEPT},
         {"replay": "none", "attention_rate": 0.001},
     ],
-    ("sdlora", "vision"): [{}, {"optimizer": "sgd"}],
-    ("seqlora", "vision"): [{}, {"train": {"mask": "seen"}}, {"train": {"mask": "all"}}],
+    ("sdlora", "vision"): [{"train": KEPT}, {"optimizer": "sgd"}],
+    ("seqlora", "vision"): [{"train": KEPT}, *({"train": {"mask": m}} for m in ("seen", "all"))],
     ("seqlora", "language"): [{}],
     ("tasl", "vision"): [{"important_share": 0.4}],
-    ("tasl", "language"): [{"important_share": 0.4}],
+    ("tasl", "language"): [{"important_share": 0.4, "n_tasks": 6}],
     ("treelora", "vision"): [{}],
-    ("treelora", "language"): [{"strength": 0.5}, {"strength": 0.5, "n_tasks": 6}],
+    ("treelora", "language"): [{"strength": 0.5, "n_tasks": 6}],
 }
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from tests.references.common import (
     PER_TASK,
+    adam,
     cross_entropy,
     flat,
     forward,
@@ -69,6 +70,7 @@ def renewed(factors):
 
 def seqlora(start):
     lora = Lora(start)
+    kept = None if start.setting.optimizer_reset else adam(start, (1.0, lora.parameters))
     for task in start.tasks:
 
         def loss(x, y, n_seen=PER_TASK * (task.index + 1)):
@@ -80,7 +82,7 @@ def seqlora(start):
                     return F.cross_entropy(logits[:, :n_seen], y)
             return cross_entropy(logits, y)
 
-        train(start, task, lora.parameters, loss)
+        train(start, task, lora.parameters, loss, kept)
         yield lora
 
 
