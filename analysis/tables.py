@@ -203,7 +203,7 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    notes += _cached(panel)
+    notes += _cached(panel) + _stuck(panel)
     bounds = []
     if panel.modality == "language":
         notes += _scoring(panel)
@@ -222,6 +222,29 @@ def _cached(panel: Panel) -> list[str]:
     ]
     what = "the frozen backbone's features of training images were computed once and kept"
     return [f"TIME of {', '.join(labels)}: {what}."] if labels else []
+
+
+def _stuck(panel: Panel) -> list[str]:
+    """Whose inference of the task tells none apart: after the last it finds one and no other."""
+    stuck = {}
+    for label, runs in panel.finished.items():
+        shares = {
+            (run.seed, name): share
+            for run in runs.itertuples()
+            for name, share in zip(
+                task_names(run.record),
+                run.record["tasks"][-1].get("task_accuracy") or (),
+                strict=False,
+            )
+        }
+        found = {place for place, share in shares.items() if share > 0.02}
+        n_runs = len({seed for seed, _ in shares})
+        if len(shares) > n_runs and len({seed for seed, _ in found}) == len(found):
+            stuck[label] = ", ".join(sorted({name for _, name in found})) or "none"
+    if not stuck:
+        return []
+    words = "; ".join(f"{label} ({tasks})" for label, tasks in stuck.items())
+    return [f"Inference of the task fails here, as it finds one and no other: {words}."]
 
 
 def _grouped(of: Mapping[str, str]) -> str:
@@ -280,6 +303,7 @@ def routing(panel: Panel) -> Table:
         notes.append(f"No method here infers the task; by word counts {share} % are found.")
     elif not rows:
         notes.append("These records do not say how often word counts find the task.")
+    notes += _stuck(panel)
     return _table(panel, "routing", "tasks found from the prompt", columns, rows, notes)
 
 
