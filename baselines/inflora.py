@@ -25,6 +25,10 @@ Departures:
 4. if fewer than r directions are free, the other rows of A_t are 0; in the authors' code they fall
    into the memory;
 5. a task starts with a fresh optimiser whatever the run's `optimizer_reset` says.
+
+Checked against, in the suite `peers` with one seed: InfLoRA e08b00e, the authors', ours 37.2 and
+theirs with our start of the classifier 41.6; with theirs (`head_init: linear`) 34.6 and 27.9. The
+dimensions of its memory are equal, and logits agree after three tasks.
 """
 
 from __future__ import annotations
