@@ -45,9 +45,8 @@ class Gaussians:
             for part in parts:
                 if clustered and len(part) == 1:  # an outlier
                     continue
-                covariance = part.T.cov(correction=int(not clustered)) + 1e-4 * torch.eye(
-                    len(part.T)
-                )
+                covariance = part.T.cov(correction=int(not clustered))
+                covariance = covariance + 1e-4 * torch.eye(len(covariance))
                 if self.config.statistics != "covariance":
                     covariance = covariance.diagonal().diag()
                 self.labels.append(label)
