@@ -1,4 +1,4 @@
-"""Prefix tuning without prefixes, and where it is refused; `tests.references` has it written out."""
+"""Prefix tuning without prefixes, and where it is refused; tests.references writes it out."""
 
 import pytest
 import torch
