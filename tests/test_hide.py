@@ -172,6 +172,17 @@ def test_prompts_of_the_first_layers_learn_and_the_classifier_at_its_own_rate():
     assert not torch.equal(before["prompts.0"], after["prompts.0"])
 
 
+def test_task_inference_of_prompts_learns_at_its_own_rate():
+    method = tiny.method("hideprompt", "vision", identity_rate=0.25)
+    before = parameters(method)
+    task = tiny.tasks("vision", 1)[0]
+    report = tiny.learn(method, task)
+    after = parameters(method)
+    moved = max((after[n] - before[n]).abs().max() for n in before if n.startswith("identity."))
+    steps = report["steps"] // method.stages
+    assert 0 < moved <= 0.25 * method.setting.learning_rate * steps * 1.01  # Adam's, each
+
+
 def test_the_record_has_the_terms_worth_watching():
     facts = learnt("hidelora", 2).diagnostics()
     assert len(facts["contrast"]) == len(facts["train_task_accuracy"]) == 2
