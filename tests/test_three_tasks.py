@@ -27,7 +27,7 @@ CASES = {
     ("ewc", "vision"): [{"fisher_samples": 8}],
     ("ewc", "language"): [{"fisher_samples": 8, "fisher_batch_size": 4}, {"trained": "all"}],
     ("fix", "language"): [{}],
-    ("gem", "vision"): [{}],
+    ("gem", "vision"): [{}, {"train": {"mask": "seen"}}],
     ("gem", "language"): [{}],
     ("hidelora", "vision"): [
         {"alignment_epochs": 3, "train": {"head_init": "linear"}},
@@ -66,7 +66,10 @@ CASES = {
     ("tasl", "vision"): [{"important_share": 0.4}],
     ("tasl", "language"): [{"important_share": 0.4, "n_tasks": 6}],
     ("treelora", "vision"): [{}],
-    ("treelora", "language"): [{"strength": 0.5, "n_tasks": 6}],
+    ("treelora", "language"): [
+        {"strength": 0.5, "n_tasks": 6},
+        {"strength": 1e-4, "penalty_scale": "sum", "residual_scale": "sum", "n_tasks": 6},
+    ],
 }
 
 

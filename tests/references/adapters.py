@@ -68,19 +68,21 @@ def renewed(factors):
     return made
 
 
+def masked(start, task, logits, y):
+    """Cross-entropy among the classes that the run's mask leaves."""
+    if start.setting.mask == "seen":
+        logits = logits[:, : PER_TASK * (task.index + 1)]
+    current = start.setting.mask in ("current", None)
+    return cross_entropy(logits, y) if current else F.cross_entropy(logits, y)
+
+
 def seqlora(start):
     lora = Lora(start)
     kept = None if start.setting.optimizer_reset else adam(start, (1.0, lora.parameters))
     for task in start.tasks:
 
-        def loss(x, y, n_seen=PER_TASK * (task.index + 1)):
-            logits = lora(x)
-            match start.setting.mask:
-                case "all":
-                    return F.cross_entropy(logits, y)
-                case "seen":
-                    return F.cross_entropy(logits[:, :n_seen], y)
-            return cross_entropy(logits, y)
+        def loss(x, y, task=task):
+            return masked(start, task, lora(x), y)
 
         train(start, task, lora.parameters, loss, kept)
         yield lora
@@ -146,19 +148,22 @@ def projected(gradient, memories, margin, ridge=1e-3):
 def gem(start):
     """Gradients against which no memory's loss rises."""
     lora, memories = Lora(start), []
-
-    def change(gradients):
-        g = flat(gradients)
-        past = [flat(torch.autograd.grad(lora.loss(*m), lora.parameters)) for m in memories]
-        if all(g @ k >= 0 for k in past):
-            return gradients
-        G = torch.stack(past).numpy()
-        found = projected(g.numpy(), G, start.config.memory_strength)
-        return unflat(torch.from_numpy(found), gradients)
-
     for task in start.tasks:
         seed(task)
-        train(start, task, lora.parameters, lora.loss, change=change)
+
+        def loss(x, y, task=task):
+            return masked(start, task, lora(x), y)
+
+        def change(gradients, loss=loss):
+            g = flat(gradients)
+            past = [flat(torch.autograd.grad(loss(*m), lora.parameters)) for m in memories]
+            if all(g @ k >= 0 for k in past):
+                return gradients
+            G = torch.stack(past).numpy()
+            found = projected(g.numpy(), G, start.config.memory_strength)
+            return unflat(torch.from_numpy(found), gradients)
+
+        train(start, task, lora.parameters, loss, change=change)
         order = torch.cat(list(DataLoader(range(len(task.train)), shuffle=True)))
         memories.append(task.train.batch(order[: start.config.memory_per_task]))
         yield lora

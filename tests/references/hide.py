@@ -182,7 +182,7 @@ def hidelora(start):
 
 def hidetreelora(start):
     method = HiDeLora(start)
-    method.guide = Guide(start.config.strength)
+    method.guide = Guide(start.config)
     return method.learn()
 
 

@@ -36,28 +36,32 @@ def tree(signatures, tasks, level=0):
     return Node(tasks, delta.item(), children)
 
 
-def lower_bound(node, observed, step):
+def lower_bound(node, observed, step, entries=None):
     """Equation 2: the bound of a node, and the task at which a descent from it ends.
 
-    `observed` has (task, residual) of each earlier step; the largest residual is the unit.
+    `observed` has (task, residual) of each earlier step: means over entries, of which the largest
+    is the unit, or sums over so many entries.
     """
     unit = max((residual for _, residual in observed), default=0.0) or 1.0
+    threshold = node.threshold / unit
+    if entries:
+        unit, threshold = 1.0, node.threshold * entries
     values = [residual / unit for task, residual in observed if task in node.tasks]
     own = -math.inf
     if values:
         own = sum(values) / len(values) - 2 * math.sqrt(math.log(step) / len(values))
     if not node.children:
         return own, node.tasks[0]
-    below = [lower_bound(child, observed, step) for child in node.children]
+    below = [lower_bound(child, observed, step, entries) for child in node.children]
     smallest = min(below, key=lambda pair: pair[0])  # the first of equals
-    return max(own - node.threshold / unit, smallest[0]), smallest[1]
+    return max(own - threshold, smallest[0]), smallest[1]
 
 
 class Guide:
     """The pull of an adapter towards that of a similar finished task, equation 3."""
 
-    def __init__(self, strength):
-        self.strength, self.signatures = strength, []
+    def __init__(self, options):
+        self.options, self.signatures = options, []
 
     def begin(self):
         self.step = 0
@@ -69,20 +73,25 @@ class Guide:
         if not self.signatures:
             return 0.0
         self.step += 1
-        total = 0.0
+        sums = means = 0.0
         for level, pair in enumerate(lora.factors.values()):
-            _, chosen = lower_bound(self.root, self.observed[level], self.step)
-            distance = (flat(pair) - self.signatures[chosen][level]).abs().mean()
-            self.observed[level].append((chosen, distance.item()))
-            total = total + distance
-        return self.strength * total / (total.detach() + 1e-5) * loss.detach()
+            g, literal = flat(pair), self.options.residual_scale == "sum"
+            entries = len(g) if literal else None
+            _, chosen = lower_bound(self.root, self.observed[level], self.step, entries)
+            distance = (g - self.signatures[chosen][level]).abs()
+            residual = distance.sum() if literal else distance.mean()
+            self.observed[level].append((chosen, residual.item()))
+            sums, means = sums + distance.sum(), means + distance.mean()
+        if self.options.penalty_scale == "sum":
+            return self.options.strength * sums
+        return self.options.strength * means / (means.detach() + 1e-5) * loss.detach()
 
     def end(self, lora):
         self.signatures.append([flat(pair).detach() for pair in lora.factors.values()])
 
 
 def treelora(start):
-    lora, guide = Lora(start), Guide(start.config.strength)
+    lora, guide = Lora(start), Guide(start.config)
 
     def loss(x, y):
         own = lora.loss(x, y)
