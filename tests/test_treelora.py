@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
+from tests.references.trees import lower_bound
 from treelora import PRESETS, Node, Options, TreeRegulariser, build_tree
 from treelora.options import CHOICES
 from treelora.search import RandomSearch, SoftmaxSearch, TreeSearch, draw, flat
@@ -124,19 +125,6 @@ def test_every_arm_is_tried_before_one_is_repeated():
     assert sorted(pulled[:, 0].tolist()) == list(range(5))
 
 
-def lower_bounds(node, observed, step, entries=1):
-    """Equation 2 by recursion: the bound of a node, and the arm that the descent ends at."""
-    values = [residual for arm, residual in observed if arm in node.tasks]
-    own = -math.inf
-    if values:
-        own = sum(values) / len(values) - 2 * math.sqrt(math.log(step) / len(values))
-    if not node.children:
-        return own, node.tasks[0]
-    below = [lower_bounds(child, observed, step, entries) for child in node.children]
-    smallest = min(below, key=lambda pair: pair[0])  # the first of equals
-    return max(own - node.threshold * entries, smallest[0]), smallest[1]
-
-
 def check_equation_2(root, seed, steps=20):
     """The search chooses as the recursion does, at every step."""
     search = TreeSearch(root, n_levels=1)
@@ -145,7 +133,7 @@ def check_equation_2(root, seed, steps=20):
     for step in range(1, steps):
         chosen = search.choose()
         if observed:
-            assert chosen.item() == lower_bounds(root, observed, step)[1]
+            assert chosen.item() == lower_bound(root, observed, step)[1]
         # the largest residual, by which all are divided, is 1
         residual = torch.rand(1, generator=generator) if observed else torch.ones(1)
         search.observe(chosen, residual)
@@ -178,7 +166,7 @@ def test_with_whole_norms_it_is_equation_2_to_the_letter_in_each_matrix(rows, se
         residual = 9 * torch.rand(2, generator=generator)  # in no way within [0, 1]
         for level, arm in enumerate(chosen.tolist()):
             if step > 1:
-                bound = lower_bounds(root, observed[level], step, entries[level].item())
+                bound = lower_bound(root, observed[level], step, entries[level].item())
                 assert arm == bound[1]
             observed[level].append((arm, residual[level].double().item()))
         search.observe(chosen, residual)
