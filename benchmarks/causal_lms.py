@@ -64,9 +64,9 @@ def own(name: str) -> Backbone:
     found = re.fullmatch(rf"{OWN}(\w[\w.-]*?)(?:@([0-9a-f]{{40}}))?", name)
     if not found or len(name.encode()) > _LONGEST_NAME:
         raise DataError(
-            f"{name[:_LONGEST_NAME]!r} should be {OWN} and the name of a folder in the data directory "
-            f"(letters, digits, _, . and -), or {OWN}organisation--model@ and the 40 digits of a "
-            "commit on the hub"
+            f"{name[:_LONGEST_NAME]!r} should be {OWN} and the name of a folder in the data "
+            f"directory (letters, digits, _, . and -), or {OWN}organisation--model@ and the 40 "
+            "digits of a commit on the hub"
         )
     model, revision = found.groups()
     backbone = Backbone(
