@@ -169,7 +169,7 @@ def check_model(name: str, layers: int, folder: Path) -> None:
         )
     network = build(config)
     check(name, network)
-    tokenizer(folder, network.config.vocab_size)
+    tokenizer(folder)
 
 
 def _check_config(where: str, config: dict) -> None:
@@ -436,7 +436,7 @@ def load(folder: Path, weights: str | None) -> LanguageModel:
     if report["missing_keys"] or report["mismatched_keys"]:
         some = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:3]
         raise DataError(f"the weights in {folder} lack {', '.join(some)}: copy the model anew")
-    own = tokenizer(folder, network.config.vocab_size)
+    own = tokenizer(folder)
     return LanguageModel(network, _ends(folder, own.end))
 
 
@@ -449,12 +449,13 @@ def _ends(folder: Path, own: int) -> list[int]:
     return [own, *sorted({end for end in others if type(end) is int} - {own})]
 
 
-def tokenizer(folder: Path, vocabulary: int | None = None) -> Tokenizer:
+def tokenizer(folder: Path) -> Tokenizer:
     """The model's own; DataError if it cannot be used, or has ids beyond the model's vocabulary."""
     from benchmarks.text import Tokenizer
 
+    config = _configuration(_json(folder / "config.json"))
     try:
-        found = Tokenizer.from_folder(folder, vocabulary)
+        found = Tokenizer.from_folder(folder, config)
     except Exception as error:  # of whatever kind its many parts raise
         raise DataError(f"the tokenizer in {folder} cannot be used ({_cause(error)})") from error
     # A folder that holds less than a whole tokenizer may load as an empty one.

@@ -13,6 +13,7 @@ from benchmarks.files import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedConfig
 
 TRUNCATIONS = ("middle", "left", "instruction")
 BOUNDARIES = ("exact", "released")
@@ -46,23 +47,25 @@ class Tokenizer:
         return cls(lambda text: own.encode(text).ids, own.decode, pad, begin, end)
 
     @classmethod
-    def from_folder(cls, path: Path, vocabulary: int | None = None) -> Tokenizer:
-        """That of a causal language model of transformers, of so many ids if given.
+    def from_folder(cls, path: Path, config: PreTrainedConfig | None = None) -> Tokenizer:
+        """That of a causal language model of transformers, with the configuration given.
 
         Raises:
-            ValueError: it has no token that ends a text, ids beyond the vocabulary, or begins texts
-                with several tokens.
+            ValueError: it has no token that ends a text, ids beyond the model's vocabulary, or
+                begins texts with several tokens.
         """
         from transformers import AutoTokenizer
 
-        own = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        own = AutoTokenizer.from_pretrained(
+            path, config=config, local_files_only=True, trust_remote_code=False
+        )
         if own.eos_token_id is None:
             raise ValueError("it has no token that ends a text: set eos_token")
         last = max(own.get_vocab(), key=own.get_vocab().get)
-        if vocabulary is not None and own.get_vocab()[last] >= vocabulary:
+        if config is not None and own.get_vocab()[last] >= config.vocab_size:
             raise ValueError(
                 f"its token {last!r} has the id {own.get_vocab()[last]}, but the model knows "
-                f"{vocabulary} ids from 0 on: call resize_token_embeddings(len(tokenizer)) on the "
+                f"{config.vocab_size} ids from 0 on: resize_token_embeddings(len(tokenizer)) on the "
                 "model and save it, or take the tokenizer that it was saved with"
             )
         choices = (own.pad_token_id, own.unk_token_id, own.eos_token_id)
@@ -209,8 +212,8 @@ def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
     for i, (ids, n_answer) in enumerate(encoded):
         if len(ids) == n_answer:
             raise DataError(
-                f"the prompt of item {i + 1} is empty, and this tokenizer begins texts with no "
-                "token, so that nothing is there to be answered: give it a prompt or leave it out"
+                f"item {i + 1} has no token before its answer: its prompt is empty, and this "
+                "tokenizer begins texts with none; give it a prompt or leave it out"
             )
     length = max(len(ids) for ids, _ in encoded)
     x = torch.zeros(len(encoded), 2, length, dtype=torch.long)

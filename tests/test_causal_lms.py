@@ -310,6 +310,51 @@ def test_a_models_own_code_never_runs_and_nobody_is_asked(kind, data, tmp_path, 
     assert not marker.exists()
 
 
+def test_transformers_is_always_told_to_run_no_code(data, monkeypatch):
+    folder = save(data, "llama")
+    told = {}
+    for name, method in (
+        ("AutoModelForCausalLM", "from_config"),
+        ("AutoModelForCausalLM", "from_pretrained"),
+        ("AutoTokenizer", "from_pretrained"),
+    ):
+        cls = getattr(transformers, name)
+        own = getattr(cls, method)
+
+        def spy(*arguments, own=own, called=(name, method), **options):
+            told[called] = options.get("trust_remote_code")
+            return own(*arguments, **options)
+
+        monkeypatch.setattr(cls, method, spy)
+    backbones.fingerprint("hf-tiny-llama", data)
+    causal_lms.load(folder, None)
+    assert len(told) == 3 and set(told.values()) == {False}
+
+
+def test_a_configuration_decides_the_network_and_nothing_else(data):
+    folder = save(data, "llama")
+    file = folder / "config.json"
+    own = {
+        "attn_implementation": "someone/kernel",
+        "_attn_implementation": "someone/kernel",
+        "experts_implementation": "someone/kernel",
+        "transformers_weights": "others.safetensors",
+        "auto_map": {"AutoModelForCausalLM": "someone/code--evil.Evil"},
+        "return_dict": False,
+        "output_attentions": True,
+        "output_hidden_states": True,
+        "name_or_path": "someone/model",
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    backbones.fingerprint("hf-tiny-llama", data)
+    model, ids = causal_lms.load(folder, None), torch.arange(3, 30)[None]
+    assert not {key for key in own if getattr(model.network.config, key, None) == own[key]}
+    with torch.no_grad():
+        found = model.answer_logits(model.hidden(model.embed(ids), 1 + (ids > 8)), 1 + (ids > 8))
+        expected = network("llama")(ids).logits[:, -found.shape[1] - 1 : -1]
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_tokenizers_own_code_never_runs(data, tmp_path):
     folder = save(data, "llama")
     marker = tmp_path / "marker"
@@ -669,7 +714,7 @@ def greedily(own, ids, ends, n):
     return new
 
 
-@pytest.mark.parametrize("where", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("where", ["generation_config.json", "config.json", "memory"])
 def test_answers_are_those_of_the_network_whatever_the_checkpoint_says(where, data):
     """Of any number together, and however long the padding is."""
     folder = save(data, "llama")
@@ -678,10 +723,13 @@ def test_answers_are_those_of_the_network_whatever_the_checkpoint_says(where, da
         own.get_output_embeddings().weight[2] *= 3
         own.get_output_embeddings().weight[7] *= 3
     own.save_pretrained(folder)
-    for name in {"generation_config.json", where}:
+    for name in {"generation_config.json", where} - {"memory"}:
         settings = json.loads((folder / name).read_text()) | {"eos_token_id": [2, 7]}
         (folder / name).write_text(json.dumps(settings | (PENALTIES if name == where else {})))
     model, tokenizer = causal_lms.load(folder, None), causal_lms.tokenizer(folder)
+    if where == "memory":
+        own.generation_config.update(**PENALTIES)
+        model = LanguageModel(own, [2, 7])
     generator = torch.Generator().manual_seed(1)
     prompts = torch.zeros(10, 2, 24, dtype=torch.long)
     for i in range(10):
@@ -735,12 +783,14 @@ def test_the_estimate_counts_what_is_there():
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path):
+    config("llama").save_pretrained(tmp_path)
     save_tokenizer(tmp_path, eos_token=None)
     with pytest.raises(DataError, match="no token that ends a text"):
         causal_lms.tokenizer(tmp_path)
 
 
 def test_ids_of_special_tokens_come_from_the_tokenizer(tmp_path):
+    config("llama").save_pretrained(tmp_path)
     save_tokenizer(tmp_path, pad_token=None)
     found = causal_lms.tokenizer(tmp_path)
     assert (found.pad, found.begin, found.end) == (2, None, 2)  # it has a bos_token, but adds none

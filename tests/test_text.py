@@ -159,7 +159,7 @@ def test_a_tokenizer_that_begins_with_several_tokens_is_refused(tmp_path):
 def test_a_prompt_of_no_token_has_nothing_to_answer(answer, tmp_path):
     tokenizer = loaded(byte_level(), tmp_path, "")
     items = [encode(tokenizer, prompt, answer, 40) for prompt in ("a", "", "b")]
-    with pytest.raises(DataError, match="prompt of item 2 is empty"):
+    with pytest.raises(DataError, match="item 2 has no token before its answer"):
         pad_left(items)
     begun = loaded(byte_level(), tmp_path)
     x, y = pad_left([encode(begun, "", answer, 40)])
