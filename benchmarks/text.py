@@ -65,8 +65,8 @@ class Tokenizer:
         if config is not None and own.get_vocab()[last] >= config.vocab_size:
             raise ValueError(
                 f"its token {last!r} has the id {own.get_vocab()[last]}, but the model knows "
-                f"{config.vocab_size} ids from 0 on: resize_token_embeddings(len(tokenizer)) on the "
-                "model and save it, or take the tokenizer that it was saved with"
+                f"{config.vocab_size} ids from 0 on: call resize_token_embeddings(len(tokenizer)) "
+                "on the model and save it, or take the tokenizer that it was saved with"
             )
         choices = (own.pad_token_id, own.unk_token_id, own.eos_token_id)
         return cls(
