@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import backbones, streams
+from benchmarks import backbones, causal_lms, streams
 from benchmarks.files import DataError, digest_of
 from benchmarks.text import BOUNDARIES, TRUNCATIONS
 
@@ -297,6 +297,16 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
     if modality == "vision" and backbone.weights is not None:
         raise DataError(f"{where}: weights is of language models; leave it out on vision")
+    if modality == "language":
+        new = stream.max_new_tokens or stream.max_answer_tokens or 1
+        try:
+            causal_lms.check_context(
+                backbone.name,
+                causal_lms.architecture(network).get("max_position_embeddings"),
+                stream.max_prompt_tokens + new,
+            )
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
     try:
         counted = getattr(module, "n_tasks", None)
         own_tasks = counted(**own_options) if counted else module.N_TASKS

@@ -26,7 +26,7 @@ import torch
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones, gpus, memory, streams
+from benchmarks import backbones, causal_lms, gpus, memory, streams
 from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
 from benchmarks.evaluate import score
@@ -87,6 +87,8 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     )
     if language:
         network.decoding = spec["stream"].get("decoding", "greedy")
+        longest = max(max(t.train.x.shape[-1], t.test_x.shape[-1] + t.max_new_tokens) for t in data)
+        causal_lms.check_context(manifest["name"], network.context, longest)
     if train.get("checkpointing"):
         network.save_memory()
     method_class = baselines.load(spec["method"]["name"], spec["modality"])
