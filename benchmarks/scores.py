@@ -13,8 +13,7 @@ metric's name says, that stands beside it as a metric of its own:
 - `edit_similarity_released` is difflib's ratio in whole percent, as fuzzywuzzy gives it where no
   faster library is installed. Its value depends on which text comes first.
 
-Texts may be in any script. Composed and decomposed letters are the same ("\u00fc", "u\u0308"), and
-half a character at the end of an output, where generation stopped within it, is none; the released
+Texts may be in any script. A letter with a mark is the same composed or decomposed; the released
 metrics take texts as they are. The words of `rouge_l` are runs of letters, marks and digits, case
 and width aside. Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Burmese,
 Khmer) count by character: a division into words would be that of some dictionary. So do the ROUGE
@@ -92,7 +91,6 @@ def score(
         )
     measure = _MEASURES[metric]
     if metric not in _AS_THEY_ARE:
-        outputs = [output.rstrip("\ufffd") for output in outputs]
         outputs, answers, prompts = (
             [unicodedata.normalize("NFC", text) for text in texts]
             for texts in (outputs, answers, prompts)

@@ -83,8 +83,7 @@ def one(metric, output, answer, prompt=""):
         ),
         ("exact", "fur", "f\u00fcr", 0),
         ("prefix", "fu\u0308r", "f\u00fcr", 0),  # as released
-        ("exact", "北京\ufffd", "北京", 1),
-        ("edit_similarity", "Bär\ufffd", "Bär", 1),
+        ("exact", "北京\ufffd", "北京", 0),  # half a character of what else was said
         ("normalised", "„Gut“，１２。", "gut 12", 0),
         ("normalised", "„Gut“ １２。", "gut 12", 1),
         ("normalised", "STRASSE", "Straße", 1),
