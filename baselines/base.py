@@ -50,6 +50,8 @@ class Setting:
         optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
+        loss_mean: on language, what the loss of a batch is the mean over: its answers' "tokens", so
+            that long answers weigh more, or its "samples", each the mean over its own tokens.
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
         micro_batch_size: the batch goes through the network in parts of so many samples, and one
             optimiser step follows with the gradient of the whole batch: the same step but for
@@ -78,6 +80,7 @@ class Setting:
     clip_norm: float | None = 1.0
     optimizer_reset: bool = True
     mask: str | None = "all"
+    loss_mean: str = "tokens"
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -106,15 +109,30 @@ class ClassificationLoss:
             logits = logits.masked_fill(~competes, -torch.inf)
         return F.cross_entropy(logits.float(), y)
 
+    def n_terms(self, y: Tensor) -> Tensor | int:
+        """What the loss is a mean over."""
+        return len(y)
+
 
 class TokenLoss:
-    """Next-token cross-entropy on the answer tokens, averaged over all of the batch."""
+    """Next-token cross-entropy on the answer tokens, averaged as `Setting.loss_mean` says."""
 
     task = 0
 
+    def __init__(self, mean: str = "tokens"):
+        self._mean = mean
+
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits (B, A, V) of the last A tokens, y (B, L) with -100 where nothing is asked."""
-        return F.cross_entropy(logits.flatten(0, 1).float(), y[:, -logits.shape[1] :].flatten())
+        logits, y = logits.flatten(0, 1).float(), y[:, -logits.shape[1] :]
+        if self._mean == "tokens":
+            return F.cross_entropy(logits, y.flatten())
+        losses = F.cross_entropy(logits, y.flatten(), reduction="none").view_as(y)
+        return (losses.sum(dim=1) / (y != -100).sum(dim=1)).mean()
+
+    def n_terms(self, y: Tensor) -> Tensor | int:
+        """What the loss is a mean over."""
+        return (y != -100).sum() if self._mean == "tokens" else len(y)
 
 
 class Method:
