@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from baselines.lora import LoraMethod, LoraSettings
+from benchmarks.text import trim_left
 
 
 class GEM(LoraMethod):
@@ -49,7 +50,15 @@ class GEM(LoraMethod):
     def plugins(self) -> list:
         from avalanche.training.plugins import GEMPlugin
 
-        self._gem = GEMPlugin(self.config.memory_per_task, self.config.memory_strength)
+        class Plugin(GEMPlugin):
+            def update_memory(self, dataset, t, batch_size):
+                super().update_memory(dataset, t, batch_size)
+                if self.memory_y[t].dim() == 2:  # text, as long as the task's longest so far
+                    self.memory_x[t], self.memory_y[t] = (
+                        part.clone() for part in trim_left(self.memory_x[t], self.memory_y[t])
+                    )
+
+        self._gem = Plugin(self.config.memory_per_task, self.config.memory_strength)
         return [self._gem]
 
     def state_dict(self) -> dict:

@@ -153,3 +153,9 @@ def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
         x[i, 1, boundary:] = 2
         y[i, boundary:] = x[i, 0, boundary:]
     return x, y
+
+
+def trim_left(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """x (n, 2, L) and y (n, L) without the padding that all rows share."""
+    start = int((x[:, 1] > 0).any(dim=0).nonzero()[0])
+    return x[:, :, start:], y[:, start:]
