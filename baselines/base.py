@@ -90,6 +90,31 @@ class Setting:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What decides how much memory a run on a language model takes; see `Method.needs`.
+
+    Attributes:
+        backbone: a `benchmarks.models.LanguageModel`, only its shapes.
+        n_tasks: length of the stream.
+        prompt_tokens, answer_tokens: of a sample, at most.
+        samples: that pass through the network at a time, with gradients.
+        trained: parameters that a task trains.
+        kept_bytes: what the method keeps at the last task beside the network, the trained
+            parameters, their gradients and the optimiser's moments.
+        made_bytes: what it makes of that in a step's passes or at the task's end.
+    """
+
+    backbone: nn.Module
+    n_tasks: int
+    prompt_tokens: int
+    answer_tokens: int
+    samples: int
+    trained: int = 0
+    kept_bytes: int = 0
+    made_bytes: int = 0
+
+
 class ClassificationLoss:
     """Cross-entropy over the classes that may compete (see `Setting.mask`)."""
 
@@ -141,8 +166,9 @@ class Method:
     A subclass overrides what it needs: `Config` and `version`, `adapt` (what is trained),
     `plugins` (Avalanche plugins for the shared loop), `penalty` and `batch_penalty` (added to each
     step's loss), `optimizer`, `begin` and `end` (before and after a task), `state_dict` and
-    `load_state_dict` (what the method remembers beyond the trained parameters), `diagnostics`. A
-    method that does not fit the loop overrides `learn`.
+    `load_state_dict` (what the method remembers beyond the trained parameters), `needs` (what that
+    takes on a language model), `diagnostics`. A method that does not fit the loop overrides
+    `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
@@ -186,6 +212,12 @@ class Method:
             epochs, batch_size: of the training.
         """
         return cls.stages * epochs * n, cls.stages * epochs * n
+
+    @classmethod
+    def needs(cls, config: Any, needs: Needs) -> Needs:
+        """What the method trains, keeps and passes through a language model, for estimates of
+        memory: `needs` with that put right."""
+        return needs
 
     @classmethod
     def skip(cls, modality: str) -> str | None:

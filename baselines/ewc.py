@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from baselines.base import Needs
 from baselines.lora import LoraMethod, LoraSettings
 
 TRAINED = ("adapter", "all")
@@ -109,6 +110,16 @@ class EWC(LoraMethod):
         estimated = min(n, config.fisher_samples)
         forward, backward = forward + estimated, backward + estimated
         return forward + (backward if config.trained == "all" else 0), backward
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """S and m, and the distance to m in a step or the task's F at its end; float32."""
+        needs = super().needs(config, needs)
+        if config.trained == "all":
+            everything = sum(p.numel() for p in needs.backbone.parameters())
+            needs = dataclasses.replace(needs, trained=everything)
+        copy = 4 * needs.trained
+        return dataclasses.replace(needs, kept_bytes=2 * copy, made_bytes=copy)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         if self.config.trained == "all":

@@ -37,6 +37,7 @@ Departures:
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import re
@@ -48,7 +49,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Method, Task
+from baselines.base import Method, Needs, Task
 from benchmarks.router import WordRouter
 from benchmarks.text import Tokenizer, pad_left
 
@@ -56,6 +57,11 @@ HEADER = "The following examples show how to answer.\nExamples:\n\n"
 SEPARATOR = "\n\n"  # after each item
 CONTEXT = 4096  # tokens that are used of a longer context, as in TRACE
 WINDOW = 32  # tokens that a stop may have
+
+
+def context_of(backbone: nn.Module) -> int:
+    """Tokens of a language model's context that are used."""
+    return min(CONTEXT, backbone.network.config.max_position_embeddings)
 
 
 def instruction_of(prompts: Sequence[str]) -> str:
@@ -218,8 +224,14 @@ class FIX(Method):
     def skip(cls, modality: str) -> str | None:
         return None if modality == "language" else "images cannot be put into a prompt as examples"
 
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Nothing is trained; a prompt with its examples fills the context."""
+        longest = max(needs.prompt_tokens, context_of(needs.backbone) * 7 // 8)
+        return dataclasses.replace(needs, samples=0, prompt_tokens=longest)
+
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        context = min(CONTEXT, backbone.network.config.max_position_embeddings)
+        context = context_of(backbone)
         self._budget = self.config.shot_tokens or context * 7 // 16
         return _InContext(backbone, self.setting.tokenizer, context * 7 // 8)
 

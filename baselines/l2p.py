@@ -21,12 +21,14 @@ The TreeLoRA paper's appendix A.3: a pool of 30 prompts of length 5; it does not
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.base import Needs
 from baselines.prompts import (
     PromptedVision,
     PromptMethod,
@@ -124,6 +126,12 @@ class L2P(PromptMethod):
                 )
             if self.head_input not in ("prompts", "cls"):
                 raise ValueError(f"head_input must be prompts or cls, not {self.head_input!r}")
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        trained = config.pool_size * (config.prompt_length + 1) * needs.backbone.width
+        prompt_tokens = needs.prompt_tokens + config.top_k * config.prompt_length
+        return dataclasses.replace(needs, trained=trained, prompt_tokens=prompt_tokens)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config

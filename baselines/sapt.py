@@ -33,6 +33,7 @@ Departures:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.lora import LoraSettings
 from baselines.mixture import MixedModel, MixtureMethod
 
@@ -112,6 +113,16 @@ class SAPT(MixtureMethod):
                 )
             if not 0 < self.replay_share <= 1:
                 raise ValueError(f"replay_share must lie in (0, 1], but is {self.replay_share}")
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Also Q, and the keys of all tasks."""
+        needs, width = super().needs(config, needs), needs.backbone.width
+        return dataclasses.replace(
+            needs,
+            trained=needs.trained + (2 * config.bottleneck + 2 + 1) * width,
+            kept_bytes=needs.kept_bytes + 4 * (needs.n_tasks - 1) * width,
+        )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._kept: list[Tensor] = []  # of each task, x (m, width)
