@@ -50,8 +50,8 @@ class Setting:
         optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
-        loss_mean: on language, what the loss of a batch is the mean over: its answers' "tokens", so
-            that long answers weigh more, or its "samples", each the mean over its own tokens.
+        loss_mean: what the loss of a batch of texts is the mean over: "samples", each the mean over
+            its answer's tokens, or None for all tokens of all answers: long ones weigh more.
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
         micro_batch_size: the batch goes through the network in parts of so many samples, and one
             optimiser step follows with the gradient of the whole batch: the same step but for
@@ -80,7 +80,7 @@ class Setting:
     clip_norm: float | None = 1.0
     optimizer_reset: bool = True
     mask: str | None = "all"
-    loss_mean: str = "tokens"
+    loss_mean: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -144,20 +144,20 @@ class TokenLoss:
 
     task = 0
 
-    def __init__(self, mean: str = "tokens"):
-        self._mean = mean
+    def __init__(self, mean: str | None = None):
+        self._of_samples = mean == "samples"
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits (B, A, V) of the last A tokens, y (B, L) with -100 where nothing is asked."""
         logits, y = logits.flatten(0, 1).float(), y[:, -logits.shape[1] :]
-        if self._mean == "tokens":
+        if not self._of_samples:
             return F.cross_entropy(logits, y.flatten())
         losses = F.cross_entropy(logits, y.flatten(), reduction="none").view_as(y)
         return (losses.sum(dim=1) / (y != -100).sum(dim=1)).mean()
 
     def n_terms(self, y: Tensor) -> Tensor | int:
         """What the loss is a mean over."""
-        return (y != -100).sum() if self._mean == "tokens" else len(y)
+        return len(y) if self._of_samples else (y != -100).sum()
 
 
 class Method:
