@@ -51,6 +51,8 @@ class Setting:
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
         head_init: how the weights of a new classifier start on vision, see `start_head`.
+        loss_mean: what the loss of a batch of texts is the mean over: "samples", each the mean over
+            its answer's tokens, or None for all tokens of all answers: long ones weigh more.
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
         micro_batch_size: the batch goes through the network in parts of so many samples, and one
             optimiser step follows with the gradient of the whole batch: the same step but for
@@ -80,6 +82,7 @@ class Setting:
     optimizer_reset: bool = True
     mask: str | None = "all"
     head_init: str | None = None
+    loss_mean: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -113,6 +116,31 @@ def start_head(head: nn.Linear, init: str | None = None, seed: int = 0) -> nn.Li
     return head
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What decides how much memory a run on a language model takes; see `Method.needs`.
+
+    Attributes:
+        backbone: a `benchmarks.models.LanguageModel`, only its shapes.
+        n_tasks: length of the stream.
+        prompt_tokens, answer_tokens: of a sample, at most.
+        samples: that pass through the network at a time, with gradients.
+        trained: parameters that a task trains.
+        kept_bytes: what the method keeps at the last task beside the network, the trained
+            parameters, their gradients and the optimiser's moments.
+        made_bytes: what it makes of that in a step's passes or at the task's end.
+    """
+
+    backbone: nn.Module
+    n_tasks: int
+    prompt_tokens: int
+    answer_tokens: int
+    samples: int
+    trained: int = 0
+    kept_bytes: int = 0
+    made_bytes: int = 0
+
+
 class ClassificationLoss:
     """Cross-entropy over the classes that may compete (see `Setting.mask`)."""
 
@@ -132,15 +160,30 @@ class ClassificationLoss:
             logits = logits.masked_fill(~competes, -torch.inf)
         return F.cross_entropy(logits.float(), y)
 
+    def n_terms(self, y: Tensor) -> Tensor | int:
+        """What the loss is a mean over."""
+        return len(y)
+
 
 class TokenLoss:
-    """Next-token cross-entropy on the answer tokens, averaged over all of the batch."""
+    """Next-token cross-entropy on the answer tokens, averaged as `Setting.loss_mean` says."""
 
     task = 0
 
+    def __init__(self, mean: str | None = None):
+        self._of_samples = mean == "samples"
+
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits (B, A, V) of the last A tokens, y (B, L) with -100 where nothing is asked."""
-        return F.cross_entropy(logits.flatten(0, 1).float(), y[:, -logits.shape[1] :].flatten())
+        logits, y = logits.flatten(0, 1).float(), y[:, -logits.shape[1] :]
+        if not self._of_samples:
+            return F.cross_entropy(logits, y.flatten())
+        losses = F.cross_entropy(logits, y.flatten(), reduction="none").view_as(y)
+        return (losses.sum(dim=1) / (y != -100).sum(dim=1)).mean()
+
+    def n_terms(self, y: Tensor) -> Tensor | int:
+        """What the loss is a mean over."""
+        return len(y) if self._of_samples else (y != -100).sum()
 
 
 class Method:
@@ -149,8 +192,9 @@ class Method:
     A subclass overrides what it needs: `Config` and `version`, `adapt` (what is trained),
     `plugins` (Avalanche plugins for the shared loop), `penalty` and `batch_penalty` (added to each
     step's loss), `optimizer`, `begin` and `end` (before and after a task), `state_dict` and
-    `load_state_dict` (what the method remembers beyond the trained parameters), `diagnostics`. A
-    method that does not fit the loop overrides `learn`.
+    `load_state_dict` (what the method remembers beyond the trained parameters), `needs` (what that
+    takes on a language model), `diagnostics`. A method that does not fit the loop overrides
+    `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
@@ -196,6 +240,12 @@ class Method:
             epochs, batch_size: of the training.
         """
         return cls.stages * epochs * n, cls.stages * epochs * n
+
+    @classmethod
+    def needs(cls, config: Any, needs: Needs) -> Needs:
+        """What the method trains, keeps and passes through a language model, for estimates of
+        memory: `needs` with that put right."""
+        return needs
 
     @classmethod
     def skip(cls, modality: str) -> str | None:

@@ -31,6 +31,7 @@ blocks are those of a ViT, a suite may choose others for deep language models.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -38,6 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.base import Needs
 from baselines.dualprompt import DualPrompt
 from baselines.prompts import QueryCache, prompt_mean
 
@@ -183,6 +185,16 @@ class DualPromptLanguage(DualPrompt):
     @classmethod
     def skip(cls, modality: str) -> str | None:
         return None if modality == "language" else "baselines/dualprompt.py is for vision"
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """The prefixes and keys of all tasks."""
+        attention = next(module for module in needs.backbone.modules() if hasattr(module, "q_proj"))
+        key_and_value = 2 * attention.k_proj.out_features
+        shared = config.shared_layers * config.shared_length * key_and_value
+        own = config.task_layers * config.task_length * key_and_value + needs.backbone.width
+        kept_bytes = 4 * (needs.n_tasks - 1) * own
+        return dataclasses.replace(needs, trained=shared + own, kept_bytes=kept_bytes)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         return _DualPrompted(backbone, self.queries, self.config, self.setting.n_tasks)

@@ -12,6 +12,14 @@ Items are drawn anew for each task from the run's seed, the answer used least fi
 are balanced. One takes at most its share of `shot_tokens`; where there are fewer such items than
 wanted, the shortest others follow while they fit.
 
+A model that imitates the examples goes on after its answer with the next one. An output ends before
+
+    a blank line, which separates the items; the label that all items begin with ("Text:"); the end
+    of its first line; and "<EOL>", the line end of Py150's programs;
+
+of these what no training answer of the task contains. Where each training answer is one token, it
+ends after its first token.
+
 The task of a prompt is inferred, as for all methods here: by nearest mean of hashed word counts
 among the tasks so far (`benchmarks.router`). Before the first task a prompt stands alone.
 
@@ -21,13 +29,18 @@ Departures:
    long for its limit leaves a task with one item or none. Here they are training items only;
 3. tasks are treated alike: TRACE gives summaries of meetings no items, and code a line of its own
    that says what to do;
-4. items are left out, the last first, where prompt and items pass 7/8 of the context together.
+4. items are left out, the last first, where prompt and items pass 7/8 of the context together;
+5. TRACE cuts outputs by the task's name: after one token (C-STANCE, FOMC), after a line (NumGLUE),
+   before "<EOL>" (Py150) or the next item's label (the others). The rule above finds the same cuts
+   in the training items, and cuts one-line answers of the others after a line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +49,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Method, Task
+from baselines.base import Method, Needs, Task
 from benchmarks.router import WordRouter
 from benchmarks.text import Tokenizer, pad_left
 
 HEADER = "The following examples show how to answer.\nExamples:\n\n"
+SEPARATOR = "\n\n"  # after each item
 CONTEXT = 4096  # tokens that are used of a longer context, as in TRACE
+WINDOW = 32  # tokens that a stop may have
+
+
+def context_of(backbone: nn.Module) -> int:
+    """Tokens of a language model's context that are used."""
+    return min(CONTEXT, backbone.network.config.max_position_embeddings)
 
 
 def instruction_of(prompts: Sequence[str]) -> str:
@@ -50,6 +70,13 @@ def instruction_of(prompts: Sequence[str]) -> str:
     lines = common[: common.rfind("\n") + 1].splitlines(keepends=True)
     labelled = bool(lines) and lines[-1].rstrip().endswith((":", "\uff1a"))
     return "".join(lines[:-1] if labelled else lines)
+
+
+def stops_of(items: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """What an output ends before: of items without their instruction, see above."""
+    label = re.match("[^\n]*?[:\uff1a]", os.path.commonprefix(list(items)))
+    stops = [SEPARATOR, "\n", "<EOL>", *([label[0]] if label else [])]
+    return [stop for stop in stops if not any(stop in answer.strip() for answer in answers)]
 
 
 def choose(
@@ -91,6 +118,8 @@ class _InContext(nn.Module):
     Attributes:
         instructions: of each task, ids.
         shots: of each task, ids of each item with its answer.
+        stops: of each task, what an output ends before.
+        one_token: of each task, whether its answers are one token each.
         inferred: (B,) the task of each row of the last pass.
     """
 
@@ -103,6 +132,8 @@ class _InContext(nn.Module):
         self.router = WordRouter()
         self.instructions: list[list[int]] = []
         self.shots: list[list[list[int]]] = []
+        self.stops: list[list[str]] = []
+        self.one_token: list[bool] = []
         self.inferred = None
 
     def prompt(self, ids: list[int], task: int) -> list[int]:
@@ -130,13 +161,44 @@ class _InContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.backbone(self.extend(x))
 
+    def answer(self, ids: list[int], task: int) -> tuple[list[int], bool]:
+        """Of an output's ids those before what ends it, and whether anything did."""
+        decode, end = self.tokenizer.decode, self.tokenizer.end
+        ended = end in ids
+        ids = ids[: ids.index(end)] if ended else ids
+        if self.one_token[task]:
+            blank = next((n for n in range(len(ids)) if decode(ids[: n + 1]).strip()), len(ids))
+            ended, ids = ended or len(ids) > blank, ids[: blank + 1]
+        text = decode(ids)
+        start = len(text) - len(text.lstrip())  # white space before an answer ends nothing
+        found = [at for stop in self.stops[task] if (at := text.find(stop, start)) >= 0]
+        if not found:
+            return ids, ended
+        kept = text[: min(found)]
+        n = next(n for n in range(len(ids), -1, -1) if kept.startswith(decode(ids[:n])))
+        rest = kept[len(decode(ids[:n])) :]  # of a token that goes on beyond the cut
+        return ids[:n] + (self.tokenizer.continuation(rest) if rest else []), True
+
     def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
-        return self.backbone.generate(self.extend(x), max_new_tokens)
+        x = self.extend(x)
+        if not self.shots:
+            return self.backbone.generate(x, max_new_tokens)
+        tasks = self.inferred.tolist()
+
+        def ended(new: Tensor) -> Tensor:
+            rows = zip(new[:, -WINDOW:].tolist(), tasks, strict=True)
+            return torch.tensor([self.answer(*row)[1] for row in rows], device=new.device)
+
+        new = self.backbone.generate(x, max_new_tokens, ended).tolist()
+        answers = [self.answer(*row)[0] for row in zip(new, tasks, strict=True)]
+        length, end = max(map(len, answers)), self.tokenizer.end
+        return torch.tensor([ids + [end] * (length - len(ids)) for ids in answers]).to(x)
 
 
 class FIX(Method):
     """The frozen model behind a few examples of the inferred task."""
 
+    version = 2
     stages = 0
 
     @dataclass(frozen=True)
@@ -162,8 +224,14 @@ class FIX(Method):
     def skip(cls, modality: str) -> str | None:
         return None if modality == "language" else "images cannot be put into a prompt as examples"
 
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Nothing is trained; a prompt with its examples fills the context."""
+        longest = max(needs.prompt_tokens, context_of(needs.backbone) * 7 // 8)
+        return dataclasses.replace(needs, samples=0, prompt_tokens=longest)
+
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        context = min(CONTEXT, backbone.network.config.max_position_embeddings)
+        context = context_of(backbone)
         self._budget = self.config.shot_tokens or context * 7 // 16
         return _InContext(backbone, self.setting.tokenizer, context * 7 // 8)
 
@@ -178,14 +246,19 @@ class FIX(Method):
         prompts = [prompt for prompt, _ in task.examples]
         instruction = instruction_of(prompts)
         items = dict(task.examples)  # a prompt once
-        texts = [f"{p[len(instruction) :]}{answer}\n\n" for p, answer in items.items()]
-        ids = [tokenizer.continuation(text) for text in texts]
+        asked = [prompt[len(instruction) :] for prompt in items]
+        pairs = zip(asked, items.values(), strict=True)
+        ids = [tokenizer.continuation(f"{item}{answer}{SEPARATOR}") for item, answer in pairs]
         draw = random.Random(f"{self.setting.seed} {task.index}")
         sizes, answers = [len(i) for i in ids], list(items.values())
         chosen = choose(sizes, answers, self.config.shots, self._budget, draw)
         model.router.add(prompts)
         model.instructions.append(tokenizer.encode(instruction))
         model.shots.append([ids[i] for i in chosen])
+        model.stops.append(stops_of(asked, answers))
+        model.one_token.append(
+            all(len(tokenizer.continuation(answer.strip())) == 1 for answer in set(answers))
+        )
         return {
             "steps": 0,
             "samples": len(task.train),
@@ -201,6 +274,8 @@ class FIX(Method):
             "router": [torch.from_numpy(mean) for mean in model.router.means],
             "instructions": [torch.tensor(ids) for ids in model.instructions],
             "shots": [[torch.tensor(ids) for ids in shots] for shots in model.shots],
+            "stops": model.stops,
+            "one_token": model.one_token,
         }
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -208,6 +283,8 @@ class FIX(Method):
         self.model.router.means = [mean.cpu().numpy() for mean in state["router"]]
         self.model.instructions = [ids.tolist() for ids in state["instructions"]]
         self.model.shots = [[ids.tolist() for ids in shots] for shots in state["shots"]]
+        self.model.stops = [list(stops) for stops in state["stops"]]
+        self.model.one_token = list(state["one_token"])
 
     def diagnostics(self) -> dict:
         """Of each task, how many examples fit, and the tokens of each."""

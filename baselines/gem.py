@@ -23,11 +23,14 @@ tensor, and solves the dual with the signs of its linear terms reversed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from baselines.base import Needs
 from baselines.lora import LoraMethod, LoraSettings
+from benchmarks.text import trim_left
 
 
 class GEM(LoraMethod):
@@ -53,10 +56,32 @@ class GEM(LoraMethod):
         remembered = epochs * math.ceil(n / batch_size) * task * config.memory_per_task
         return forward + remembered, backward + remembered
 
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Token ids, masks and labels, and the memories' gradients; these in a step also as a list
+        and anew, and the projected one."""
+        needs = super().needs(config, needs)
+        ids = config.memory_per_task * (needs.prompt_tokens + needs.answer_tokens)
+        gradients = 4 * (needs.n_tasks - 1) * needs.trained
+        return dataclasses.replace(
+            needs,
+            samples=max(needs.samples, config.memory_per_task),
+            kept_bytes=gradients + 3 * 8 * needs.n_tasks * ids,
+            made_bytes=2 * gradients + 4 * needs.trained,
+        )
+
     def plugins(self) -> list:
         from avalanche.training.plugins import GEMPlugin
 
-        self._gem = GEMPlugin(self.config.memory_per_task, self.config.memory_strength)
+        class Plugin(GEMPlugin):
+            def update_memory(self, dataset, t, batch_size):
+                super().update_memory(dataset, t, batch_size)
+                if self.memory_y[t].dim() == 2:  # text, as long as the task's longest so far
+                    self.memory_x[t], self.memory_y[t] = (
+                        part.clone() for part in trim_left(self.memory_x[t], self.memory_y[t])
+                    )
+
+        self._gem = Plugin(self.config.memory_per_task, self.config.memory_strength)
         return [self._gem]
 
     def state_dict(self) -> dict:

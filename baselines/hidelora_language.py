@@ -31,13 +31,14 @@ information about earlier tasks. That is not offered.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.hide import READ_SIZE, contrast
 from baselines.lora import LoraSettings
 from baselines.mixture import MixedModel, MixtureMethod
@@ -183,6 +184,17 @@ class HiDeLoRALanguage(MixtureMethod):
         """The loop's, and at the end one that reads frozen features and one the task's own."""
         forward, backward = super().passes(config, task, n, epochs, batch_size)
         return forward + 2 * n, backward
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Also the scatter, (d, d) in double precision, and means; at a task's end what is made of
+        the scatter to solve for a discriminant."""
+        needs, width = super().needs(config, needs), needs.backbone.width
+        return dataclasses.replace(
+            needs,
+            kept_bytes=needs.kept_bytes + 8 * (width + 3 * needs.n_tasks) * width,
+            made_bytes=5 * 8 * width**2,
+        )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._means = torch.empty(0, backbone.width, device=self.setting.device)  # instructed

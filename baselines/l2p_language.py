@@ -11,9 +11,12 @@ Departures, beyond those there:
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
+from baselines.base import Needs
 from baselines.prompts import PoolMethod, PoolSettings, PromptPool, QueryCache, prompt_mean
 
 
@@ -54,6 +57,12 @@ class L2PLanguage(PoolMethod):
     @classmethod
     def skip(cls, modality: str) -> str | None:
         return None if modality == "language" else "baselines/l2p.py is for vision"
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        trained = config.pool_size * (config.prompt_length + 1) * needs.backbone.width
+        prompt_tokens = needs.prompt_tokens + config.top_k * config.prompt_length
+        return dataclasses.replace(needs, trained=trained, prompt_tokens=prompt_tokens)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config

@@ -98,7 +98,7 @@ class Loop(SupervisedTemplate):
         self.method = method
         self.setting = setting
         criterion = (
-            TokenLoss()
+            TokenLoss(setting.loss_mean)
             if setting.modality == "language"
             else ClassificationLoss(setting.mask, setting.task_of_class)
         )
@@ -167,11 +167,11 @@ class Loop(SupervisedTemplate):
         so that hooks of plugins and parameters meet it as that of a batch which was not split.
         """
         twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
-        asked = (self.mb_y != -100).sum()  # tokens, or images: what the loss is a mean over
+        n_terms = self._criterion.n_terms
         loss, terms = 0.0, 0.0
         for x, y in zip(self.mb_x.split(size), self.mb_y.split(size), strict=True):
             output = functional_call(self.model, twins, (x,), tie_weights=False)
-            part = self._criterion(output, y) * ((y != -100).sum() / asked)
+            part = self._criterion(output, y) * (n_terms(y) / n_terms(self.mb_y))
             term = self.method.batch_penalty() * (len(y) / len(self.mb_y))
             (part + term).backward()
             loss, terms = loss + part.detach(), terms + torch.as_tensor(term).detach()

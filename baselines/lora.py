@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import nn
 
-from baselines.base import Method
+from baselines.base import Method, Needs
 
 PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
 
@@ -83,10 +84,25 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
     return model
 
 
+def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
+    """Parameters of the adapter of each matrix that is to be adapted."""
+    attentions = [module for module in backbone.modules() if hasattr(module, "q_proj")]
+    projections = [
+        getattr(attention, f"{letter}_proj")
+        for attention in attentions[: settings.layers]
+        for letter in settings.targets
+    ]
+    return [settings.rank * (p.in_features + p.out_features) for p in projections]
+
+
 class LoraMethod(Method):
     """A method that trains one adapter (and, on vision, the classifier) through the stream."""
 
     Config = LoraSettings
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        return dataclasses.replace(needs, trained=sum(adapter_sizes(needs.backbone, config)))
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         return add_lora(backbone, self.config)

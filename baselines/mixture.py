@@ -11,14 +11,15 @@ with d the inputs of W, and B_i from zero.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Method, Task
-from baselines.lora import LoraSettings
+from baselines.base import Method, Needs, Task
+from baselines.lora import LoraSettings, adapter_sizes
 
 
 class Mixture:
@@ -166,6 +167,13 @@ class MixtureMethod(Method):
         if modality == "language":
             return None
         return "tasks are told apart by the tokens of a prompt, and images have none"
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """The branches of all tasks."""
+        trained = sum(adapter_sizes(needs.backbone, config))
+        kept_bytes = 4 * (needs.n_tasks - 1) * trained
+        return dataclasses.replace(needs, trained=trained, kept_bytes=kept_bytes)
 
     def _start(self, task: int) -> None:
         self.model.task = task

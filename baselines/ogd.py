@@ -23,13 +23,14 @@ Departures from the paper:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.lora import LoraMethod, LoraSettings
 
 PROJECT = ("step", "gradient")
@@ -102,6 +103,13 @@ class OGD(LoraMethod):
         forward, backward = super().passes(config, task, n, epochs, batch_size)
         stored = min(n, config.directions)
         return forward + stored, backward + stored
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """V; while it grows, the rows that join it, and both again before and after."""
+        needs = super().needs(config, needs)
+        kept_bytes = 4 * config.directions * needs.n_tasks * needs.trained
+        return dataclasses.replace(needs, kept_bytes=kept_bytes, made_bytes=2 * kept_bytes)
 
     def plugins(self) -> list:
         from avalanche.core import SupervisedPlugin

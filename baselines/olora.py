@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.lora import LoraMethod, LoraSettings, add_lora
 
 
@@ -42,6 +42,13 @@ class OLoRA(LoraMethod):
 
         orthogonality: float = 0.5
         size: float = 0.0
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """The earlier adapters, twice while they grow."""
+        needs = super().needs(config, needs)
+        kept_bytes = 4 * (needs.n_tasks - 1) * needs.trained
+        return dataclasses.replace(needs, kept_bytes=kept_bytes, made_bytes=kept_bytes)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._n_past = 0

@@ -37,6 +37,7 @@ task's branches, and without it all go to the latest's. Tables name methods that
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.lora import LoraSettings
 from baselines.mixture import MixedModel, MixtureMethod
 
@@ -120,6 +121,16 @@ class SAPT(MixtureMethod):
                 raise ValueError(f"replay_share must lie in (0, 1], but is {self.replay_share}")
             if self.attention_rate is not None and not self.attention_rate > 0:
                 raise ValueError(f"attention_rate must be positive, but is {self.attention_rate}")
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Also Q, and the keys of all tasks."""
+        needs, width = super().needs(config, needs), needs.backbone.width
+        return dataclasses.replace(
+            needs,
+            trained=needs.trained + (2 * config.bottleneck + 2 + 1) * width,
+            kept_bytes=needs.kept_bytes + 4 * (needs.n_tasks - 1) * width,
+        )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._kept: list[Tensor] = []  # of each task, x (m, width)

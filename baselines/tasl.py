@@ -30,13 +30,14 @@ Departures:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Task
+from baselines.base import Needs, Task
 from baselines.lora import LoraMethod, LoraSettings
 
 
@@ -106,6 +107,12 @@ class TaSL(LoraMethod):
             for name in ("important_share", "previous_weight", "history_weight"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Mean, spread and the adapter before the task."""
+        needs = super().needs(config, needs)
+        return dataclasses.replace(needs, kept_bytes=3 * 4 * needs.trained)
 
     def plugins(self) -> list:
         from avalanche.core import SupervisedPlugin

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from baselines.base import Task
-from baselines.lora import LoraMethod, LoraSettings
+from baselines.base import Needs, Task
+from baselines.lora import LoraMethod, LoraSettings, adapter_sizes
 from treelora import PRESETS, Options, TreeRegulariser
 
 
@@ -107,6 +107,17 @@ class TreeLoRA(Guided, LoraMethod):
         def check(self, adapted_matrices: int) -> None:
             super().check(adapted_matrices)
             check_depth(self, adapted_matrices)
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        """Stacks of the tasks' signatures, matrices padded to the widest, of gradients and of
+        adapters; while they grow both again, and in a step some of the current task."""
+        needs = super().needs(config, needs)
+        sizes = adapter_sizes(needs.backbone, config)[: config.depth]
+        stack = 4 * len(sizes) * max(sizes) * (2 if config.signature == "gradient" else 1)
+        return dataclasses.replace(
+            needs, kept_bytes=needs.n_tasks * stack, made_bytes=(needs.n_tasks + 6) * stack
+        )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         model = super().adapt(backbone)

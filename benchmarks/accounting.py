@@ -221,9 +221,9 @@ def added(c: Counts, method: str, task: int, step: Step) -> Added:
         case "seqlora":
             return Added(0, one, table8=one)
         case "ewc":
-            # For each entry and finished task: difference, square, weight, sum; in the gradient
-            # weight, double, product, sum. Stored: the adapter, a Fisher and a mean per task.
-            return Added(8 * one * old, one * (1 + 2 * task))
+            # For each entry, once there is a finished task: difference, square, weight, sum; in the
+            # gradient weight, double, product, sum. Stored: the adapter, the Fishers' sum, a mean.
+            return Added(8 * one if old else 0, 3 * one)
         case "gem":
             # A pass over each finished task's memory, and its gradient's product with the step's.
             # The projection, made where one is negative, is left out.

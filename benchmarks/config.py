@@ -164,6 +164,7 @@ class TrainOptions:
     optimizer_reset: bool = True
     mask: str | None = None
     head_init: str | None = None
+    loss_mean: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -184,6 +185,8 @@ class TrainOptions:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
+        if self.loss_mean not in (None, "samples"):
+            raise ValueError(f"loss_mean must be samples or left out, not {self.loss_mean!r}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
@@ -355,6 +358,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             raise DataError(f"{place}: augment is for images; leave it out on language")
         if modality == "language" and train.head_init is not None:
             raise DataError(f"{place}: head_init is of classifiers; leave it out on language")
+        if modality == "vision" and train.loss_mean is not None:
+            raise DataError(f"{place}: loss_mean is of text; leave it out on vision")
         if modality == "vision" and train.checkpointing:
             raise DataError(f"{place}: checkpointing is of language models; leave it out on vision")
         mask = _mask(train.mask, modality, place)

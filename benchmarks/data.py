@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from benchmarks import streams
 from benchmarks.files import DataError, read_json, seed_for
 from benchmarks.scores import answer_tokens
-from benchmarks.text import encode, pad_left
+from benchmarks.text import encode, pad_left, trim_left
 
 RESOURCES = Path("resources")
 # Of a stream's options, those that say how a text becomes ids.
@@ -39,10 +39,7 @@ class Samples(Dataset):
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Several samples at once as `baselines.base` defines x and y, no padding in vain."""
         x, y = self._at(positions)
-        if y.dim() == 2:  # text
-            start = int((x[:, 1] > 0).any(dim=0).nonzero()[0])
-            x, y = x[:, :, start:], y[:, start:]
-        return x, y
+        return trim_left(x, y) if y.dim() == 2 else (x, y)  # of text
 
     def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         x = self.x[positions]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.base import start_head
+
+Ended = Callable[[Tensor], Tensor]
 
 
 class _SplitQKV(nn.Module):
@@ -163,11 +165,16 @@ class LanguageModel(nn.Module):
         """x (B, 2, L) -> logits (B, A, V) that predict the last A tokens, A the longest answer."""
         return self.answer_logits(self.hidden(self.embed(x[:, 0]), x[:, 1]), x[:, 1])
 
-    def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
-        """Continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens)."""
-        return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens)
+    def generate(self, x: Tensor, max_new_tokens: int, ended: Ended | None = None) -> Tensor:
+        """Continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens).
 
-    def generate_from(self, embedded: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
+        `ended`, if given, says of new ids so far (B, n) which rows need no more (B,).
+        """
+        return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens, ended)
+
+    def generate_from(
+        self, embedded: Tensor, mask: Tensor, max_new_tokens: int, ended: Ended | None = None
+    ) -> Tensor:
         """The same from embeddings (B, L, width) and their mask (B, L)."""
         from transformers import GenerationConfig
 
@@ -178,10 +185,11 @@ class LanguageModel(nn.Module):
             inputs_embeds=embedded,
             attention_mask=(mask > 0).long(),
             generation_config=how,
+            stopping_criteria=[lambda ids, scores: ended(ids)] if ended else [],
             logits_processor=[_Draw()] if self.decoding == "released" else [],
         )
-        ended = torch.isin(new, torch.tensor(self.ends, device=new.device))
-        return new.masked_fill(ended, self.ends[0])
+        ends = torch.isin(new, torch.tensor(self.ends, device=new.device))
+        return new.masked_fill(ends, self.ends[0])
 
 
 class _Draw:

@@ -13,6 +13,15 @@ metric's name says, that stands beside it as a metric of its own:
 - `edit_similarity_released` is difflib's ratio in whole percent, as fuzzywuzzy gives it where no
   faster library is installed. Its value depends on which text comes first.
 
+Texts may be in any script. A letter with a mark is the same composed or decomposed; the released
+metrics take texts as they are. The words of `rouge_l` are runs of letters, marks and digits, case
+and width aside. Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Burmese,
+Khmer) count by character: a division into words would be that of some dictionary. So do the ROUGE
+scores usual for Chinese summaries (Hu et al., LCSTS, EMNLP 2015) and the tokens `zh` of sacrebleu,
+which the words of `sari` are where the answer is in such a script. Where the answer has no letter
+beyond a-z, the words of `rouge_l` are those of the package rouge-score, to which all other letters
+are gaps, so that scores of English summaries compare with published ones.
+
 `sari` follows Xu et al., "Optimizing Statistical Machine Translation for Text Simplification" (TACL
 2016), in the reading of the Hugging Face metric of this name: scores per sentence, precision only
 for deletions, 0 / 0 = 1, and an empty output is one empty word. The source is the whole prompt,
@@ -24,6 +33,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher, get_close_matches
@@ -38,12 +48,12 @@ METRICS = {
     "exact": "The output equals the answer, white space around them aside.",
     "first_line": "The first line of the output equals the answer, white space around them aside.",
     "normalised": "Output and answer are equal in lower case, without punctuation and with single "
-    "spaces (O-LoRA).",
+    "spaces (O-LoRA), of any width.",
     "prefix": "The output starts with the answer, as in the released code.",
-    "letter": "The output opens with the choice, A to E, that the answer opens with.",
+    "letter": "The output opens with the choice, A to Z, that the answer opens with.",
     "first_character": "Output and answer begin with the same character, as in the released code.",
-    "rouge_l": "F1 of the longest common subsequence of words (ROUGE-L), letters a-z and digits "
-    "only.",
+    "rouge_l": "F1 of the longest common subsequence of words (ROUGE-L), without punctuation and "
+    "case.",
     "rouge_l_released": "Summary-level ROUGE-L over distinct words, as in the released code.",
     "sari": "SARI: mean of the scores for words kept, deleted and added; the source is the prompt.",
     "edit_similarity": "1 - indel distance / total length, literal placeholders resolved.",
@@ -51,6 +61,9 @@ METRICS = {
     "resolved, as in the released code.",
 }
 
+VERSION = 2  # raise it when a metric changes; of streams whose tasks name their metrics
+
+_AS_THEY_ARE = {"prefix", "first_character", "rouge_l_released", "edit_similarity_released"}
 _LETTERS = ("letter", "first_character")
 _ANSWER_TOKENS = {
     **dict.fromkeys(("exact", "first_line", "normalised", "prefix"), 16),
@@ -77,6 +90,11 @@ def score(
             f"{len(outputs)}, {len(answers)} and {len(prompts)}: pass one of each per item"
         )
     measure = _MEASURES[metric]
+    if metric not in _AS_THEY_ARE:
+        outputs, answers, prompts = (
+            [unicodedata.normalize("NFC", text) for text in texts]
+            for texts in (outputs, answers, prompts)
+        )
     return fmean(map(measure, outputs, answers, prompts))
 
 
@@ -91,8 +109,8 @@ def check(metric: str) -> None:
 def answer_tokens(metric: str, longest: int = 0) -> int | None:
     """How many tokens to generate where the longest answer has so many, its end included.
 
-    What follows cannot change the score of an output that does not begin with many empty tokens;
-    None where all of the text counts.
+    What follows cannot change the score of an output that neither begins with many empty tokens
+    nor spells the answer in more tokens; None where all of the text counts.
     """
     check(metric)
     enough = _ANSWER_TOKENS.get(metric)
@@ -111,10 +129,8 @@ def _first_line(output: str, answer: str, prompt: str) -> float:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
-
-
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+    kept = (c for c in _folded(text) if c not in string.punctuation and _kind(c) != "P")
+    return " ".join("".join(kept).split())
 
 
 def _normalised(output: str, answer: str, prompt: str) -> float:
@@ -127,11 +143,10 @@ def _prefix(output: str, answer: str, prompt: str) -> float:
 
 
 def _letter(output: str, answer: str, prompt: str) -> float:
-    chosen, right = _CHOICE.match(output), _CHOICE.match(answer)
+    chosen, right = (
+        _CHOICE.match(unicodedata.normalize("NFKC", text)) for text in (output, answer)
+    )
     return float(bool(chosen and right) and chosen[1] == right[1])
-
-
-_CHOICE = re.compile(r"\W*([A-E])\b")
 
 
 def _first_character(output: str, answer: str, prompt: str) -> float:
@@ -139,11 +154,43 @@ def _first_character(output: str, answer: str, prompt: str) -> float:
     return float(output != "" and output[0] == answer[:1])
 
 
+# ---------------------------------------------------------------------------- scripts
+
+# Letters and marks of scripts without spaces between words, and their punctuation.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3100-\u312f\u31a0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff00-\uffef"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+_ALONE = re.compile(f"[{_UNSPACED}]")
+_CHOICE = re.compile(rf"\W*([A-Z])(?:\b|(?=[{_UNSPACED}]))")
+
+
+def _kind(character: str) -> str:
+    """L for letters, M for marks, N for numbers, P for punctuation, and others."""
+    return unicodedata.category(character)[0]
+
+
+def _folded(text: str) -> str:
+    """The text without case and width: of letters that are compatible, the usual one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _words(text: str) -> list[str]:
+    """Runs of letters, marks and digits, characters of unspaced scripts alone."""
+    text = "".join(c if _kind(c) in "LMN" else " " for c in text if unicodedata.category(c) != "Cf")
+    return _ALONE.sub(r" \g<0> ", _folded(text)).split()
+
+
 # ---------------------------------------------------------------------------- ROUGE-L
 
 
 def _rouge_l(output: str, answer: str, prompt: str) -> float:
-    a, b = (re.findall("[a-z0-9]+", text.lower()) for text in (output, answer))
+    english = not any(_kind(c) in "LMN" for c in answer if not c.isascii())
+    a, b = (
+        re.findall("[a-z0-9]+", text.lower()) if english else _words(text)
+        for text in (output, answer)
+    )
     if not a or not b:
         return 0.0
     return 2 * LCSseq.similarity(a, b) / (len(a) + len(b))
@@ -209,7 +256,10 @@ def _sari(output: str, answer: str, prompt: str) -> float:
 
 def sari(source: str, output: str, references: Sequence[str]) -> float:
     """SARI of one output in [0, 1], with word n-grams of n = 1..4 and any number of references."""
-    source, output, *references = map(_tokens_13a, (source, output, *references))
+    unspaced = any(map(_ALONE.search, references))
+    source, output, *references = (
+        _tokens_13a(text, unspaced) for text in (source, output, *references)
+    )
     total = 0.0
     for n in range(1, 5):
         s, c = (_ngrams(words, n, len(references)) for words in (source, output))
@@ -246,11 +296,16 @@ def _f1(precision: float, recall: float) -> float:
     return 2 * precision * recall / both if both else 0.0
 
 
-def _tokens_13a(text: str) -> list[str]:
-    """Words of the lower-cased text by the rules of NIST's mteval-v13a; at least an empty one."""
+def _tokens_13a(text: str, unspaced: bool = False) -> list[str]:
+    """Words of the lower-cased text by the rules of NIST's mteval-v13a; at least an empty one.
+
+    With `unspaced` the characters of unspaced scripts are words.
+    """
     text = text.lower().replace("<skipped>", "").replace("-\n", "")
     for entity, sign in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
         text = text.replace(entity, sign)
+    if unspaced:
+        text = _ALONE.sub(r" \g<0> ", text)
     text = re.sub(r"([!-&(-+/:-@\[-`{-~])", r" \1 ", f" {text} ")
     text = re.sub(r"(\D)([.,])", r"\1 \2 ", text, flags=re.ASCII)  # not within a number
     text = re.sub(r"([.,])(\D)", r" \1 \2", text, flags=re.ASCII)

@@ -154,7 +154,8 @@ def encode(
         prompt: what is asked.
         answer: None where the model is to answer.
         max_prompt_tokens: of a longer prompt parts are left out.
-        max_answer_tokens: the rest of a longer answer is left out; None keeps all.
+        max_answer_tokens: the rest of a longer answer is left out, also of a character that spans
+            several tokens; None keeps all.
         truncation: which part of a prompt goes: its "middle" (of what stays, three quarters are
             its beginning), all but its end ("left", the released code and so the paper), or all
             between the first 64 tokens and the end ("instruction").
@@ -175,6 +176,7 @@ def encode(
         if tokenizer.template is None:
             raise DataError("chat_template is asked for, but the tokenizer has none: leave it out")
         text = tokenizer.decode(truncate(ids, max_prompt_tokens, truncation))
+        text = text.replace("\ufffd", "")  # what is left of characters that the cut divided
         prompt = tokenizer.template(text)
         ids, max_prompt_tokens, begin = tokenizer.encode(prompt), None, []
     if answer is None:
@@ -185,7 +187,11 @@ def encode(
         limit = max_prompt_tokens and max_prompt_tokens + RELEASED_ANSWER_TOKENS
         ids = truncate(tokenizer.encode(prompt + answer), limit, truncation)
         return begin + ids + end, min(n_answer, len(ids)) + 1
-    answer_ids = tokenizer.continuation(answer)[:max_answer_tokens]
+    answer_ids = tokenizer.continuation(answer)
+    if max_answer_tokens is not None and len(answer_ids) > max_answer_tokens:
+        answer_ids = answer_ids[:max_answer_tokens]
+        while tokenizer.decode(answer_ids).endswith("\ufffd"):
+            answer_ids = answer_ids[:-1]  # of a character that the cut divided
     return begin + truncate(ids, max_prompt_tokens, truncation) + answer_ids + end, (
         len(answer_ids) + 1
     )
@@ -225,3 +231,9 @@ def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
         x[i, 1, boundary:] = 2
         y[i, boundary:] = x[i, 0, boundary:]
     return x, y
+
+
+def trim_left(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """x (n, 2, L) and y (n, L) without the padding that all rows share."""
+    start = int((x[:, 1] > 0).any(dim=0).nonzero()[0])
+    return x[:, :, start:], y[:, start:]

@@ -608,9 +608,9 @@ def test_the_papers_models_have_the_shapes_of_their_files(name):
 def test_a_run_that_does_not_fit_is_refused_with_what_would_help(monkeypatch):
     spec = {
         "backbone": {"name": "llama-2-7b-chat"},
-        "stream": {"max_prompt_tokens": 1024},
+        "stream": {"max_prompt_tokens": 1024, "n_tasks": 8},
         "train": {"batch_size": 4, "micro_batch_size": None, "precision": "float32"},
-        "method": {"config": {"rank": 8}},
+        "method": {"name": "seqlora", "config": {"rank": 8}},
     }
     monkeypatch.setattr(memory, "available_bytes", lambda device: 20 * memory.GIB)
     with pytest.raises(DataError) as refused:
@@ -767,14 +767,14 @@ def test_the_estimate_counts_what_is_there():
     """Weights and what Adam keeps, against the tensors of a real network."""
     spec = {
         "backbone": {"name": "smollm2-135m-instruct"},
-        "stream": {"max_prompt_tokens": 1, "max_answer_tokens": 1},
+        "stream": {"max_prompt_tokens": 1, "max_answer_tokens": 1, "n_tasks": 8},
         "train": {
             "batch_size": 1,
             "micro_batch_size": None,
             "precision": "float32",
             "test_batch_size": 1,
         },
-        "method": {"config": {"rank": 8}},
+        "method": {"name": "seqlora", "config": {"rank": 8}},
     }
     built = causal_lms.build(causal_lms.architecture(backbones.find("smollm2-135m-instruct")))
     n = sum(p.numel() for p in built.parameters())

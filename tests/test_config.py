@@ -113,6 +113,11 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         (lambda d: first(d)["train"].pop("mask"), "mask must be one of"),
         (lambda d: d["experiments"][1]["train"].update(mask="all"), "leave it out on language"),
         (lambda d: first(d)["train"].update(learning_rate=0), "learning_rate must be positive"),
+        (
+            lambda d: d["experiments"][1]["train"].update(loss_mean="batch"),
+            "loss_mean must be samples or left out, not 'batch'",
+        ),
+        (lambda d: first(d)["train"].update(loss_mean="samples"), "loss_mean is of text; leave it"),
         (lambda d: first(d)["train"].update(precision="fp8"), "precision must be float32 or"),
         (
             lambda d: first(d)["train"].update(micro_batch_size=64),
@@ -164,7 +169,7 @@ def test_a_changed_setting_changes_that_methods_keys_and_no_others(suite):
 def test_a_setting_at_its_default_keeps_the_key(suite):
     same = suite(lambda d: first(d)["methods"]["seqlora"].update(rank=8, dropout=0))
     assert keys(same) == keys(suite())
-    off = {"micro_batch_size": None, "compile": False, "augment": None}
+    off = {"micro_batch_size": None, "compile": False, "augment": None, "loss_mean": None}
     assert keys(suite(lambda d: first(d)["train"].update(off))) == keys(suite())
     same = suite(lambda d: first(d)["stream"].update(n_tasks=10))
     assert keys(same) == keys(suite())

@@ -24,6 +24,11 @@ TASKS = {
     ),
     "sums": ("Add the numbers.\n", [(f"{i} and {2 * i}\nSum:", str(3 * i)) for i in range(20)]),
 }
+REASONS = (
+    "Choose and say why.\n\n",
+    [(f"Question:\nwhy {i}?\n\nAnswer:", f"{'AB'[i % 2]}\nfor it is {i}") for i in range(9)],
+)
+CODE = ("", [(f"import m{i} <EOL> def f", f" ( x{i} ) :") for i in range(9)])
 
 
 MODEL = dataclasses.replace(
@@ -38,6 +43,25 @@ def stream():
         examples = [(instruction + prompt, answer) for prompt, answer in items]
         made.append(Task(index, name, tiny.samples("language", index), 1, examples))
     return made
+
+
+def said(method, output, task):
+    """What FIX makes of an output of its language model, and how many tokens it lets be said."""
+    ids = [ord(c) for c in output]
+    steps = []
+
+    def generate(x, max_new_tokens, ended):
+        for n in range(1, len(ids) + 1):
+            steps.append(n)
+            new = torch.tensor([ids[:n]])
+            if ended(new).item():
+                break
+        return new
+
+    instruction, [(prompt, _), *_] = task
+    method.model.backbone.generate = generate
+    (answer,) = method.model.generate(asked(instruction + prompt), 99).tolist()
+    return "".join(map(chr, answer)), len(steps)
 
 
 def learnt(n_tasks=2, seed=0, **config):
@@ -168,6 +192,75 @@ def test_labels_are_balanced_and_no_item_comes_twice():
     for seed in range(10):
         chosen = choose([5] * 40, answers, 6, 100, random.Random(seed))
         assert len(set(chosen)) == 6 and 7 in chosen
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "expected", "n_tokens"),
+    [
+        # answers of one token
+        (TASKS["stance"], "B\n\nText: no 3", "B", 1),
+        (TASKS["stance"], "After all", "A", 1),
+        (TASKS["stance"], " \n B because", " \n B", 4),
+        # of one line
+        (TASKS["sums"], "12\n\n4 and 8\nSum:12", "12", 3),
+        (TASKS["sums"], "\n12\nand", "\n12", 4),
+        (TASKS["sums"], "12 <EOL> 13", "12 ", 8),
+        (TASKS["sums"], "12 and 13", "12 and 13", 9),
+        # of two lines
+        (REASONS, "A\nfor it is so\n\nQuestion:\nwhy", "A\nfor it is so", 16),
+        (REASONS, "A\nQuestion:\nwhy", "A\n", 11),
+        (REASONS, "A\nno\nQuestion", "A\nno\nQuestion", 13),
+        (CODE, " ( y ) : <EOL> return y", " ( y ) : ", 14),
+        # Where an answer has a blank line, that ends none.
+        (
+            (REASONS[0], [*REASONS[1], ("Question:\nwhat?\n\nAnswer:", "A\n\nor B")]),
+            "A\n\nor Question:\nwhy",
+            "A\n\nor ",
+            15,
+        ),
+    ],
+)
+def test_an_output_ends_before_the_next_example(task, output, expected, n_tokens):
+    method = learnt(0)
+    instruction, items = task
+    examples = [(instruction + prompt, answer) for prompt, answer in items]
+    tiny.learn(method, Task(0, "it", tiny.samples("language", 0), 1, examples))
+    assert said(method, output, task) == (expected, n_tokens)
+
+
+def test_each_row_ends_as_its_own_task_does_and_state_keeps_it():
+    method, fresh = learnt(), learnt(0)
+    fresh.load_state_dict(method.state_dict())
+    prompts = [instruction + items[0][0] for instruction, items in TASKS.values()]
+    for restored in (method, fresh):
+        restored.model.backbone.generate = lambda *_: torch.tensor([[*map(ord, "12 \nx")]] * 2)
+        new = restored.model.generate(asked(*prompts), 6)
+        assert new.tolist() == [[ord("1"), 2, 2], [*map(ord, "12 ")]]  # 2 is the end
+
+
+def test_a_token_that_goes_on_beyond_the_cut_leaves_what_is_before_it():
+    method = learnt()
+    method.model.tokenizer = Tokenizer(
+        CHARACTERS.encode,
+        lambda ids: "".join(".\n\n" if i == 500 else chr(i) for i in ids),
+        0,
+        1,
+        2,
+    )
+    assert method.model.answer([ord("7"), 500, ord("x")], 1) == ([ord("7"), ord(".")], True)
+
+
+def test_generation_stops_once_all_rows_have_ended():
+    method = learnt(0)
+    x, calls = asked(QUERY, QUERY[5:]), []
+    assert method.model.backbone.generate(x, 5).shape[1] == 5
+
+    def ended(new):
+        calls.append(new.shape[1])
+        return torch.tensor([True, len(calls) > 2])
+
+    assert method.model.backbone.generate(x, 5, ended).shape[1] == 3
+    assert calls == [1, 2, 3]
 
 
 def test_repeated_prompts_are_shown_once():

@@ -100,10 +100,13 @@ def test_gems_memory_holds_whole_texts_of_the_task():
     for t in range(2):
         x, y = method._gem.memory_x[t], method._gem.memory_y[t]
         samples = ragged(t)
-        assert x.shape == (5, 2, 14) and y.shape == (5, 14)
-        rows = [int((samples.x == row).all(dim=(1, 2)).nonzero()[0]) for row in x]
+        length = int((x[:, 1] > 0).sum(dim=1).max())
+        assert x.shape == (5, 2, length) and y.shape == (5, length)  # without shared padding
+        own = samples.x[:, :, -length:]
+        rows = [int((own == row).all(dim=(1, 2)).nonzero()[0]) for row in x]
         assert len(set(rows)) == 5
-        assert torch.equal(y, samples.y[rows])
+        assert torch.equal(y, samples.y[rows, -length:])
+        assert x.untyped_storage().nbytes() == x.nbytes
 
 
 def test_gems_reference_gradient_is_that_of_the_mean_over_the_memorys_answer_tokens():
@@ -187,6 +190,31 @@ def test_fisher_information_of_texts_is_that_of_each_alone_without_padding(which
         torch.testing.assert_close(fisher, hand, atol=1e-4 * hand.max().item(), rtol=1e-3, msg=name)
 
 
+def test_ewc_and_gem_pass_no_padding_in_vain(monkeypatch):
+    """Each text of the Fisher alone; a memory as long as its longest."""
+    for name in ("ewc", "gem"):
+        method, seen = tiny.method(name, "language"), []
+        tiny.learn(method, tasks(1)[0])
+        monkeypatch.setattr(method.model, "embed", spy(method.model.embed, seen))
+        method.loop.experience = SimpleNamespace(dataset=tasks(1)[0].train)
+        if name == "ewc":
+            method._ewc.after_training_exp(method.loop)
+            assert len(seen) == 12 and len({ids.shape for ids in seen}) > 1
+        else:
+            method.loop.clock.train_exp_counter = 1
+            method._gem.before_training_iteration(method.loop)
+            assert len(seen) == 1
+        assert all((ids[:, 0] > 0).any() for ids in seen)  # no token of the texts is 0
+
+
+def spy(function, seen: list):
+    def called(ids):
+        seen.append(ids)
+        return function(ids)
+
+    return called
+
+
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
 def test_ewc_of_the_whole_network_trains_and_pulls_every_parameter(modality):
     free, pulled = (
@@ -202,31 +230,33 @@ def test_ewc_of_the_whole_network_trains_and_pulls_every_parameter(modality):
         first, second, _ = tiny.tasks(modality)
         tiny.learn(method, first)
         anchor = {n: p.detach().clone() for n, p in method.model.named_parameters()}
+        fisher = {n: method._ewc.importances[0][f"model.{n}"].data for n in anchor}
         # a key bias changes no attention, so that its gradient is 0 but for rounding
         assert all(
             not torch.equal(p, start[n]) for n, p in anchor.items() if not n.endswith("k_proj.bias")
         )
         tiny.learn(method, second)
-        fisher = method._ewc.importances[0]
         moved.append(
             sum(
-                float((fisher[f"model.{n}"].data * (p.detach() - anchor[n]).square()).sum())
+                float((fisher[n] * (p.detach() - anchor[n]).square()).sum())
                 for n, p in method.model.named_parameters()
             )
         )
-        assert method.footprint()["stored_values"] == n_values * (1 + 2 * 2)
+        assert method.footprint()["stored_values"] == n_values * 3  # whatever the tasks
     assert moved[1] < 0.5 * moved[0]
 
 
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
 def test_ewc_of_the_whole_network_is_restored_exactly(modality):
     whole, stopped, fresh = (tiny.method("ewc", modality, trained="all") for _ in range(3))
-    first, second, _ = tiny.tasks(modality)
-    for method, learnt in ((whole, (first, second)), (stopped, (first,))):
+    first, second, third = tiny.tasks(modality)
+    for method, learnt in ((whole, (first, second, third)), (stopped, (first, second))):
         for task in learnt:
             tiny.learn(method, task)
     fresh.load_state_dict(stopped.state_dict())
-    tiny.learn(fresh, second)
+    assert fresh._ewc.constant == stopped._ewc.constant > 0
+    tiny.learn(fresh, third)
+    assert fresh._ewc.constant == whole._ewc.constant
     assert torch.equal(tiny.outputs(fresh, modality), tiny.outputs(whole, modality))
 
 
@@ -254,7 +284,7 @@ def test_a_whole_network_in_bfloat16_is_trained_in_float32():
 
 def test_the_whole_networks_settings():
     load = baselines.load("ewc")
-    assert load.version == 2 and load.Config().trained == "adapter"
+    assert load.version == 3 and load.Config().trained == "adapter"
     assert load.passes(load.Config(), 3, 100, 2, 32) == (300, 300)
     assert load.passes(load.Config(trained="all"), 3, 100, 2, 32) == (600, 300)
     with pytest.raises(ValueError, match="trained must be one of adapter, all, not 'head'"):

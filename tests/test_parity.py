@@ -63,6 +63,64 @@ def test_ewc_fisher_and_penalty_equal_autograd_by_hand(modality, size):
     torch.testing.assert_close(loop.loss, expected, atol=0, rtol=1e-4)
 
 
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_ewcs_one_term_is_the_sum_of_avalanches(modality):
+    """Penalty and its gradient after three tasks, against one term of each, in double precision."""
+    method = tiny.method("ewc", modality, strength=3.0)
+    plugin, terms = method._ewc, []
+    join = plugin.join
+
+    def spy(task):
+        kept = (plugin.importances[task], plugin.saved_params[task])
+        terms.append([{n: p.data.double() for n, p in part.items()} for part in kept])
+        join(task)
+
+    plugin.join = spy
+    for task in tiny.tasks(modality):
+        tiny.learn(method, task)
+    assert len(terms) == 3 and any((f > 0).any() for f in terms[2][0].values())
+    named = list(method.loop.model.named_parameters())
+    with torch.no_grad():
+        for _, parameter in named:
+            parameter += 0.1 * torch.randn_like(parameter)
+    method.loop.loss = torch.zeros(())
+    plugin.before_backward(method.loop)
+    values = [parameter for _, parameter in named]
+    found = torch.autograd.grad(method.loop.loss, values)
+    own = {n: parameter.detach().double().requires_grad_() for n, parameter in named}
+    expected = 3.0 * sum((f[n] * (own[n] - a[n]) ** 2).sum() for f, a in terms for n in own)
+    torch.testing.assert_close(method.loop.loss.double(), expected, atol=0, rtol=1e-5)
+    by_hand = torch.autograd.grad(expected, list(own.values()))
+    for one, other in zip(found, by_hand, strict=True):
+        torch.testing.assert_close(
+            one.double(), other, atol=1e-5 * other.abs().max().item(), rtol=0
+        )
+    kept = [len(part) for part in (plugin.importances, plugin.saved_params)]
+    assert kept[0] == 1 and sum(map(bool, plugin.saved_params.values())) == 1
+
+
+def test_ewcs_one_term_stays_exact_where_anchors_are_large_and_close():
+    """Differences of sums such as S theta^2 would lose all their digits here."""
+    from avalanche.training.utils import ParamData
+
+    plugin = tiny.method("ewc", "vision")._ewc
+    generator = torch.Generator().manual_seed(0)
+    anchors = 100 + 0.01 * torch.rand(5, 50, generator=generator)
+    fishers = torch.rand(5, 50, generator=generator) ** 8
+    fishers[:, :5] = 0
+    for t, (fisher, anchor) in enumerate(zip(fishers, anchors, strict=True)):
+        plugin.importances[t] = {"p": ParamData("p", init_tensor=fisher.clone())}
+        plugin.saved_params[t] = {"p": ParamData("p", init_tensor=anchor.clone())}
+        plugin.join(t)
+    theta = 100 + 0.01 * torch.rand(50, generator=generator)
+    total, mean = (part[4]["p"].data for part in (plugin.importances, plugin.saved_params))
+    distance = (theta - anchors).double()
+    expected = (fishers.double() * distance**2).sum()
+    found = (total * (theta - mean) ** 2).double().sum() + plugin.constant
+    assert found.item() == pytest.approx(expected.item(), rel=0.01)  # anchors are rounded to 8e-6
+    assert plugin.constant > 0.1 * expected.item()
+
+
 def test_ewc_looks_at_no_more_samples_than_asked(monkeypatch):
     from avalanche.training.plugins import EWCPlugin
 
@@ -70,7 +128,7 @@ def test_ewc_looks_at_no_more_samples_than_asked(monkeypatch):
     original = EWCPlugin.compute_importances
 
     def spy(self, model, criterion, optimizer, dataset, *rest):
-        seen.append([dataset[i][0] for i in range(len(dataset))])
+        seen.append([dataset[i] for i in range(len(dataset))])
         return original(self, model, criterion, optimizer, dataset, *rest)
 
     monkeypatch.setattr(EWCPlugin, "compute_importances", spy)

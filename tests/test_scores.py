@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import scores
+from benchmarks import scores, streams
 from benchmarks.files import DataError
 from benchmarks.scores import METRICS, answer_tokens, sari, score
 
@@ -53,7 +53,41 @@ def one(metric, output, answer, prompt=""):
         ("rouge_l", *MAT, 5 / 6),
         ("rouge_l", "the council met. the vote passed", "the vote passed. the council met", 0.5),
         ("rouge_l", "a a a b", "a b b b", 0.5),
-        ("rouge_l", "文本", "文本", 0),  # only Latin letters and digits count
+        ("rouge_l", "会议讨论了预算。", "会议讨论了预算。", 1),
+        ("rouge_l", "会议讨论预算", "会议讨论了预算。", 12 / 13),  # by character
+        ("rouge_l", "会议", "预算", 0),
+        ("rouge_l", "12号 Budget会议", "１２ 号budget 会议", 1),  # 号, 会 and 议 are words
+        ("rouge_l", "ｶﾞｲﾄﾞ を", "ガイドを", 1),
+        ("rouge_l", "สภาอนุมัติ", "สภาอนุมัติ", 1),
+        ("rouge_l", "สภาไม่อนุมัติ", "สภาอนุมัติ", 20 / 23),
+        ("rouge_l", "Совет принял бюджет.", "совет принял бюджет", 1),
+        ("rouge_l", "Совет отклонил бюджет.", "Совет принял бюджет.", 2 / 3),
+        ("rouge_l", "fär den Bur", "für den Bär", 1 / 3),  # no words "f", "r" and "b"
+        ("rouge_l", "fu\u0308r den Ba\u0308r", "f\u00fcr den B\u00e4r", 1),
+        ("rouge_l", "बजट पास हुआ", "बजट पास हुआ", 1),
+        ("rouge_l", "बजट पास हुई", "बजट पास हुआ", 2 / 3),  # a vowel sign is part of its word
+        ("rouge_l", "Haus\u00adtür", "Haustür", 1),  # signs that are not seen divide no word
+        ("rouge_l", "예산을 승인", "예산을 거부", 1 / 2),
+        ("rouge_l", "Der Bär schläf\ufffd", "Der Bär schläft", 2 / 3),
+        ("rouge_l", "na\u00efve caf\u00e9s", "naive cafes", 0),  # as in rouge-score: na ve caf s
+        ("rouge_l", "caf\u00e9 12 文", "12", 2 / 3),
+        ("letter", "J. none of these", "J", 1),
+        ("letter", "F", "G", 0),
+        ("letter", "（Ｂ）支持", "B", 1),
+        ("letter", "B支持", "B", 1),
+        ("letter", "Bär", "B", 0),
+        ("letter", "Ba\u0308r", "B", 0),
+        ("letter", "A\u0308", "A", 0),  # one letter, decomposed
+        *(
+            (metric, "fu\u0308r", "f\u00fcr", 1)
+            for metric in ("exact", "first_line", "normalised", "edit_similarity")
+        ),
+        ("exact", "fur", "f\u00fcr", 0),
+        ("prefix", "fu\u0308r", "f\u00fcr", 0),  # as released
+        ("exact", "北京\ufffd", "北京", 0),  # half a character of what else was said
+        ("normalised", "„Gut“，１２。", "gut 12", 0),
+        ("normalised", "„Gut“ １２。", "gut 12", 1),
+        ("normalised", "STRASSE", "Straße", 1),
         ("rouge_l_released", *MAT, 0.8),
         (
             "rouge_l_released",
@@ -101,6 +135,7 @@ def test_worked_examples(metric, output, answer, expected):
         ("a b c d e", "", ["a b c"], 54.7222),
         ("a b c d e", "a b c d e", ["a b c"], 82.6389),
         ("a b c d e", "a b c", ["a b c"], 100),
+        ("一二三", "一二", ["一 二"], 100),  # characters are words
         (  # on the card of the Hugging Face metric
             "About 95 species are currently accepted .",
             "About 95 you now get in .",
@@ -135,11 +170,14 @@ def test_words_are_those_of_sacrebleu(a, b, c):
     expected = _SacreBLEUTokenizer.tokenize(text.lower(), "13a")
     assert scores._tokens_13a(text) == (list(expected) or [""])
     assert scores._tokens_13a(a) == (_SacreBLEUTokenizer.tokenize(a.lower(), "13a") or [""])
+    han = f"文{a}会议{b}，１2{c}文".replace("-", "")  # not 13a's joined lines
+    expected = _SacreBLEUTokenizer.tokenize(han.lower(), "zh")
+    assert scores._tokens_13a(han, unspaced=True) == list(expected)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
-def test_rouge_is_that_of_torchmetrics(pairs):
+@given(st.lists(st.tuples(TEXT, st.text("abAB .,-\n<>12”&", max_size=30)), min_size=1, max_size=3))
+def test_rouge_of_english_answers_is_that_of_torchmetrics(pairs):
     from torchmetrics.functional.text import rouge_score
 
     outputs, answers = map(list, zip(*pairs, strict=True))
@@ -197,6 +235,16 @@ def test_edit_similarity_counts_insertions_and_deletions(a, b):
 # ---------------------------------------------------------------------------- properties
 
 
+@settings(deadline=None)
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_scores_of_any_text(a, b):
+    """Any script, halves of surrogate pairs and all."""
+    for metric in METRICS:
+        assert 0 <= one(metric, a, b, a + b) <= 1
+    if any(c.isalnum() for c in a):
+        assert one("rouge_l", a, a) == 1
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @settings(deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=4), st.randoms())
@@ -221,6 +269,24 @@ def test_the_answer_itself_is_right(metric, rest):
 @given(st.text("abXY 12", max_size=20))
 def test_nothing_is_worth_nothing(metric, rest):
     assert one(metric, "", f"A {rest}") == 0
+
+
+def test_a_changed_metric_is_another_stream_where_users_name_metrics(tmp_path, monkeypatch):
+    """The known streams' scores are those of version 1, and so are their keys."""
+    (tmp_path / "one").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "one" / f"{part}.json").write_text('[{"prompt": "p", "answer": "a"}]')
+
+    def digests():
+        own = {"path": str(tmp_path), "tasks": {"one": "rouge_l"}}
+        return streams.load("text").fingerprint(None, **own), streams.load("trace").fingerprint()
+
+    now = digests()
+    monkeypatch.setattr(scores, "VERSION", scores.VERSION + 1)
+    after = digests()
+    assert now[0] != after[0] and now[1] == after[1]
+    published = "f6402bdfdcc4c1c38ce6e40b36930455746101716cad1fbd9d883fec4a60f13b"
+    assert now[1] == published
 
 
 def test_an_unknown_metric():

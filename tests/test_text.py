@@ -166,6 +166,23 @@ def test_a_prompt_of_no_token_has_nothing_to_answer(answer, tmp_path):
     assert x[0, :, 0].tolist() == [begun.begin, 1] and y[0, 0] == -100
 
 
+@pytest.mark.parametrize(("text", "start"), [("ab会议", "ab"), ("für", "f")])
+def test_no_cut_leaves_half_a_character(text, start, tmp_path):
+    """Characters of two and three bytes, each byte a token."""
+    template = "{{ bos_token }}{{ messages[0]['content'] }}:"
+    tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
+    found = set()
+    for limit in range(len(start), len(text.encode())):
+        ids, n_answer = encode(tokenizer, "Say:", text, 50, limit)
+        said = tokenizer.decode(ids[-n_answer:-1])
+        assert said in [text[:n] for n in range(len(text))] and ids[-1] == tokenizer.end
+        assert n_answer - 1 <= limit
+        found.add(said)
+        ids, _ = encode(tokenizer, text * 3, None, limit + 3, chat_template=True)
+        assert "\ufffd" not in tokenizer.decode(ids)
+    assert start in found
+
+
 def test_the_chat_template_wraps_the_cut_prompt(tmp_path):
     template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
     tokenizer = loaded(byte_level(), tmp_path, chat_template=template)

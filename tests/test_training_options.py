@@ -42,13 +42,18 @@ def ragged(monkeypatch):
     monkeypatch.setattr(tiny, "samples", samples)
 
 
-@pytest.mark.parametrize("modality", tiny.MODALITIES)
-@pytest.mark.parametrize("name", METHODS)
-def test_micro_batches_make_the_same_steps(name, modality, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "modality", "mean"),
+    [
+        *((name, modality, None) for name in METHODS for modality in tiny.MODALITIES),
+        *((name, "language", "samples") for name in ("seqlora", "ewc", "gem")),
+    ],
+)
+def test_micro_batches_make_the_same_steps(name, modality, mean, monkeypatch):
     """Parts of 4 and 2; every hook of every method meets one gradient a step."""
     ragged(monkeypatch)
     # Not Adam: it divides by a gradient's size, and makes steps of what is zero but for rounding.
-    sgd = {"learning_rate": 0.05}
+    sgd = {"learning_rate": 0.05, "loss_mean": mean}
     monkeypatch.setattr(
         "baselines.base.Method.optimizer",
         lambda self, parameters: torch.optim.SGD(parameters, lr=self.setting.learning_rate),
@@ -62,6 +67,29 @@ def test_micro_batches_make_the_same_steps(name, modality, monkeypatch):
     for one, other in zip(before, after, strict=True):
         assert other["last_loss"] == pytest.approx(one["last_loss"], rel=1e-3)
         assert other["samples"] == one["samples"]
+
+
+def test_the_loss_of_a_batch_of_texts_by_hand(monkeypatch):
+    """Answers of 2 and 4 tokens; the mean over tokens, and over samples."""
+    ragged(monkeypatch)
+    x, y = tiny.samples("language", 0).batch(torch.arange(6))
+    of_samples = []
+    for mean in (None, "samples"):
+        loop = tiny.method("seqlora", "language", shared={"loss_mean": mean}).loop
+        output = loop.model(x)
+        alone = []  # of each answer, by probabilities
+        for logits, ids in zip(output, y, strict=True):
+            ids = ids[ids != -100]
+            pairs = zip(logits[-len(ids) :].softmax(dim=1), ids, strict=True)
+            alone.append([-p[token].log() for p, token in pairs])
+        assert {len(losses) for losses in alone} == {2, 4}
+        if mean is None:
+            expected = sum(map(sum, alone)) / sum(map(len, alone))
+        else:
+            expected = sum(sum(losses) / len(losses) for losses in alone) / len(alone)
+        torch.testing.assert_close(loop._criterion(output, y), expected)
+        of_samples.append(expected.item())
+    assert of_samples[0] != pytest.approx(of_samples[1], rel=1e-4)
 
 
 def test_a_compiled_network_learns_the_same_and_the_compiler_is_no_part_of_its_time(monkeypatch):
