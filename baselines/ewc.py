@@ -169,7 +169,9 @@ class EWC(LoraMethod):
                     total = old[name].data + fisher
                     share = torch.where(total > 0, fisher / total, 1.0)
                     self.constant += (old[name].data * share * way.square()).sum().item()
-                    self.saved_params[task][name].data = mean + share * way
+                    anchor = self.saved_params[task][name].data
+                    # exact where only one of the two counts: Adam makes steps of a rounding error
+                    self.saved_params[task][name].data = mean.lerp(anchor, share)
                     importance.data = total
 
         self._ewc = Plugin(ewc_lambda=config.strength, mode="separate")
