@@ -25,7 +25,7 @@ def require_gpu() -> None:
     try:
         torch.ones(1, device="cuda").item()
     except (AssertionError, RuntimeError) as error:  # without CUDA torch asserts
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise DataError(
             f"this run was promised a GPU, but torch cannot use one ({reason}): it did not start "
             f"and lost nothing, mend the driver or run it on another machine"
