@@ -67,6 +67,20 @@ def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # n
         calls = list(calls_of_cuda())
         missed = {c for c in calls if not any((c[0], n) in gpu for n in range(c[1], c[2] + 1))}
         assert calls and missed == set()
+        clocks = {Path(file).name for file, _ in gpu}
+        assert {"loop.py", "ranpac.py"} <= clocks  # they wait for the GPU before they are read
+
+
+def test_two_memories_do_not_mix():
+    """On a pretended GPU as on a real one, or it would rehearse nothing."""
+    here, there = torch.ones(2), torch.ones(2, device="cuda")
+    row = torch.tensor([0])
+    assert torch.equal((there[row] + torch.tensor(1)).cpu(), torch.tensor([2.0]))
+    for mix in (lambda: here + there, lambda: here[row.to("cuda")]):
+        with pytest.raises(RuntimeError):
+            mix()
+    with pytest.raises(TypeError):
+        there.numpy()
 
 
 def learnt(name, modality, n_tasks=1, device="cuda", **shared):
