@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.exhibits import files
 from benchmarks.files import DataError
+from benchmarks.gpus import names
 from benchmarks.plan import backbone_inputs, load_plan, pretrain_inputs
 
 
@@ -30,7 +31,13 @@ backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.
 RESULTS = [f"{directory}/result.json" for directory in run_of]
 RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
 OUT = f"results/{plan.name}"
-OWN_GPU = " --own-gpu" if "gpu" in workflow.global_resources else ""
+# A run that is promised a GPU does not train on the CPU: by the scheduler that took a job which asked
+# for one, or by a profile that counts them on this machine, which may have none.
+OWN_GPU = ""
+if workflow.remote_exec:
+    OWN_GPU = " --gpus {resources.gpu}"
+elif "gpu" in workflow.global_resources and names():
+    OWN_GPU = " --own-gpu"
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import tempfile
 import time
@@ -23,7 +24,8 @@ def names() -> list[str]:
         DataError: $GPUS is no number from 1 to that of the GPUs.
     """
     if VISIBLE in os.environ:
-        found = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+        listed = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+        found = listed[: listed.index("-1")] if "-1" in listed else listed  # CUDA stops there
     else:
         found = _installed()
     limit = os.environ.get(LIMIT)
@@ -47,21 +49,32 @@ def _installed() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO | None:
+def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
     """Take a free GPU for this process, the only one that CUDA will then see; wait until one is.
 
-    Each GPU has a file in `folder` (that for temporary files), locked by the process that uses it.
-    The system releases the lock when the process ends, however it ends.
+    Each GPU has a file in `folder`, locked by the process that uses it. The system releases the
+    lock when the process ends, however it ends.
+
+    Args:
+        folder: by default one of the user's own in that for temporary files.
 
     Returns:
-        The file, locked as long as it is open; None on a machine without GPUs.
+        The file, locked as long as it is open.
+
+    Raises:
+        DataError: there is no GPU, or no file that is surely this user's.
     """
     found = names()
-    folder = folder or Path(tempfile.gettempdir())
-    while found:
+    if not found:
+        raise DataError(
+            f"this run was promised a GPU, but there is none (${VISIBLE} is "
+            f"{os.environ.get(VISIBLE)!r}): it did not start and lost nothing, run it on another "
+            f"machine"
+        )
+    folder = folder or _own_folder()
+    while True:
         for name in found:
-            slot = f"treelora-{os.getuid()}-gpu-{name.replace('/', '-')}.lock"
-            file = open(folder / slot, "w")
+            file = _open(folder / f"gpu-{name.replace('/', '-')}.lock")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -70,4 +83,40 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO | None:
             os.environ[VISIBLE] = name
             return file
         time.sleep(wait_seconds)
-    return None
+
+
+def _own_folder() -> Path:
+    """A folder of this user's alone; all users can foresee its name and may have put a link there.
+
+    Raises:
+        DataError: it is not the user's alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"treelora-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made ({error.strerror}): set TMPDIR") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise DataError(
+            f"{folder} must be a folder that you alone may enter, but is "
+            f"{stat.filemode(found.st_mode)} of user {found.st_uid}: remove it or set TMPDIR"
+        )
+    return folder
+
+
+def _open(path: Path) -> IO:
+    """A file to be locked, which follows no link, waits for no pipe and changes no content.
+
+    Raises:
+        DataError: it is no file of this user's.
+    """
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise DataError(f"{path} cannot be locked ({error.strerror}): remove it") from error
+    file, found = os.fdopen(number, "r+b", buffering=0), os.fstat(number)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        file.close()
+        raise DataError(f"{path} is no file of yours, which a lock must be: remove it")
+    return file

@@ -13,7 +13,6 @@ import datetime
 import io
 import os
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ import torch
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones, causal_lms, gpus, memory, streams
+from benchmarks import backbones, causal_lms, devices, gpus, memory, streams
 from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
 from benchmarks.evaluate import score
@@ -57,7 +56,7 @@ def learn_stream(spec: dict, key: str, out: Path) -> dict:
 
 def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     seed = spec["seed"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.find()
     torch.use_deterministic_algorithms(device == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
     manifest = read_json(Path(f"resources/backbones/{spec['backbone']['name']}/manifest.json"))
@@ -159,7 +158,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         if router:
             router.add([prompt for prompt, _ in task.examples])
         seed_everything(seed_for(seed, "train", task.index))
-        _reset_peak(device)
+        devices.reset_peak(device)
         progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
         n_tests = 0 if method.offline or not stages else train["curve_tests"]
         own_test = partial(test, task.index, task.index)
@@ -171,7 +170,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
 
         learnt = method.learn(task, after_step)
         learnt["train_seconds"] -= curve.seconds
-        peak = _peak_bytes(device)
+        peak = devices.peak_bytes(device)
         start = time.perf_counter()
         row, task_accuracy = evaluate(task.index)
         eval_seconds = time.perf_counter() - start
@@ -210,9 +209,9 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         "state_bytes": state_path.stat().st_size,
     }
     record["provenance"] = {
-        "device": device_name(device),
+        "device": devices.name(device),
         "deterministic": device == "cpu",
-        "tf32": tf32(device),
+        "tf32": devices.tf32(device),
         "weights_sha256": manifest["weights_sha256"],
         "weights_labels": manifest.get("labels"),
     }
@@ -284,52 +283,6 @@ def _load_state(path: Path, key: str, device: str) -> dict:
     return state
 
 
-def _reset_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # then the peak is that of the whole process
-
-
-def _peak_bytes(device: str) -> int:
-    """Peak memory since the last reset: allocated on the GPU, resident on the CPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def tf32(device: str) -> dict | None:
-    """Where float32 work may lose 13 bits of precision to TF32 on this GPU: torch's defaults."""
-    if device == "cpu":
-        return None
-    return {
-        "matmul": torch.get_float32_matmul_precision() != "highest",
-        "convolution": torch.backends.cudnn.allow_tf32,
-    }
-
-
-def device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.getdevice_name()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"CPU, {line.partition(':')[2].strip()}"
-    except OSError:
-        pass
-    return "CPU"
-
-
 def run(spec_path: Path, out: Path) -> dict:
     """Make or finish a run and save its record.
 
@@ -379,11 +332,16 @@ def main() -> None:
     parser.add_argument(
         "--own-gpu", action="store_true", help="take a GPU that no other run has, or wait for one"
     )
+    parser.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="that the scheduler has given (default 0)"
+    )
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(options.threads)
     try:
-        own = gpus.claim() if options.own_gpu else None  # held until the process ends  # noqa: F841
+        own = gpus.claim() if options.own_gpu else None  # held until the process ends
+        if own or options.gpus:
+            devices.require_gpu()
         run(options.spec, options.out)
     except DataError as error:
         raise SystemExit(str(error)) from error

@@ -24,11 +24,10 @@ from torch import Tensor
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones, causal_lms, streams
+from benchmarks import backbones, causal_lms, devices, streams
 from benchmarks.data import Samples
 from benchmarks.models import LanguageModel
 from benchmarks.progress import Progress
-from benchmarks.run import device_name
 
 SCHEDULES = {"long": (5, 3, 7, 5, 3, 5, 5, 7), "short": (2, 1, 3, 2, 1, 2, 2, 3)}
 METHODS = ("seqlora", "olora", "hidelora", "treelora", "ewc", "gem")
@@ -57,8 +56,7 @@ def batch_of(vocabulary: int, n: int, tokens: int, answer: int) -> Samples:
 
 def measure(name: str, options: argparse.Namespace, device: str) -> tuple[list[float], int]:
     """Seconds per step of each task, and the peak memory in bytes (0 on a CPU)."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    devices.reset_peak(device)
     model = network(options.backbone, device, options.weights)
     if options.checkpointing:
         model.save_memory()
@@ -82,13 +80,12 @@ def measure(name: str, options: argparse.Namespace, device: str) -> tuple[list[f
         stamps = []
 
         def stamp(loss, n, stamps=stamps):
-            if device == "cuda":
-                torch.cuda.synchronize()
+            devices.synchronise(device)
             stamps.append(time.perf_counter())
 
         method.learn(Task(index, "timed", data, 1), stamp)
         seconds.append(statistics.median(b - a for a, b in zip(stamps, stamps[1:], strict=False)))
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    peak = devices.peak_bytes(device) if device == "cuda" else 0
     return seconds, peak
 
 
@@ -115,7 +112,7 @@ def main() -> None:
     if "seqlora" not in options.methods:
         parser.error("--methods must have seqlora, which the others are compared with")
     torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.find()
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     measured: dict[str, list[list[float]]] = {name: [] for name in options.methods}
     peaks = dict.fromkeys(options.methods, 0)
@@ -139,7 +136,7 @@ def table(measured: dict, peaks: dict, options: argparse.Namespace, device: str)
         "medians (range of the ratio).",
         "",
         f"{options.backbone}, random weights in {options.weights or 'float32'}, TRACE's mean "
-        f"lengths x {options.scale:g}, batch {options.batch_size}; {device_name(device)}, threads "
+        f"lengths x {options.scale:g}, batch {options.batch_size}; {devices.name(device)}, threads "
         f"{options.threads}; {options.rounds} rounds of {options.steps} steps a task. Schedules "
         f"of {sum(SCHEDULES['long'])} and {sum(SCHEDULES['short'])} epochs over {N_ITEMS} items a "
         "task, training steps alone.",

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 import baselines
 from baselines.base import Setting, Task
 from baselines.lora import LoraSettings, add_lora
-from benchmarks import backbones
+from benchmarks import backbones, devices
 from benchmarks.backbones import build_language, build_vision
 from benchmarks.data import Samples
-from benchmarks.run import device_name
 
 N_CLASSES, N_TOKENS = 100, 64
 
@@ -112,10 +111,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.find()
     print("Made by `python -m benchmarks.speed`: medians of ratios within a round (range).\n")
     print(
-        f"{device_name(device)}, threads {options.threads}, torch {torch.__version__}, batch "
+        f"{devices.name(device)}, threads {options.threads}, torch {torch.__version__}, batch "
         f"{options.batch_size}, LoRA rank {LoraSettings.rank} on q and v; {options.rounds} rounds "
         f"of {options.steps} steps; treelora with {options.finished_tasks} finished tasks.\n"
     )
@@ -137,10 +136,10 @@ def row(name: str, options: argparse.Namespace, device: str) -> str:
     for measured in range(options.rounds + 1):
         order.append(order.pop(0))  # none is always the first
         for key in order:
-            _synchronise(device)
+            devices.synchronise(device)
             start = time.perf_counter()
             loops[key].epoch(data)
-            _synchronise(device)
+            devices.synchronise(device)
             if measured:  # the first round warms up
                 seconds[key].append(time.perf_counter() - start)
     plain = statistics.median(seconds["plain"]) / options.steps * 1000
@@ -153,11 +152,6 @@ def row(name: str, options: argparse.Namespace, device: str) -> str:
 def _ratio(ours: list[float], theirs: list[float]) -> str:
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     return f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from benchmarks.run import device_name
+from benchmarks import devices
 from treelora import Node, Options, TreeRegulariser
 
 SHAPES = {"ViT-B/16, 24 x 8k": (24, 2**13), "7B, 64 x 32k": (64, 2**15)}
@@ -105,11 +105,11 @@ def measure(shape: tuple[int, int], n_tasks: int, options: argparse.Namespace, d
     seconds = {name: [] for name in timed}
     for _ in range(options.rounds):
         for name, penalty in timed.items():
-            _synchronise(device)
+            devices.synchronise(device)
             start = time.perf_counter()
             for _ in range(options.steps):
                 step(model, penalty)
-            _synchronise(device)
+            devices.synchronise(device)
             seconds[name].append(1000 * (time.perf_counter() - start) / options.steps)
     return seconds
 
@@ -127,10 +127,10 @@ def vit_step(options: argparse.Namespace, device: str) -> float:
     x = torch.rand(options.batch_size, 3, 224, 224, device=device)
     times = []
     for _ in range(4):
-        _synchronise(device)
+        devices.synchronise(device)
         start = time.perf_counter()
         model(x).logsumexp(dim=1).sum().backward()
-        _synchronise(device)
+        devices.synchronise(device)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[1:])
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.find()
     whole = vit_step(options, device)
     print(
         "What TreeLoRA adds to a step (`empty` only reads the adapter and passes a gradient back, "
@@ -154,7 +154,7 @@ def main() -> None:
         "`python -m benchmarks.step_speed`: medians (range of the ratio).\n"
     )
     print(
-        f"{device_name(device)}, threads {options.threads}, torch {torch.__version__}; "
+        f"{devices.name(device)}, threads {options.threads}, torch {torch.__version__}; "
         f"{options.rounds} rounds of {options.steps} steps. A training step of a ViT-B/16 with "
         f"LoRA at 224 px and a batch of {options.batch_size} takes {whole:.0f} ms.\n"
     )
@@ -172,11 +172,6 @@ def main() -> None:
                 f"| {middle:.1f} ({low:.1f} to {high:.1f}) | {share} |",
                 flush=True,
             )
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import select
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import baselines
 from benchmarks import estimate, gpus, streams
 from benchmarks.config import load_suite
 from benchmarks.files import DataError
+from tests.test_workflow import Checkout
 
 ROOT = Path(__file__).parents[1]
 CLAIM = """
@@ -73,8 +75,79 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
         with pytest.raises(DataError, match=f"GPUS must be a number.* found, 3, but is '{bad}'"):
             gpus.names()
     monkeypatch.delenv("GPUS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # CUDA reads no further
+    assert gpus.names() == ["3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpus.names() == [] and gpus.claim(tmp_path) is None
+    assert gpus.names() == []
+    with pytest.raises(DataError, match="promised a GPU, but there is none"):
+        gpus.claim(tmp_path)
+
+
+@pytest.fixture
+def shared_folder(tmp_path, monkeypatch):
+    """The folder for temporary files, in which others can foresee names; one GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_slots_lie_in_a_folder_of_the_users_own(shared_folder):
+    with gpus.claim():
+        own = shared_folder / f"treelora-{os.getuid()}"
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        assert [path.name for path in own.iterdir()] == ["gpu-0.lock"]
+    with gpus.claim():  # also the second time
+        assert list(shared_folder.iterdir()) == [own]
+
+
+@pytest.mark.parametrize("planted", ["link", "open", "file", "of another"])
+def test_a_folder_that_is_not_the_users_own_is_refused(planted, shared_folder, monkeypatch):
+    private = shared_folder / "private"
+    private.mkdir(mode=0o700)
+    own = shared_folder / f"treelora-{os.getuid()}"
+    if planted == "link":
+        own.symlink_to(private)
+    elif planted == "open":
+        own.mkdir()
+        own.chmod(0o770)
+    elif planted == "file":
+        own.touch()
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 123_456)
+        own = shared_folder / "treelora-123456"
+    with pytest.raises(DataError, match=f"{own} .*set TMPDIR"):
+        gpus.claim()
+    assert list(private.iterdir()) == []
+
+
+def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_folder):
+    slot, precious = shared_folder / "gpu-0.lock", shared_folder / "precious"
+    precious.write_text("precious")
+    for plant in (lambda: slot.symlink_to(precious), lambda: os.mkfifo(slot), slot.mkdir):
+        plant()
+        with pytest.raises(DataError, match=str(slot)):
+            gpus.claim(shared_folder)
+        slot.rmdir() if slot.is_dir() else slot.unlink()
+    os.link(precious, slot)
+    with gpus.claim(shared_folder):
+        assert precious.read_text() == "precious"
+
+
+def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
+    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
+    checkout = Checkout(tmp_path)
+    promises = {
+        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
+        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
+        "--gpus 1": ("", "--mode", "remote"),
+        "--gpus 0": ("", "--mode", "remote", "--set-resources", "train:gpu=0"),
+    }
+    for promise, (visible, *options) in promises.items():
+        options += ["--config", "suite=smoke", "--cores", "1", "--dry-run", "--printshellcmds"]
+        command = [sys.executable, "-m", "snakemake", *options]
+        shown = checkout.run(*command, CUDA_VISIBLE_DEVICES=visible, GPUS="").stdout
+        runs = [line for line in shown.splitlines() if "python -m benchmarks.run " in line]
+        assert runs and all(f" {promise} >> " in line for line in runs), shown
 
 
 def options_of(profile, monkeypatch):
