@@ -24,6 +24,7 @@ from analysis.records import EXPERIMENTS
 from analysis.reported import span, two_digits
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table
+from analysis.table import csv as to_csv
 from analysis.trees import agreement
 from analysis.variants import counterparts, difference, interval, settings, sweep
 
@@ -99,6 +100,8 @@ class Verdict:
             return ""
         if not self.effect:
             return f"needs {self.claim.needs}"
+        if isnan(self.effect.estimate.mean):
+            return f"undecided: no seed has all of {self.effect.what}"
         if isnan(self.effect.estimate.low):
             return "undecided: one seed gives no interval, more would"
         seeds = self.effect.seeds_needed if self.effect.n else "more"
@@ -745,4 +748,4 @@ def csv(verdicts: list[Verdict]) -> str:
             row |= {end: raw(getattr(effect.estimate, end)) for end in ("mean", "low", "high")}
         rows.append(row | {"paper": verdict.paper, "would_test": verdict.would_test})
     frame = pd.DataFrame(rows, columns=[*columns, "paper", "would_test"])
-    return frame.astype({"n": "Int64"}).to_csv(index=False, lineterminator="\n")
+    return to_csv(frame.astype({"n": "Int64"}))

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from analysis.metrics import Estimate
 from analysis.reported import two_digits
-from analysis.table import percent
+from analysis.table import ABSENT, percent
 
 NOT_SUPPORTED, UNDECIDED, SUPPORTED = OUTCOMES = ("not supported", "undecided", "supported")
 MOST_SEEDS = 1000
@@ -68,6 +68,8 @@ class Effect:
     def text(self, unit: bool = True) -> str:
         """The effect with its interval, its unit and its factors."""
         mean, _, low, high = self.estimate
+        if isnan(mean):
+            return ABSENT
         text = self._print(mean)
         if high - low > 1e-9:  # more than rounding
             text += f" [{self._print(low)}, {self._print(high)}]"

@@ -243,7 +243,7 @@ def _scoring(panel: Panel) -> list[str]:
     if rules := {task: entry["rule"] for task, entry in language.floors(panel).items()}:
         notes.append(f"floor: what outputs without any model reach, by {_grouped(rules)}.")
     if error := language.standard_error(panel):
-        sizes = sorted(entry["n_test"] for entry in tested.values())
+        sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
         items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))
         notes.append(
             f"With {items} test items a task, {panel.score} has a binomial standard error of "
@@ -561,7 +561,9 @@ def tasks(panel: Panel) -> Table:
     """
     done = [(run, task_names(run.record)) for run in panel.done.itertuples()]
     by_name = len({frozenset(names) for _, names in done}) == 1
-    names = panel.task_names if by_name else range(1, len(panel.task_names) + 1)
+    first = done[0][1] if done else panel.task_names
+    by_name &= len(set(first)) == len(first)
+    names = first if by_name else range(1, len(first) + 1)
     shown = [Column(f"task {name}", str(name), percent) for name in names]
     seen = []
     for run, own in done:
