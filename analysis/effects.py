@@ -28,6 +28,7 @@ class Effect:
         region: its ends, infinite where there is none.
         unit: "points" (of scores, which are fractions), "times" (a ratio) or "index" (as it is).
         parts: the factors of a ratio.
+        beside: whether it is only shown beside the others and decides nothing.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Effect:
     region: tuple[float, float] = (0.0, inf)
     unit: str = "points"
     parts: tuple[Effect, ...] = ()
+    beside: bool = False
 
     @property
     def outcome(self) -> str:

@@ -55,6 +55,7 @@ def _new(
         foot += f" Not drawn: {', '.join(absent)}."
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
         foot += f" {left_out} variants of these methods are in the table of ablations."
+    foot += "".join(f" {label}: {why}." for label, why in panel.outdated.items())
     foot = drawn(foot, 1000)
     lines = textwrap.wrap(foot, int(size[0] * 18 * len(foot) / width(foot)))
     wide, high = size[0], size[1] + 0.14 * len(lines)

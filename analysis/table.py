@@ -155,7 +155,8 @@ class Table:
     """Rows of raw values by column key.
 
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
-    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes.
+    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
+    `marks` stand behind the methods that they are of, where a note says why.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     setting: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -175,6 +177,8 @@ class Table:
             [
                 [
                     Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
+                    if c.key != "method"
+                    else Cell(row["method"] + self.marks.get(row["method"], ""), False)
                     for c in self.columns
                 ]
                 for row in rows

@@ -24,6 +24,7 @@ from analysis.variants import difference, interval, sweep, variants
 from analysis.variants import settings as choices
 
 ratio_digits = Number(digits=2)
+OLD = " †"  # behind a method whose runs today's code would not repeat
 
 
 def brief(value: object) -> str:
@@ -108,6 +109,11 @@ def missing_notes(panel: Panel) -> list[str]:
     ]
 
 
+def outdated_notes(panel: Panel) -> list[str]:
+    """What the mark behind a method says: its runs are older than today's code, and why."""
+    return [f"{label}{OLD}: {why}." for label, why in panel.outdated.items()]
+
+
 def _counts(runs: pd.DataFrame) -> str:
     """How many seeds finished, and where not all, how many failed or were skipped."""
     statuses = list(runs["status"])
@@ -152,8 +158,9 @@ def _table(
         above,
         [*below, *bounds],
         list(notes),
-        setting_notes(panel) + missing_notes(panel),
+        setting_notes(panel) + missing_notes(panel) + outdated_notes(panel),
         _facts(panel),
+        dict.fromkeys(panel.outdated, OLD),
     )
 
 
@@ -608,6 +615,6 @@ def compact(suites: list[Suite]) -> str:
         table = accuracy(panel)
         table.columns = [column for column in table.columns if column.key in keep]
         table.title = f"{panel.stream}, {panel.backbone} ({panel.suite.label})"
-        table.setting, table.notes = missing_notes(panel), []
+        table.setting, table.notes = missing_notes(panel) + outdated_notes(panel), []
         parts.append(table.markdown().strip())
     return "\n\n".join(parts)
