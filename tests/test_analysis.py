@@ -22,6 +22,7 @@ from analysis.__main__ import BEGIN, END, main
 from analysis.records import RecordError, read, slugs, visible
 from analysis.runs import load, read_suite
 from analysis.table import Column, Table, csv, markdown, percent, plain, tex
+from analysis.trees import agreement
 
 ROOT = Path(__file__).parents[1]
 NAN = float("nan")
@@ -399,6 +400,15 @@ def test_runs_of_older_code_are_marked(tmp_path):
     assert "l2p †: " in tables.compact([panel.suite]) and "†" not in tables.accuracy(panel).csv()
     assert "†" not in tables.accuracy(panel_of(tmp_path, [new])).markdown()
     assert "†" not in tables.accuracy(panel_of(tmp_path, [record("docs", "l2p")])).markdown()
+
+
+def test_a_tree_without_a_search_has_no_pulls():
+    run = next(odd_runs())
+    run["diagnostics"]["pulls"] = [[]] * 10
+    found = agreement(run)
+    assert np.isnan(found.same_group) and not np.isnan(found.index)
+    run["diagnostics"]["pulls"] = [[[1]] * n for n in range(10)]
+    assert agreement(run).same_group > 0
 
 
 def test_tasks_of_one_name_are_told_by_their_place(tmp_path):
