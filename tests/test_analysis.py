@@ -17,7 +17,19 @@ import pytest
 from fake_records import LABEL, METHODS, failed, record, suite, write
 from matplotlib import font_manager
 
-from analysis import claims, compare, exhibits, fidelity, lettering, metrics, report, style, tables
+from analysis import (
+    accounting,
+    claims,
+    compare,
+    exhibits,
+    fidelity,
+    lettering,
+    metrics,
+    regret,
+    report,
+    style,
+    tables,
+)
 from analysis.__main__ import BEGIN, END, main
 from analysis.records import RecordError, read, slugs, visible
 from analysis.runs import load, read_suite
@@ -914,6 +926,14 @@ def test_published_files_must_have_their_digest(tmp_path):
     sums.write_text(f"{digest}  other.jsonl\n")
     with pytest.raises(RecordError, match="is not listed in"):
         read_suite(source)
+
+
+@pytest.mark.parametrize(("module", "name"), [(regret, "regret"), (accounting, "accounting")])
+def test_published_experiments_must_have_their_digest(tmp_path, module, name):
+    (tmp_path / "SHA256SUMS").write_text(f"odd line\n{'0' * 64}  {name}.json\n")
+    (tmp_path / f"{name}.json").write_text("{}")
+    with pytest.raises(RecordError, match="changed after it was published"):
+        module.load(tmp_path / f"{name}.json")
 
 
 def test_missing_file_and_full_disk_are_one_sentence(tmp_path, capsys, monkeypatch):

@@ -385,7 +385,7 @@ def test_several_suites_have_one_overview(tmp_path):
     page = (out / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
     assert all((out / link).is_file() for link in links)
-    assert {"one/report/index.html", "claims.csv", "figures/regret_arms.svg"} <= set(links)
+    assert {"./one/report/index.html", "claims.csv", "figures/regret_arms.svg"} <= set(links)
     assert "Theorem 1 as an experiment" in page and "Operations per token" in page
     assert "glyphs (one)" in page and "+6.67 points" in page
     alone = (out / "one/report/index.html").read_text()
@@ -406,7 +406,10 @@ def test_the_readme_holds_the_claims_and_is_checked(tmp_path, capsys):
     assert main(command) == 0 and main([*command, "--check"]) == 0
     text = readme.read_text()
     assert text.startswith(f"before\n{CLAIMS_BEGIN}\n\n**The paper's claims**")
-    assert text.endswith(f"{CLAIMS_END}\nafter\n") and "| glyphs: +6.67 points |" in text
+    assert (
+        text.endswith(f"{CLAIMS_END}\nafter\n")
+        and "| glyphs: +6.67 points, beside it +0.00 points" in text
+    )
     readme.write_text(CLAIMS_BEGIN)
     assert main(command) == 2
     assert f"must hold the line {CLAIMS_END}" in capsys.readouterr().err
