@@ -105,7 +105,7 @@ class Number(NamedTuple):
         size = self.scale * abs(value if like is None else like)
         adaptive = 0 if size >= 100 else 1 if size >= 10 else 2
         digits = adaptive if self.digits is None else self.digits
-        return f"{self.scale * value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+        return f"{self.scale * value:{'+' if signed else ''}z,.{digits}f}".replace("-", "−")
 
 
 plain, count = Number(), Number(digits=0)

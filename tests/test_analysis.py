@@ -266,7 +266,7 @@ def test_numbers_are_printed_with_the_digits_they_deserve():
         "12.3",
         "1.23",
     ]
-    assert percent(-0.05, signed=True) == "−5.00"
+    assert percent(-0.05, signed=True) == "−5.00" and percent(-1e-9, signed=True) == "+0.00"
 
 
 def test_strings_are_escaped():
