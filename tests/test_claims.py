@@ -408,7 +408,7 @@ def test_the_readme_holds_the_claims_and_is_checked(tmp_path, capsys):
     assert text.startswith(f"before\n{CLAIMS_BEGIN}\n\n**The paper's claims**")
     assert (
         text.endswith(f"{CLAIMS_END}\nafter\n")
-        and "| glyphs: +6.67 points, beside it +0.00 points" in text
+        and "| glyphs: +6.67 points, beside it +3.33 points" in text
     )
     readme.write_text(CLAIMS_BEGIN)
     assert main(command) == 2
