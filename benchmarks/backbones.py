@@ -562,7 +562,9 @@ def build_language(backbone: Backbone, n_classes: int = 0, image_size: None = No
     if backbone.repo:
         from benchmarks.models import LanguageModel
 
-        return LanguageModel(causal_lms.build(causal_lms.architecture(backbone)))
+        network = causal_lms.build(causal_lms.architecture(backbone))
+        causal_lms.check(backbone.name, network)
+        return LanguageModel(network)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from benchmarks.models import LanguageModel

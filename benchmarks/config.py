@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import backbones, streams
+from benchmarks import backbones, causal_lms, streams
 from benchmarks.files import DataError, digest_of
 from benchmarks.text import BOUNDARIES, TRUNCATIONS
 
@@ -163,6 +163,7 @@ class TrainOptions:
     clip_norm: float | None = 1.0
     optimizer_reset: bool = True
     mask: str | None = None
+    head_init: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -190,6 +191,8 @@ class TrainOptions:
                 f"micro_batch_size must lie between 1 and batch_size, {self.batch_size}, "
                 f"but is {self.micro_batch_size}"
             )
+        if self.head_init not in (None, "linear", "zero"):
+            raise ValueError(f"head_init must be linear, zero or left out, not {self.head_init!r}")
         if self.augment not in (None, "crop_flip"):
             raise ValueError(f"augment must be crop_flip or left out, not {self.augment!r}")
 
@@ -294,6 +297,16 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
     if modality == "vision" and backbone.weights is not None:
         raise DataError(f"{where}: weights is of language models; leave it out on vision")
+    if modality == "language":
+        new = stream.max_new_tokens or stream.max_answer_tokens or 1
+        try:
+            causal_lms.check_context(
+                backbone.name,
+                causal_lms.architecture(network).get("max_position_embeddings"),
+                stream.max_prompt_tokens + new,
+            )
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
     try:
         counted = getattr(module, "n_tasks", None)
         own_tasks = counted(**own_options) if counted else module.N_TASKS
@@ -340,6 +353,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
         if modality == "language" and train.augment is not None:
             raise DataError(f"{place}: augment is for images; leave it out on language")
+        if modality == "language" and train.head_init is not None:
+            raise DataError(f"{place}: head_init is of classifiers; leave it out on language")
         if modality == "vision" and train.checkpointing:
             raise DataError(f"{place}: checkpointing is of language models; leave it out on vision")
         mask = _mask(train.mask, modality, place)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from baselines.base import start_head
 
 
 class _SplitQKV(nn.Module):
@@ -50,9 +54,7 @@ class VisionModel(nn.Module):
                 self.register_buffer(name, value, persistent=False)
             else:
                 setattr(self, name, value)
-        self.head = nn.Linear(self.width, n_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = start_head(nn.Linear(self.width, n_classes))
 
     def fitted(self, state: dict) -> dict:
         """A checkpoint with its position embedding resampled to this input size."""
@@ -74,6 +76,13 @@ class VisionModel(nn.Module):
         tokens = network.patch_embed((x - self._mean) / self._std)
         return network.norm_pre(network._pos_embed(tokens))
 
+    def at_class_token(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, n, width) with the position embedding of the class token, if it has one."""
+        network = self.network
+        if not network.no_embed_class and network.pos_embed is not None:
+            tokens = tokens + network.pos_embed[:, :1]
+        return network.norm_pre(tokens)
+
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, n, width) through all blocks and the final norm; the same shape."""
         return self.network.norm(self.network.blocks(tokens))
@@ -89,20 +98,30 @@ class LanguageModel(nn.Module):
     Positions count unmasked tokens, so that left padding never changes a result.
 
     Args:
-        network: of any architecture with q_proj, k_proj and v_proj in its attention.
+        network: of any architecture with q_proj, k_proj and v_proj in its attention. What it says
+            of generation, penalties, beams or suppressed tokens, is dropped.
+        ends: ids that end an answer, the first of them written for all; the network's own if empty.
 
     Attributes:
         decoding: "greedy", or "released": drawn at temperature 0.1 from the 50 likeliest tokens, as
-            the code released with TreeLoRA does; the draws are the same in every test.
+            the code released with TreeLoRA does; the draws are the same in every test and for every
+            prompt, whatever is tested beside it.
+        context: tokens that it has positions for, None if it does not say.
     """
 
     derived = ("lm_head.weight",)  # tied to the embedding
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, ends: Sequence[int] = ()):
         super().__init__()
+        from transformers import GenerationConfig
+
+        network.generation_config = GenerationConfig()  # `generate` fills what it is not told
         self.network = network
+        own = network.config.eos_token_id
+        self.ends = list(ends) or (own if isinstance(own, list) else [own])
         self.width = network.config.hidden_size
         self.vocabulary = network.config.vocab_size
+        self.context = getattr(network.config, "max_position_embeddings", None)
         self.decoding = "greedy"
 
     def fitted(self, state: dict) -> dict:
@@ -150,16 +169,35 @@ class LanguageModel(nn.Module):
 
     def generate_from(self, embedded: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
         """The same from embeddings (B, L, width) and their mask (B, L)."""
-        how = {"do_sample": False, "top_k": None, "top_p": None, "temperature": None}
-        if self.decoding == "released":
-            how = {"do_sample": True, "top_k": 50, "top_p": 1.0, "temperature": 0.1}
-        devices = [embedded.device] if embedded.is_cuda else []
-        with torch.random.fork_rng(devices, enabled=how["do_sample"]):
-            if how["do_sample"]:
-                torch.manual_seed(0)
-            return self.network.generate(
-                inputs_embeds=embedded,
-                attention_mask=(mask > 0).long(),
-                max_new_tokens=max_new_tokens,
-                **how,
-            )
+        from transformers import GenerationConfig
+
+        how = GenerationConfig(
+            max_new_tokens=max_new_tokens, eos_token_id=self.ends, pad_token_id=self.ends[0]
+        )
+        new = self.network.generate(
+            inputs_embeds=embedded,
+            attention_mask=(mask > 0).long(),
+            generation_config=how,
+            logits_processor=[_Draw()] if self.decoding == "released" else [],
+        )
+        ended = torch.isin(new, torch.tensor(self.ends, device=new.device))
+        return new.masked_fill(ended, self.ends[0])
+
+
+class _Draw:
+    """Draws at temperature 0.1 from the 50 likeliest tokens, and leaves the drawn one alone.
+
+    By the Gumbel-max trick, with the same noise for the ranks of all rows.
+    """
+
+    def __init__(self):
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) of the next token -> 0 for the drawn one, -inf for the others."""
+        likeliest = scores.topk(min(50, scores.shape[1]))
+        noise = -torch.empty(50).exponential_(generator=self._generator).log()
+        noise = noise[: likeliest.values.shape[1]].to(scores.device)
+        rank = (likeliest.values / 0.1 + noise).argmax(dim=1, keepdim=True)
+        drawn = likeliest.indices.gather(1, rank)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)

@@ -17,6 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import torch
 
 import baselines
 from baselines.base import Setting, Task
-from benchmarks import backbones, gpus, memory, streams
+from benchmarks import backbones, causal_lms, gpus, memory, streams
 from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
 from benchmarks.evaluate import score
@@ -45,7 +46,7 @@ def seed_everything(seed: int) -> None:
 
 def learn_stream(spec: dict, key: str, out: Path) -> dict:
     """Make the run, from its last saved state on, and return the record's measured part."""
-    record: dict = {"tasks": [], "R": None, "R0": None, "curve": [], "test_curve": []}
+    record: dict = {"tasks": [], "R": None, "curve": [], "test_curve": []}
     try:
         _learn_stream(spec, key, out, record)
     except Exception as error:
@@ -86,6 +87,8 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     )
     if language:
         network.decoding = spec["stream"].get("decoding", "greedy")
+        longest = max(max(t.train.x.shape[-1], t.test_x.shape[-1] + t.max_new_tokens) for t in data)
+        causal_lms.check_context(manifest["name"], network.context, longest)
     if train.get("checkpointing"):
         network.save_memory()
     method_class = baselines.load(spec["method"]["name"], spec["modality"])
@@ -116,9 +119,12 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
 
     test_size = train.get("test_batch_size") or TEST_BATCH_SIZE
 
+    queries = getattr(method.model, "queries", None)  # of prompts: the same in every test
+
     def test(task: int, after: int, inferred: list | None = None) -> float:
         n_seen = int((task_of_class <= after).sum())
-        return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
+        with queries.repeated(task) if queries else nullcontext():
+            return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
 
     infers = hasattr(method.model, "inferred")  # the task of each item, as a step of its own
     router = WordRouter() if language and not method.offline else None
@@ -142,10 +148,6 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         record.update(state["record"])
         first = len(record["tasks"])
     else:
-        n_classes = len(task_of_class)
-        record["R0"] = [
-            score(method.model, t, n_classes, device, tokenizer, batch_size=test_size) for t in data
-        ]
         record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
 
     progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))

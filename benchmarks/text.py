@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.files import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedConfig
 
 TRUNCATIONS = ("middle", "left", "instruction")
 BOUNDARIES = ("exact", "released")
 INSTRUCTION_TOKENS = 64  # of a prompt's beginning that "instruction" keeps
 RELEASED_ANSWER_TOKENS = 512  # what the released code allows on top of the prompt's limit
+# What chat templates are told when they ask for the time: Llama 3.2's own where nobody tells it.
+DAY = datetime.datetime(2024, 7, 26)
 
 
 class Tokenizer:
@@ -23,7 +32,8 @@ class Tokenizer:
     Attributes:
         pad, end: ids; padding is masked everywhere, so that any id serves.
         begin: id, None if texts begin without a token.
-        template: wraps a prompt as the user's turn of a chat, None if the model is not for chats.
+        template: wraps a prompt as the user's turn of a chat, the begin of texts included; None if
+            the model is not for chats.
     """
 
     def __init__(self, encode, decode, pad: int, begin: int | None, end: int, template=None):
@@ -37,23 +47,27 @@ class Tokenizer:
         return cls(lambda text: own.encode(text).ids, own.decode, pad, begin, end)
 
     @classmethod
-    def from_folder(cls, path: Path) -> Tokenizer:
-        """That of a causal language model of transformers.
+    def from_folder(cls, path: Path, config: PreTrainedConfig | None = None) -> Tokenizer:
+        """That of a causal language model of transformers, with the configuration given.
 
         Raises:
-            ValueError: it has no token that ends a text.
+            ValueError: it has no token that ends a text, ids beyond the model's vocabulary, or
+                begins texts with several tokens.
         """
         from transformers import AutoTokenizer
 
-        own = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        own = AutoTokenizer.from_pretrained(
+            path, config=config, local_files_only=True, trust_remote_code=False
+        )
         if own.eos_token_id is None:
-            raise ValueError(f"the tokenizer in {path} has no token that ends a text (eos_token)")
-
-        def template(prompt: str) -> str:
-            turn = [{"role": "user", "content": prompt}]
-            text = own.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            return text.removeprefix(own.bos_token or "")  # which `encode` below adds
-
+            raise ValueError("it has no token that ends a text: set eos_token")
+        last = max(own.get_vocab(), key=own.get_vocab().get)
+        if config is not None and own.get_vocab()[last] >= config.vocab_size:
+            raise ValueError(
+                f"its token {last!r} has the id {own.get_vocab()[last]}, but the model knows "
+                f"{config.vocab_size} ids from 0 on: call resize_token_embeddings(len(tokenizer)) "
+                "on the model and save it, or take the tokenizer that it was saved with"
+            )
         choices = (own.pad_token_id, own.unk_token_id, own.eos_token_id)
         return cls(
             lambda text: own.encode(text, add_special_tokens=False),
@@ -61,9 +75,9 @@ class Tokenizer:
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             ),
             next(token for token in choices if token is not None),
-            own.bos_token_id,
+            _begin(own),
             own.eos_token_id,
-            template if own.chat_template else None,
+            _template(own) if own.chat_template else None,
         )
 
     def continuation(self, text: str) -> list[int]:
@@ -74,6 +88,53 @@ class Tokenizer:
         """
         line, both = self.encode("\n"), self.encode("\n" + text)
         return both[len(line) :] if both[: len(line)] == line else self.encode(text)
+
+
+def _begin(own) -> int | None:
+    """What a tokenizer of transformers itself puts before a text.
+
+    That it has a bos_token tells nothing: SmolLM2's begins a role, GPT-2's ends texts, and neither
+    is put before one.
+    """
+    plain, whole = own.encode("x", add_special_tokens=False), own.encode("x")
+    starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    begin = whole[: next(starts, len(whole))]
+    if len(begin) > 1:
+        raise ValueError(f"it begins texts with {len(begin)} tokens, where one at most is expected")
+    return begin[0] if begin else None
+
+
+def _template(own) -> Callable[[str], str]:
+    """A prompt as the user's turn of a chat: the tokenizer's template without clock and chance."""
+
+    def render(template, prompt: str) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        options = {"tools": None, "documents": None, "add_generation_prompt": True}
+        return template.render(messages=messages, **options, **own.special_tokens_map)
+
+    @functools.cache
+    def compiled():
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        source = own.get_chat_template()
+        environment = _compile_jinja_template(source).environment
+        environment.globals["strftime_now"] = DAY.strftime
+        environment.globals.pop("lipsum", None)  # both draw at random
+        environment.filters.pop("random", None)
+        template = environment.from_string(source)
+        if re.search(" at 0x[0-9a-f]+>", render(template, "x")):
+            raise ValueError("it writes an address in memory, other in each process")
+        return template
+
+    def turn(prompt: str) -> str:
+        try:
+            return render(compiled(), prompt)
+        except Exception as error:  # a template is a program
+            raise DataError(
+                f"chat_template is asked for, but the tokenizer's fails ({error}): leave it out"
+            ) from error
+
+    return turn
 
 
 def encode(
@@ -102,19 +163,20 @@ def encode(
             together and takes for the answer as many ids as it has alone, which for some
             tokenizers leaves its first tokens without loss; the limit is then on prompt and
             answer together, 512 ids longer than for the prompt alone.
-        chat_template: put the prompt into the tokenizer's template of a user's turn.
+        chat_template: put the prompt into the tokenizer's template of a user's turn, which writes
+            the begin of texts itself.
 
     Raises:
-        ValueError: the tokenizer has no such template.
+        DataError: the tokenizer has no such template.
     """
     ids = tokenizer.encode(prompt)
+    begin = [] if tokenizer.begin is None else [tokenizer.begin]
     if chat_template:
         if tokenizer.template is None:
-            raise ValueError("chat_template is asked for, but the tokenizer has none: leave it out")
+            raise DataError("chat_template is asked for, but the tokenizer has none: leave it out")
         text = tokenizer.decode(truncate(ids, max_prompt_tokens, truncation))
         prompt = tokenizer.template(text)
-        ids, max_prompt_tokens = tokenizer.encode(prompt), None
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
+        ids, max_prompt_tokens, begin = tokenizer.encode(prompt), None, []
     if answer is None:
         return begin + truncate(ids, max_prompt_tokens, truncation), 0
     end = [tokenizer.end]
@@ -140,9 +202,19 @@ def truncate(ids: list[int], limit: int | None, how: str) -> list[int]:
 
 
 def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-    """x (n, 2, L) and y (n, L) of `baselines.base`, padded on the left with id 0."""
+    """x (n, 2, L) and y (n, L) of `baselines.base`, padded on the left with id 0.
+
+    Raises:
+        DataError: an item has no token before its answer, from which to tell the answer's first.
+    """
     import torch
 
+    for i, (ids, n_answer) in enumerate(encoded):
+        if len(ids) == n_answer:
+            raise DataError(
+                f"item {i + 1} has no token before its answer: its prompt is empty, and this "
+                "tokenizer begins texts with none; give it a prompt or leave it out"
+            )
     length = max(len(ids) for ids, _ in encoded)
     x = torch.zeros(len(encoded), 2, length, dtype=torch.long)
     y = torch.full((len(encoded), length), -100)

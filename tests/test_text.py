@@ -1,12 +1,16 @@
 """Prompts and answers as token ids: what is asked, what is cut, where the loss is."""
 
+import datetime
+
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+import transformers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.files import DataError
 from benchmarks.streams._text import KINDS
-from benchmarks.text import INSTRUCTION_TOKENS, Tokenizer, encode, truncate
+from benchmarks.text import INSTRUCTION_TOKENS, Tokenizer, encode, pad_left, truncate
 
 TEXTS = [
     "What is the topic?\nSports win the cup.\nAnswer:Sports",
@@ -48,8 +52,16 @@ def byte_level(texts=TEXTS, size=400):
     return own
 
 
-def loaded(own, folder, **options):
-    """Saved and read again as a language model's tokenizer; without a token for padding."""
+def loaded(own, folder, begins="<s>", **options):
+    """Saved and read again as a language model's tokenizer; without a token for padding.
+
+    Texts have `begins` before them and, after a bar, what follows them.
+    """
+    before, _, after = begins.partition("|")
+    if begins:
+        whole = f"{before} $A {after}".strip()
+        special = [(token, own.token_to_id(token)) for token in set(whole.split()) - {"$A"}]
+        own.post_processor = processors.TemplateProcessing(whole, None, special)
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "clean_up_tokenization_spaces": False}
     PreTrainedTokenizerFast(tokenizer_object=own, **(tokens | options)).save_pretrained(folder)
     return Tokenizer.from_folder(folder)
@@ -125,6 +137,35 @@ def test_long_answers_are_cut_and_still_end(tokenizer):
     assert n_answer == 4 and ids[-1] == tokenizer.end
 
 
+@pytest.mark.parametrize(
+    ("begins", "begin"), [("<s>", 1), ("<s>|</s>", 1), ("|</s>", None), ("", None), ("</s>", 2)]
+)
+@pytest.mark.parametrize("make", [sentencepiece, byte_level])
+def test_texts_begin_as_the_tokenizer_itself_begins_them(make, begins, begin, tmp_path):
+    """Each has a bos_token; whether it stands before a text is another matter."""
+    tokenizer = loaded(make(), tmp_path, begins)
+    assert tokenizer.begin == begin
+    ids, _ = encode(tokenizer, "Say 12:", None, 100)
+    whole = transformers.AutoTokenizer.from_pretrained(tmp_path)("Say 12:")["input_ids"]
+    assert ids == (whole[:-1] if "|" in begins else whole)
+
+
+def test_a_tokenizer_that_begins_with_several_tokens_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="begins texts with 2 tokens"):
+        loaded(byte_level(), tmp_path, "<s> </s>")
+
+
+@pytest.mark.parametrize("answer", [None, "yes"])
+def test_a_prompt_of_no_token_has_nothing_to_answer(answer, tmp_path):
+    tokenizer = loaded(byte_level(), tmp_path, "")
+    items = [encode(tokenizer, prompt, answer, 40) for prompt in ("a", "", "b")]
+    with pytest.raises(DataError, match="item 2 has no token before its answer"):
+        pad_left(items)
+    begun = loaded(byte_level(), tmp_path)
+    x, y = pad_left([encode(begun, "", answer, 40)])
+    assert x[0, :, 0].tolist() == [begun.begin, 1] and y[0, 0] == -100
+
+
 def test_the_chat_template_wraps_the_cut_prompt(tmp_path):
     template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
     tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
@@ -134,8 +175,63 @@ def test_the_chat_template_wraps_the_cut_prompt(tmp_path):
     assert wrapped.startswith("[INST] ") and wrapped.endswith(" c d [/INST]")
     (tmp_path / "plain").mkdir()
     plain = loaded(byte_level(), tmp_path / "plain")
-    with pytest.raises(ValueError, match="chat_template is asked for.* leave it out"):
+    with pytest.raises(DataError, match="chat_template is asked for.* leave it out"):
         encode(plain, "a", None, 4, chat_template=True)
+
+
+TEMPLATES = [
+    "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
+    "{{ messages[0]['content'] }}{% if add_generation_prompt %}\nAnswer:{% endif %}",
+    "{% if tools is not none %}tools{% endif %}{% if documents %}documents{% endif %}"
+    "{% for m in messages %}{{ m.role + ': ' + m['content'] | trim }}{% endfor %}",
+    "{% generation %}{{ messages | tojson }}{% endgeneration %}",
+    "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = m.content %}"
+    "{% break %}{% endfor %}{{ ns.text }}",
+]
+
+
+@pytest.mark.parametrize("begins", ["<s>", ""])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chat_is_written_as_transformers_writes_it(template, begins, tmp_path):
+    """With the begin that the template writes and no other."""
+    tokenizer = loaded(byte_level(), tmp_path, begins, chat_template=template)
+    own = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    turn = [{"role": "user", "content": "Say yes."}]
+    expected = own.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+    assert encode(tokenizer, "Say yes.", None, 40, chat_template=True)[0] == expected
+
+
+@pytest.mark.parametrize("ask", ["strftime_now('%d %b %H:%M:%S %Y')", "strftime_now(format='%Y')"])
+def test_a_chat_template_never_learns_the_day(ask, tmp_path, monkeypatch):
+    template = f"{{{{ {ask} }}}} {{{{ messages[0].content }}}}"
+    texts = []
+    for year in (2025, 2031):
+
+        class Clock(datetime.datetime):
+            now = classmethod(lambda cls, tz=None, year=year: datetime.datetime(year, 1, 1))
+
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+        tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
+        texts.append(tokenizer.template("Now?"))
+    assert texts[0] == texts[1] and texts[0].endswith("2024 Now?")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ [1, 2] | random }}",
+        "{{ lipsum() }}",
+        "{{ messages[0].items }}",
+        "{{ raise_exception('no users') }}",
+        "{{ messages[",
+        "{{ messages[9].content }}",
+    ],
+)
+def test_a_chat_template_of_chance_or_none_is_refused_where_it_is_asked_for(template, tmp_path):
+    tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
+    assert encode(tokenizer, "a", None, 4)[1] == 0
+    with pytest.raises(DataError, match="chat_template is asked for"):
+        encode(tokenizer, "a", None, 4, chat_template=True)
 
 
 @pytest.mark.parametrize("make", [sentencepiece, byte_level])
