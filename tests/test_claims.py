@@ -10,7 +10,7 @@ from analysis import claims, fidelity, reported
 from analysis.__main__ import CLAIMS_BEGIN, CLAIMS_END, main
 from analysis.effects import Effect
 from analysis.metrics import Estimate
-from analysis.runs import read_suite
+from analysis.runs import OUTDATED, read_suite
 from analysis.variants import counterparts, find, plain, sweep, variants
 
 NAN = float("nan")
@@ -454,6 +454,14 @@ def test_every_option_exists(topic, owner, settings):
     if "preset" in own:
         assert own.pop("preset") in method.presets
     from_mapping(method.Config, own, topic)
+
+
+def test_what_is_called_older_is_older_than_todays_code():
+    import baselines
+
+    for method, entries in OUTDATED.items():
+        for modality, below, why in entries:
+            assert 1 < below <= baselines.load(method, modality).version and why
 
 
 def test_differences_are_measured_where_a_run_differs_in_just_these_settings(tmp_path):
