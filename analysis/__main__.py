@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from analysis.exhibits import NAMES, claims_files, experiment_files, experiments, make
-from analysis.records import EXPERIMENTS
+from analysis.records import EXPERIMENTS, visible
 from analysis.runs import Suite, read_suite
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -63,10 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
             return readme(options.readme, suites, options.check)
         draw(suites, options.out, options.exhibits)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}; what was there is kept.", file=sys.stderr)
+        said = f"{error.filename}: {error.strerror}; what was there is kept."
+        print(visible(said), file=sys.stderr)
         return 2
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return 2
     return 0
 

@@ -6,7 +6,6 @@ tables(accounting), figures(accounting), findings(accounting)
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis import figures as look  # also sets matplotlib's defaults
 from analysis import reported
+from analysis.lettering import powers_of_ten
 from analysis.metrics import Estimate
+from analysis.records import parse, read_bytes
 from analysis.style import styles
 from analysis.table import Column, Number, Table, count
 
@@ -57,8 +58,8 @@ class Accounting(NamedTuple):
 
 def load(path: Path) -> Accounting:
     """Read what `python -m benchmarks.accounting` wrote."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("kind") != "accounting" or data.get("schema") != 1:
+    data = parse(read_bytes(path))
+    if not isinstance(data, dict) or data.get("kind") != "accounting" or data.get("schema") != 1:
         raise ValueError(
             f"{path} is no accounting file of schema 1: make it with benchmarks.accounting"
         )
@@ -200,6 +201,7 @@ def figures(accounting: Accounting) -> dict[str, Figure]:
     left, right = (figure.add_axes((x, 0.14, 0.31, 0.68)) for x in (0.08, 0.57))
     _lines(left, own[own["method_flops_per_token"] > 0], "method_flops_per_token")
     left.set_yscale("log")
+    powers_of_ten(left.yaxis)
     left.set_title("the method's own", loc="left", fontsize=9)
     _lines(right, own[own["method"] != "gem"], "step_flops_per_token")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e9:g}"))

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from analysis.metrics import Estimate
 from analysis.reported import two_digits
-from analysis.table import percent
+from analysis.table import ABSENT, percent
 
 NOT_SUPPORTED, UNDECIDED, SUPPORTED = OUTCOMES = ("not supported", "undecided", "supported")
 MOST_SEEDS = 1000
@@ -28,6 +28,7 @@ class Effect:
         region: its ends, infinite where there is none.
         unit: "points" (of scores, which are fractions), "times" (a ratio) or "index" (as it is).
         parts: the factors of a ratio.
+        beside: whether it is only shown beside the others and decides nothing.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Effect:
     region: tuple[float, float] = (0.0, inf)
     unit: str = "points"
     parts: tuple[Effect, ...] = ()
+    beside: bool = False
 
     @property
     def outcome(self) -> str:
@@ -68,6 +70,8 @@ class Effect:
     def text(self, unit: bool = True) -> str:
         """The effect with its interval, its unit and its factors."""
         mean, _, low, high = self.estimate
+        if isnan(mean):
+            return ABSENT
         text = self._print(mean)
         if high - low > 1e-9:  # more than rounding
             text += f" [{self._print(low)}, {self._print(high)}]"

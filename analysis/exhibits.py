@@ -95,13 +95,14 @@ def make(suite: Suite, folder: Path, names: Iterable[str] = NAMES) -> dict[Path,
     """
     from analysis import figures, report, tables
     from analysis.runs import RAW
+    from analysis.table import csv
 
     whole = "report" in names
     made: dict[str, bytes] = {}
     built, drawn = {}, {}
     if "summary" in names:
         values = suite.runs.drop(columns=RAW)
-        made["summary.csv"] = values.to_csv(index=False, lineterminator="\n").encode()
+        made["summary.csv"] = csv(values).encode()
     if "claims" in names:
         made |= claims_files([suite])
     for panel in suite.panels:

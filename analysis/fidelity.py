@@ -107,7 +107,7 @@ def document(suites: list[Suite]) -> str:
             }
             for entry in entries
         ]
-        columns = [Column(key, title) for key, title in COLUMNS.items()]
+        columns = [Column(key, title, markup=True) for key, title in COLUMNS.items()]
         text = Table("", group, columns, rows).markdown()
         parts.append(text.replace(f"**{group}**", f"## {group}", 1))
     return "\n".join(parts)

@@ -18,7 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from analysis.lettering import drawn, use_fallbacks, width
 from analysis.metrics import running_accuracy
+from analysis.records import task_groups, task_names
 from analysis.runs import Panel
 from analysis.style import Style, group_styles, styles
 from analysis.table import percent, plain
@@ -32,6 +34,7 @@ METADATA = {
     "svg": {"Date": None, "Creator": None},
 }
 matplotlib.rc_file(Path(__file__).with_suffix(".mplstyle"))
+use_fallbacks()
 
 
 def _new(
@@ -52,15 +55,18 @@ def _new(
         foot += f" Not drawn: {', '.join(absent)}."
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
         foot += f" {left_out} variants of these methods are in the table of ablations."
-    lines = textwrap.wrap(foot, int(size[0] * 18))
-    width, height = size[0], size[1] + 0.14 * len(lines)
+    foot += "".join(f" {label}: {why}." for label, why in panel.outdated.items())
+    foot = drawn(foot, 1000)
+    lines = textwrap.wrap(foot, int(size[0] * 18 * len(foot) / width(foot)))
+    wide, high = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4
-    figure = Figure((width, height), dpi=150)
+    figure = Figure((wide, high), dpi=150)
     FigureCanvasAgg(figure)
-    figure.text(0.08 / width, 1 - 0.1 / height, title, va="top", fontsize=10, fontweight="bold")
-    figure.text(0.08 / width, 0.06 / height, "\n".join(lines), va="bottom", fontsize=7, c=GREY)
-    inner = (width - left - right) / width, (height - bottom - top) / height
-    return figure, figure.add_axes((left / width, bottom / height, *inner))
+    title = {"s": drawn(title, 80), "fontsize": 10, "fontweight": "bold"}
+    figure.text(0.08 / wide, 1 - 0.1 / high, va="top", **title)
+    figure.text(0.08 / wide, 0.06 / high, "\n".join(lines), va="bottom", fontsize=7, c=GREY)
+    inner = (wide - left - right) / wide, (high - bottom - top) / high
+    return figure, figure.add_axes((left / wide, bottom / high, *inner))
 
 
 def _seeds(panel: Panel) -> str:
@@ -72,7 +78,7 @@ def _seeds(panel: Panel) -> str:
 
 def _widest(labels: Iterable[str]) -> float:
     """Inches that the longest name needs."""
-    return 0.085 * max(map(len, labels), default=0)
+    return 0.085 * max((width(drawn(label)) for label in labels), default=0)
 
 
 def _say(axes, text: str) -> None:
@@ -97,7 +103,7 @@ def fig4a(panel: Panel) -> Figure:
         colour, marker = _styles(panel)[label]
         if panel.is_upper_bound(label):
             height = panel.estimates[label]["acc"].mean
-            axes.axhline(height, color=colour, linestyle="--", linewidth=1.3, label=label)
+            axes.axhline(height, color=colour, linestyle="--", linewidth=1.3, label=drawn(label))
             continue
         curves = np.array([running_accuracy(R) for R in runs["R"]])
         x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
@@ -105,7 +111,8 @@ def fig4a(panel: Panel) -> Figure:
             sd = curves.std(axis=0, ddof=1)
             axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
         size = 9 if marker == "*" else 5
-        axes.plot(x, mean, color=colour, marker=marker, markersize=size, linewidth=1.5, label=label)
+        look = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1.5}
+        axes.plot(x, mean, label=drawn(label), **look)
     axes.set(xlabel="tasks learnt", ylabel="mean score of the tasks seen, %")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -141,7 +148,7 @@ def fig4b(panel: Panel) -> Figure:
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), map(drawn, labels))
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
@@ -177,6 +184,7 @@ def fig4c(panel: Panel) -> Figure:
     if speeds and max(speeds) > 8 * min(speeds):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_formatter(axes.xaxis.get_major_formatter())
     axes.margins(0.16)
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
     _as_percent(axes.yaxis)
@@ -198,7 +206,8 @@ def _place_labels(figure: Figure, axes, points: dict, spreads: dict, colours: di
         right, high = axes.transData.transform(np.add(points[label], spreads[label]))
         taken += [(left, y - 2, right, y + 2), (x - 2, low, x + 2, high)]
     for label, point in sorted(points.items(), key=lambda item: item[1][::-1]):
-        text = axes.annotate(label, point, color=colours[label], va="center", fontweight="bold")
+        look = {"color": colours[label], "va": "center", "fontweight": "bold"}
+        text = axes.annotate(drawn(label), point, **look)
         size = text.get_window_extent(renderer)
         places = []
         for radius in (10, 16, 24, 34, 46):
@@ -239,8 +248,8 @@ def matrix(panel: Panel) -> Figure:
         x, y = step * (index % columns), step * (index // columns)
         box = (x, x + len(R), y + len(R), y)
         image = axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
-        name = f"{label}  {percent(R[-1].mean())}"
-        axes.text(x, y - 0.04 * size, name, fontsize=min(8, 200 / len(name)))
+        name = f"{drawn(label)}  {percent(R[-1].mean())}"
+        axes.text(x, y - 0.04 * size, name, fontsize=min(8, 200 / width(name)))
     axes.set(xlim=(0, step * columns - 0.25 * size), ylim=(step * rows - 0.2 * size, -0.2 * size))
     axes.set(xticks=(), yticks=(), xlabel="task tested →", ylabel="← after task")
     axes.spines[:].set_visible(False)
@@ -272,10 +281,14 @@ def sensitivity(panel: Panel) -> Figure:
             means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
             colour, marker = looks[name]
             look = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.3}
-            part.errorbar([values.index(v) for v in labels], means, spreads, label=name, **look)
+            part.errorbar(
+                [values.index(v) for v in labels], means, spreads, label=drawn(name), **look
+            )
         names = ["no limit" if value == inf else f"{value:g}" for value in values]
         part.set_xticks(range(len(values)), names, fontsize=8)
-        part.set(xlabel=key.replace("_", " "), ylim=(0, None), xlim=(-0.3, len(values) - 0.7))
+        part.set(
+            xlabel=drawn(key.replace("_", " ")), ylim=(0, None), xlim=(-0.3, len(values) - 0.7)
+        )
         _as_percent(part.yaxis)
         part.grid(axis="y")
         part.legend(fontsize=7, loc="lower left")
@@ -312,7 +325,8 @@ def fig1(panel: Panel) -> Figure:
         colour, marker = styles([base])[base]
         x, mean, sd = curve.index, curve.mean(axis=1), curve.std(axis=1)
         axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(x, mean, color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
+        look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.4}
+        axes.plot(x, mean, label=drawn(label), **look)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel="training samples of the new task seen", ylabel="score, %")
     axes.set_ylim(bottom=0)
@@ -348,13 +362,13 @@ def trees(panel: Panel) -> Figure:
         _say(axes, "No finished run has a tree.")
         return figure
     grown = record["diagnostics"]["trees"]
-    names, groups = record["stream"]["tasks"], record["stream"]["groups"]
+    names, groups = task_names(record), task_groups(record)
     looks = group_styles(groups)
     large = axes.inset_axes((0, 0.42, 0.84, 0.58))
     _draw_tree(large, grown[-1], groups, looks, names)
     for group in sorted(set(groups) - {""}):
         colour, marker = looks[group]
-        axes.plot([], [], c=colour, marker=marker, ls="", ms=8, label=group)
+        axes.plot([], [], c=colour, marker=marker, ls="", ms=8, label=drawn(group))
     if any(groups):
         axes.legend(loc="upper right", title="planted group", fontsize=7, title_fontsize=7)
     for index, tree in enumerate(grown[1:-1]):
@@ -385,7 +399,9 @@ def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None =
                 axes.plot([len(order)] * 2, [-depth, -deepest], c=colour, lw=0.6, ls=":", zorder=1)
                 spot = {"xytext": (3, -7), "textcoords": "offset points", "rotation": 35}
                 text = {"ha": "right", "va": "top", "fontsize": 7, "color": colour}
-                axes.annotate(f"{task + 1} {names[task]}", (len(order), -deepest), **spot, **text)
+                axes.annotate(
+                    f"{task + 1} {drawn(names[task], 24)}", (len(order), -deepest), **spot, **text
+                )
             order.append(task)
         ends = [first, len(order) - 1]
         if ends[0] < ends[1]:  # tasks whose adapters were merged

@@ -35,7 +35,7 @@ def standard_error(panel: Panel) -> tuple[float, float] | None:
     known, errors = tested(panel), []
     for run in panel.done.itertuples():
         tasks = [known.get(name) for name in task_names(run.record)]
-        if run.upper_bound or not all(tasks):
+        if run.upper_bound or not all(task and task.get("n_test") for task in tasks):
             continue
         p, n = run.R[-1], np.array([task["n_test"] for task in tasks])
         certain = np.array([task.get("metric") in ALL_OR_NOTHING for task in tasks])

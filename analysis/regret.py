@@ -9,7 +9,6 @@ constants that the O() hides set to 1: their shape counts, not their height.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from dataclasses import dataclass
 from math import log, nan
@@ -24,7 +23,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy import ndarray
 
 from analysis import figures as look  # also sets matplotlib's defaults
+from analysis.lettering import powers_of_ten
 from analysis.metrics import Estimate
+from analysis.records import parse, read_bytes
 from analysis.style import Style
 from analysis.table import Column, Number, Table
 
@@ -73,8 +74,8 @@ class Regret(NamedTuple):
 
 def load(path: Path) -> Regret:
     """Read what `python -m benchmarks.regret` wrote."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("kind") != "regret" or data.get("schema") != 1:
+    data = parse(read_bytes(path))
+    if not isinstance(data, dict) or data.get("kind") != "regret" or data.get("schema") != 1:
         raise ValueError(f"{path} is no regret file of schema 1: make it with benchmarks.regret")
     rows = pd.DataFrame(data["rows"])
     kinds = ("regret", "instances", "cost")
@@ -320,6 +321,8 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
             axes.set(xscale="log", yscale="log")
             axes.minorticks_off()
             axes.xaxis.set_major_locator(LogLocator(numticks=9))
+            powers_of_ten(axes.xaxis)
+            powers_of_ten(axes.yaxis)
             axes.tick_params(labelsize=8)
             axes.grid()
         axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
@@ -401,6 +404,8 @@ def _cost(regret: Regret) -> Figure:
         axes[1].plot(rows["n"], rows["scores"].replace(0, nan), **style)
     for panel, ylabel in zip(axes, ("relative time", "bounds or weights computed"), strict=True):
         panel.set(xscale="log", yscale="log", xlabel="arms N", ylabel=ylabel)
+        powers_of_ten(panel.xaxis)
+        powers_of_ten(panel.yaxis)
         panel.grid()
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[0].yaxis.set_major_formatter("{x:g}")

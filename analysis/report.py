@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from analysis.claims import judge
 from analysis.claims import table as claims_table
 from analysis.exhibits import FIGURES, TABLES
+from analysis.lettering import not_drawn
 from analysis.metrics import METRICS
-from analysis.records import STATUSES
+from analysis.records import STATUSES, task_names
 from analysis.runs import PROVENANCE, Panel, Suite
 from analysis.table import TEMPLATES, Table
 from analysis.tables import distinct, missing_notes, shared_training, words
@@ -49,7 +50,16 @@ def page(
         provenance=_provenance(suite),
         runs=suite.runs.sort_index()[_LISTED].astype(object).fillna("").to_dict("records"),
         files=files,
+        not_drawn=_not_drawn(suite),
     )
+
+
+def _not_drawn(suite: Suite) -> str:
+    """Which names in its figures the fonts of this machine could not write."""
+    texts = [suite.label, *suite.runs[["stream", "backbone", "method", "name"]].stack()]
+    for record in suite.runs["record"]:
+        texts += [*task_names(record), *((record.get("stream") or {}).get("groups") or ())]
+    return not_drawn(texts)
 
 
 def overview(

@@ -29,6 +29,17 @@ METHOD_ORDER = (
     "hidetreelora",
 )
 UPPER_BOUND = "joint"
+# Records that today's code would not give again, by method: of which modality, below which version,
+# and why. They are marked wherever they are shown.
+OUTDATED = {
+    "l2p": [
+        (
+            "vision",
+            2,
+            "made before prompts had positions, which costs points; see baselines/l2p.py",
+        ),
+    ],
+}
 MOST_DRAWN = 12  # methods in one figure
 # Where and when a run was made.
 PROVENANCE = (
@@ -158,6 +169,16 @@ class Panel:
             if label == base[label]
             or base.get(base[label]) != base[label]
             or self.is_upper_bound(label)
+        }
+
+    @cached_property
+    def outdated(self) -> dict[str, str]:
+        """The methods with runs of a version that today's code does not repeat, and why."""
+        return {
+            label: why
+            for label, runs in self.methods.items()
+            for modality, version, why in OUTDATED.get(runs["name"].iloc[0], ())
+            if modality == self.modality and runs["version"].min() < version
         }
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
@@ -12,13 +14,74 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from analysis.metrics import Estimate
+from analysis.records import visible
 
 ABSENT = "–"
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
-    **{"×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$", "\n": " "},
+    **{"×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$"},
+    **{"γ": r"$\gamma$", "δ": r"$\delta$", "η": r"$\eta$", "λ": r"$\lambda$"},
+    **{"≥": r"$\geq$", "≤": r"$\leq$", "√": r"$\surd$", "|": r"\textbar{}"},
 }
+# Beyond Latin letters and these, only LuaLaTeX and XeLaTeX can set a character.
+_BEYOND_LATEX = re.compile("[^\x00-\u017f–—‘’“”•…†‡€™]+")
+
+
+def tex(text: str) -> str:
+    """Text as LaTeX sets it; where an engine knows no Unicode, code points stand for letters."""
+
+    def either(found: re.Match) -> str:
+        points = " ".join(f"U+{ord(letter):04X}" for letter in found[0])
+        return f"{{\\ifdefined\\Umathchar {found[0]}\\else {points}\\fi}}"
+
+    def plain_part(part: str) -> str:  # two hyphens are no dash
+        return _BEYOND_LATEX.sub(either, re.sub("-(?=-)", "-{}", part))
+
+    text = unicodedata.normalize("NFC", visible(text))
+    parts = re.split(f"([{''.join(map(re.escape, _TEX))}])", text)
+    made = "".join(_TEX.get(part) or plain_part(part) for part in parts)
+    return "{}" + made if made[:1] in ("[", "*") else made  # no option of the \\ before it
+
+
+def tex_label(name: str) -> str:
+    """A name that a cross-reference may have."""
+    return re.sub("[^A-Za-z0-9-]", "-", name)
+
+
+def markdown(text: str) -> str:
+    """Text as Markdown shows it: no markup, no mathematics, on one line."""
+    text = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", visible(text))
+    text = re.sub(r"[|`*~$]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is one
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;").replace("](", "]\\(")
+    text = re.sub(r"^(#+(?=\s|$)|[+=-](?=\s|$)|>)", r"\\\1", text)  # where a line begins
+    return re.sub(r"^(\d+)([.)]\s)", r"\1\\\2", text)
+
+
+def own_markdown(text: str) -> str:
+    """Markdown of our own, such as code, in one cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Comma-separated values; text that a spreadsheet would take for a formula is quoted."""
+    texts = [key for key in frame if frame[key].dtype in (object, "str")]
+    return frame.assign(**{key: frame[key].map(_no_formula) for key in texts}).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def _no_formula(value: object) -> object:
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "＝", "＋", "－", "＠"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=select_autoescape(["html.j2"]),
@@ -26,7 +89,9 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters["tex"] = lambda text: text.translate(str.maketrans(_TEX))
+TEMPLATES.filters |= {
+    **{"tex": tex, "tex_label": tex_label, "markdown": markdown, "own_markdown": own_markdown}
+}
 
 
 class Number(NamedTuple):
@@ -40,7 +105,7 @@ class Number(NamedTuple):
         size = self.scale * abs(value if like is None else like)
         adaptive = 0 if size >= 100 else 1 if size >= 10 else 2
         digits = adaptive if self.digits is None else self.digits
-        return f"{self.scale * value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+        return f"{self.scale * value:{'+' if signed else ''}z,.{digits}f}".replace("-", "−")
 
 
 plain, count = Number(), Number(digits=0)
@@ -53,7 +118,7 @@ class Column:
     """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best.
 
     A `signed` column holds differences, which are printed with their interval; a `wide` one holds
-    sentences, whose lines are broken.
+    sentences, whose lines are broken; one with `markup` holds Markdown of our own.
     """
 
     key: str
@@ -62,6 +127,7 @@ class Column:
     better: int = 0
     signed: bool = False
     wide: bool = False
+    markup: bool = False
 
     def text(self, value: object) -> str:
         """The printed cell: mean ± sd [interval] for an estimate, an en dash for what is absent."""
@@ -89,7 +155,8 @@ class Table:
     """Rows of raw values by column key.
 
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
-    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes.
+    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
+    `marks` stand behind the methods that they are of, where a note says why.
     """
 
     name: str
@@ -100,6 +167,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     setting: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -109,6 +177,8 @@ class Table:
             [
                 [
                     Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
+                    if c.key != "method"
+                    else Cell(row["method"] + self.marks.get(row["method"], ""), False)
                     for c in self.columns
                 ]
                 for row in rows
@@ -147,4 +217,4 @@ class Table:
                 if column.signed:
                     flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
             rows.append(flat)
-        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        return csv(pd.DataFrame(rows))

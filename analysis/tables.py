@@ -24,6 +24,7 @@ from analysis.variants import difference, interval, sweep, variants
 from analysis.variants import settings as choices
 
 ratio_digits = Number(digits=2)
+OLD = " †"  # behind a method whose runs today's code would not repeat
 
 
 def brief(value: object) -> str:
@@ -108,6 +109,11 @@ def missing_notes(panel: Panel) -> list[str]:
     ]
 
 
+def outdated_notes(panel: Panel) -> list[str]:
+    """What the mark behind a method says: its runs are older than today's code, and why."""
+    return [f"{label}{OLD}: {why}." for label, why in panel.outdated.items()]
+
+
 def _counts(runs: pd.DataFrame) -> str:
     """How many seeds finished, and where not all, how many failed or were skipped."""
     statuses = list(runs["status"])
@@ -152,8 +158,9 @@ def _table(
         above,
         [*below, *bounds],
         list(notes),
-        setting_notes(panel) + missing_notes(panel),
+        setting_notes(panel) + missing_notes(panel) + outdated_notes(panel),
         _facts(panel),
+        dict.fromkeys(panel.outdated, OLD),
     )
 
 
@@ -266,7 +273,7 @@ def _scoring(panel: Panel) -> list[str]:
     if rules := {task: entry["rule"] for task, entry in language.floors(panel).items()}:
         notes.append(f"floor: what outputs without any model reach, by {_grouped(rules)}.")
     if error := language.standard_error(panel):
-        sizes = sorted(entry["n_test"] for entry in tested.values())
+        sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
         items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))
         notes.append(
             f"With {items} test items a task, {panel.score} has a binomial standard error of "
@@ -611,7 +618,9 @@ def tasks(panel: Panel) -> Table:
     """
     done = [(run, task_names(run.record)) for run in panel.done.itertuples()]
     by_name = len({frozenset(names) for _, names in done}) == 1
-    names = panel.task_names if by_name else range(1, len(panel.task_names) + 1)
+    first = done[0][1] if done else panel.task_names
+    by_name &= len(set(first)) == len(first)
+    names = first if by_name else range(1, len(first) + 1)
     shown = [Column(f"task {name}", str(name), percent) for name in names]
     seen = []
     for run, own in done:
@@ -656,6 +665,6 @@ def compact(suites: list[Suite]) -> str:
         table = accuracy(panel)
         table.columns = [column for column in table.columns if column.key in keep]
         table.title = f"{panel.stream}, {panel.backbone} ({panel.suite.label})"
-        table.setting, table.notes = missing_notes(panel), []
+        table.setting, table.notes = missing_notes(panel) + outdated_notes(panel), []
         parts.append(table.markdown().strip())
     return "\n\n".join(parts)

@@ -8,6 +8,8 @@ from math import nan
 
 import numpy as np
 
+from analysis.records import task_groups
+
 PERMUTATIONS = 1000
 
 
@@ -87,7 +89,7 @@ class Agreement:
 def agreement(record: dict) -> Agreement | None:
     """What the trees and pulls of a run say; None without trees or without groups to find."""
     trees = (record.get("diagnostics") or {}).get("trees")
-    groups = record["stream"]["groups"]
+    groups = task_groups(record)
     if not trees or not 1 < len(set(groups)) < len(groups):
         return None
     clusters = cut(trees[-1], len(set(groups)))
@@ -111,6 +113,8 @@ def _same_group(pulls: list, trees: list[dict], groups: list[str]) -> tuple[floa
     """What `Agreement` says of the pulls; merged tasks are one arm and share its pulls."""
     hits = chance = total = 0.0
     for task, by_task in enumerate(pulls[1:], 1):
+        if len(by_task) < task:  # nothing was searched
+            continue
         *_, leaves = ranks(trees[task - 1])
         arms = [leaf["tasks"] for leaf in leaves]
         same = np.array([np.mean([groups[t] == groups[task] for t in arm]) for arm in arms])

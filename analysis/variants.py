@@ -6,6 +6,8 @@ settings in which it differs from that, not by its label.
 
 from __future__ import annotations
 
+from math import nan
+
 import pandas as pd
 
 from analysis.metrics import Estimate, estimate
@@ -16,9 +18,12 @@ Settings = dict[str, object]
 
 def plain(value: object) -> object:
     """A list of equal entries, such as the epochs of all tasks, as that entry; else a tuple."""
+    if isinstance(value, dict):
+        return tuple((key, plain(entry)) for key, entry in sorted(value.items()))
     if not isinstance(value, list):
         return value
-    return value[0] if value and all(entry == value[0] for entry in value) else tuple(value)
+    same = value and all(entry == value[0] for entry in value)
+    return plain(value[0]) if same else tuple(map(plain, value))
 
 
 def settings(panel: Panel, label: str) -> Settings:
@@ -75,5 +80,10 @@ def difference(panel: Panel, metric: str, label: str, other: str) -> pd.Series:
 
 
 def interval(values: pd.Series) -> Estimate:
-    """Mean, sample standard deviation and 95 % t interval; an interval needs two values."""
+    """Mean, sample standard deviation and 95 % t interval; an interval needs two values.
+
+    No values, as where no seed finished with both labels, are no estimate.
+    """
+    if values.empty:
+        return Estimate(nan)
     return estimate(values.to_frame("value").assign(all=0), "all")[0]["value"]

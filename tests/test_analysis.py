@@ -2,20 +2,39 @@
 
 import hashlib
 import json
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
+from xml.dom import minidom
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from fake_records import LABEL, METHODS, failed, record, suite, write
+from matplotlib import font_manager
 
-from analysis import compare, exhibits, metrics, style, tables
+from analysis import (
+    accounting,
+    claims,
+    compare,
+    exhibits,
+    fidelity,
+    lettering,
+    metrics,
+    regret,
+    report,
+    style,
+    tables,
+)
 from analysis.__main__ import BEGIN, END, main
-from analysis.records import RecordError
+from analysis.records import RecordError, read, slugs, visible
 from analysis.runs import load, read_suite
-from analysis.table import Column, Table, percent, plain
+from analysis.table import Column, Table, csv, markdown, percent, plain, tex
+from analysis.trees import agreement
 
 ROOT = Path(__file__).parents[1]
 NAN = float("nan")
@@ -247,15 +266,168 @@ def test_numbers_are_printed_with_the_digits_they_deserve():
         "12.3",
         "1.23",
     ]
-    assert percent(-0.05, signed=True) == "−5.00"
+    assert percent(-0.05, signed=True) == "−5.00" and percent(-1e-9, signed=True) == "+0.00"
 
 
 def test_strings_are_escaped():
     table = Table("t", "50% <b>|_&\\", [Column("a", "#1")], [{"a": "x|y<z>_{$"}], notes=["~^"])
-    assert "| x\\|y&lt;z>_{$ |" in table.markdown()
+    assert "| x\\|y&lt;z>\\_{\\$ |" in table.markdown()
     text = table.latex()
-    assert r"\caption{50\% \textless{}b\textgreater{}|\_\&\textbackslash{}}" in text
-    assert r"x|y\textless{}z\textgreater{}\_\{\$ \\" in text and r"\textasciitilde{}" in text
+    assert r"\caption{50\% \textless{}b\textgreater{}\textbar{}\_\&\textbackslash{}}" in text
+    assert r"x\textbar{}y\textless{}z\textgreater{}\_\{\$ \\" in text
+    assert r"\textasciitilde{}\textasciicircum{}" in text
+
+
+def test_what_does_not_print_becomes_an_escape():
+    assert visible("a\x1b[31m\x00\ud800\u202eb") == "a\\x1b[31m\\x00\\ud800\\u202eb"
+    assert visible("one\ntwo\tthree") == "one two three"
+    for text in (
+        "$5 日本語 русский العربية 👩\u200d🔬",
+        "cafe\u0301 caf\u00e9",
+        "narrow\u202fblank",
+    ):
+        assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("$5 and $10", r"\$5 and \$10"),
+        ("`a` *b* ~~c~~", r"\`a\` \*b\* \~\~c\~\~"),
+        ("snake_case _it_", r"snake_case \_it\_"),
+        ("[x](javascript:alert(1))", r"[x]\(javascript:alert(1))"),
+        ("<b>&amp;", "&lt;b>&amp;amp;"),
+        ("a\\*b", r"a\\\*b"),
+        ("# title", r"\# title"),
+        ("1. first", r"1\. first"),
+        ("two\nlines", "two lines"),
+        ("−1.50 [−2.00, +1.00] points", "−1.50 [−2.00, +1.00] points"),
+    ],
+)
+def test_text_is_text_in_markdown(text, made):
+    assert markdown(text) == made
+
+
+def test_text_is_text_in_latex():
+    assert tex("a--b") == "a-{}-b" and tex("–") == "--"
+    assert tex("[x]") == "{}[x]" and tex("*") == "{}*"  # no option of the line's end before it
+    assert tex("cafe\u0301") == "caf\u00e9"  # a mark of its own is no letter that LaTeX knows
+    assert tex("日本_") == r"{\ifdefined\Umathchar 日本\else U+65E5 U+672C\fi}\_"
+    table = Table("t-50%_日", "t", [Column("method", "m")], [])
+    assert r"\label{tab:t-50---}" in table.latex()
+
+
+def test_text_is_no_formula_in_a_csv():
+    cells = ["=1+1", "@x", "-x", "-1.5", "x=1", None, 2.5]
+    lines = csv(pd.DataFrame({"a": pd.Series(cells, dtype=object)})).splitlines()
+    assert lines == ["a", "'=1+1", "'@x", "'-x", "-1.5", "x=1", '""', "2.5"]
+
+
+# Names and labels that would be mathematics, markup, commands or boxes.
+ODD = (
+    *(
+        "worth $5 and $10",
+        "$1e-3_a_b$ {",
+        "日本語",
+        "русский",
+        "العربية",
+        "👩\u200d🔬",
+        "cafe\u0301",
+    ),
+    *("\x1b[31mred", "a|b`c`<i>&amp;", "=1+1", "_hidden", "\ud800", "x" * 300),
+)
+
+
+def odd_runs():
+    """A method for some odd labels; the first has a tree over tasks with all odd names."""
+    for label in (ODD[0], ODD[8], ODD[-1]):
+        run = record(label=ODD[3])
+        run["spec"]["method"]["label"] = run["key"] = label
+        run["stream"] = {"tasks": list(ODD[:10]), "groups": [ODD[1], ODD[4]] * 5}
+        if label == ODD[0]:
+            run["spec"]["method"]["label"] = "treelora"
+            leaves = [{"tasks": [n], "children": []} for n in range(10)]
+            grown = [{"tasks": list(range(n)), "children": leaves[:n]} for n in range(1, 11)]
+            run["diagnostics"] = {"trees": grown, "pulls": [[[1]] * n for n in range(10)]}
+        yield run
+    yield failed(record(method="ewc"), error="broke $x_$ \x1b[2J\non line 2")
+
+
+@pytest.mark.filterwarnings("error")
+def test_text_is_text_everywhere(tmp_path):
+    """Nothing is drawn as a box, which matplotlib would warn of, and every figure is XML."""
+    suite_of = read_suite(write(tmp_path / "runs.jsonl", list(odd_runs())))
+    made = {path.name: text for path, text in exhibits.make(suite_of, tmp_path).items()}
+    for name, text in made.items():
+        if name.endswith(".svg"):
+            minidom.parseString(text)
+        if not name.endswith(".pdf"):
+            assert "\x1b" not in text.decode(), name
+    assert b"<!-- 1 worth $5 and $10 -->" in made["trees-glyphs.svg"]
+    page = made["index.html"].decode()
+    assert "broke $x_$ \\x1b[2J on line 2" in page and "日本語" in page
+    assert "| a\\|b\\`c\\`&lt;i>&amp;amp; |" in made["accuracy-glyphs.md"].decode()
+
+
+def test_letters_without_a_glyph_are_escapes_and_the_report_says_so(tmp_path, monkeypatch):
+    letters = frozenset(map(ord, "abcé _…\\u0123456789def"))
+    monkeypatch.setattr(lettering, "_letters", lambda: letters)
+    drawn = lettering.drawn
+    assert drawn("a日") == "a\\u65e5" and drawn("e\u0301") == "é"
+    assert drawn("a\u200d\ufe0fb") == "ab"  # these have no look of their own
+    assert drawn("_a") == " _a"  # or no legend would have it
+    assert len(drawn("a" * 300)) <= lettering.LONGEST and drawn("a" * 300 + "b")[-1] == "b"
+    assert lettering.width("a日") == 3
+    assert "\\u65e5 for 日" in lettering.not_drawn(["a", "日"])
+    assert lettering.not_drawn(["a\u200d"]) == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(report, "not_drawn", lambda texts: f"no letter for {min(texts)}")
+    run = record(label="日")
+    suite_of = read_suite(write(tmp_path / "runs.jsonl", [run]))
+    assert "no letter for a<" in report.page(suite_of, accuracy_of(suite_of), {}, [])
+
+
+def accuracy_of(suite_of):
+    made = (tables.accuracy, tables.differences)
+    return {f"{t.__name__}-{p.slug}": t(p) for p in suite_of.panels for t in made}
+
+
+def test_figures_ask_the_fonts_that_are_installed(monkeypatch):
+    family = matplotlib.rcParams["font.family"]
+    monkeypatch.setattr(
+        font_manager.fontManager, "get_font_names", lambda: ["DejaVu Sans", "Noto Sans CJK SC"]
+    )
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
+        lettering.use_fallbacks()
+        assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK SC"]
+    assert matplotlib.rcParams["font.family"] == family
+
+
+def test_runs_of_older_code_are_marked(tmp_path):
+    old = record("cifar100", "l2p")
+    new = set_paths(old, spec__method__version=2, spec__seed=1, key="2")
+    text = tables.accuracy(panel_of(tmp_path, [old, record("cifar100", "ewc")])).markdown()
+    assert "| l2p † |" in text and "l2p †: " in text and "| ewc |" in text
+    panel = panel_of(tmp_path, [old])
+    assert "l2p †: " in tables.compact([panel.suite]) and "†" not in tables.accuracy(panel).csv()
+    assert "†" not in tables.accuracy(panel_of(tmp_path, [new])).markdown()
+    assert "†" not in tables.accuracy(panel_of(tmp_path, [record("docs", "l2p")])).markdown()
+
+
+def test_a_tree_without_a_search_has_no_pulls():
+    run = next(odd_runs())
+    run["diagnostics"]["pulls"] = [[]] * 10
+    found = agreement(run)
+    assert np.isnan(found.same_group) and not np.isnan(found.index)
+    run["diagnostics"]["pulls"] = [[[1]] * n for n in range(10)]
+    assert agreement(run).same_group > 0
+
+
+def test_tasks_of_one_name_are_told_by_their_place(tmp_path):
+    run = small("treelora", 0, [[0.2, None], [0.4, 0.6]])
+    run["stream"]["tasks"] = ["same", "same"]
+    table = tables.tasks(panel_of(tmp_path, [run]))
+    assert [column.key for column in table.columns[3:]] == ["task 1", "task 2"]
 
 
 # ---- published counterparts ------------------------------------------------------------------
@@ -508,6 +680,22 @@ def test_readme_is_generated_and_checked(tmp_path, capsys):
     assert "must hold the line" in capsys.readouterr().err
 
 
+LEAF = {"tasks": [0], "children": []}
+
+
+def with_text(old, new):
+    """The first line with another text, which JSON does not give."""
+    return lambda lines: [lines[0].replace(old, new, 1), *lines[1:]]
+
+
+def larger(lines):
+    """The second run, with another number of tasks."""
+    entry = json.loads(lines[1])
+    entry["stream"] = {"tasks": ["a", "b", "c"], "groups": ["x"] * 3}
+    entry |= {"R": [[0.5] * 3] * 3, "tasks": entry["tasks"][:1] * 3}
+    return [lines[0], json.dumps(entry)]
+
+
 def with_nan(lines):
     return [lines[0].replace('"last_loss": 0.4', '"last_loss": NaN', 1), *lines[1:]]
 
@@ -552,6 +740,51 @@ def without(key):
         (edited(tasks=[{"name": "greek"}]), "entry 0 of tasks lacks ['steps'"),
         (without("spec"), "line 2: not a result record of this project, as it lacks"),
         (without("tasks"), "lacks ['tasks']"),
+        (with_text('"seed": 0', '"seed": 0, "seed": 1'), "the key 'seed' stands twice"),
+        (with_text('"last_loss": 0.4', '"last_loss": 1e999'), "a number that is not finite"),
+        (with_text('"last_loss": 0.4', f'"last_loss": {2**63}'), "more than 64 bits"),
+        (with_text('"last_loss": 0.4', f'"last_loss": {"9" * 5000}'), "line 1: corrupt"),
+        (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 200}{"]" * 200}'), "too deeply"),
+        (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 10**5}'), "too deeply"),
+        (edited(spec__seed="0"), "spec.seed must be a whole number, but is '0'"),
+        (edited(spec__seed=True), "spec.seed must be a whole number, but is true"),
+        (edited(spec__seed=0.5), "spec.seed must be a whole number, but is 0.5"),
+        (edited(spec__modality="sound"), "spec.modality must be vision or language"),
+        (edited(spec__method__label=["a"]), "spec.method.label must be a text"),
+        (edited(spec__method__config=[1]), "spec.method.config must be an object"),
+        (edited(spec__train__epochs=[-1]), "spec.train.epochs[0] must be a whole number"),
+        (edited(stream__tasks=["a", 5]), "stream.tasks[1] must be a text, but is 5"),
+        (edited(stream__groups=["a"]), "2 tasks have 1 groups"),
+        (edited(tasks={}), "tasks must be a list"),
+        (edited(R=[["0.5", None], [0.5, 0.5]]), "scores must lie in [0, 1], but R holds '0.5'"),
+        (edited(R=[[0.5, None], [0.5, True]]), "scores must lie in [0, 1], but R holds true"),
+        (edited(footprint={"state_bytes": -1}), "footprint.state_bytes must be"),
+        (edited(error={"a": 1}), "error must be a text or null"),
+        (edited(provenance__threads="two"), "provenance.threads must be"),
+        (edited(test_curve=[{"task": 0}]), "entry 0 of test_curve lacks ['samples', 'score']"),
+        (
+            edited(test_curve=[{"task": 7, "samples": 1, "score": 0.1}]),
+            "test_curve has the task 7, but there are 2",
+        ),
+        (
+            edited(diagnostics={"trees": [{"tasks": [0]}] * 2}),
+            "diagnostics.trees[0] must be a tree",
+        ),
+        (edited(diagnostics={"trees": [LEAF]}), "there must be a tree after each of 2 tasks"),
+        (
+            edited(diagnostics={"pulls": [[[-1]]]}),
+            "diagnostics.pulls[0][0] must be a list of whole",
+        ),
+        (edited(diagnostics={"pulls": [3]}), "diagnostics.pulls[0] must be a list or null"),
+        (edited(tasks=[]), "one for all, but has 0"),
+        (edited(suite__name="../x"), "suite.name must be a name"),
+        (edited(spec__backbone__name="a\\b"), "spec.backbone.name must be a name"),
+        (edited(spec__stream__name="/etc/x"), "spec.stream.name must be a name"),
+        (edited(spec__stream__name=".."), "spec.stream.name must be a name"),
+        (edited(spec__stream__name=""), "spec.stream.name must be a name"),
+        (edited(spec__stream__name="a\x1bb"), "spec.stream.name must be a name"),
+        (edited(spec__stream__name="x" * 300), "spec.stream.name must be a name"),
+        (larger, "has 3 tasks, but an earlier run on this stream and backbone has 2"),
     ],
 )
 def test_bad_records_are_refused_and_nothing_is_lost(tmp_path, capsys, spoil, said):
@@ -570,6 +803,118 @@ def test_bad_records_are_refused_and_nothing_is_lost(tmp_path, capsys, spoil, sa
     assert before == after and before
 
 
+@pytest.mark.parametrize("name", ["x/../../victim/NOTES", "javascript:alert(1)//", "..", "/tmp/x"])
+def test_a_strangers_names_lead_nowhere_else(tmp_path, capsys, name):
+    victim = tmp_path / "victim" / "NOTES.md"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    good = write(tmp_path / "good.jsonl", SMALL[:2])
+    for place in ("spec__stream__name", "suite__name", "spec__backbone__name"):
+        bad = set_paths(small("ewc", 0, [[0.9, None], [0.5, 0.9]]), **{place: name})
+        source = write(tmp_path / "bad.jsonl", [bad])
+        for files in ([str(source)], [str(good), str(source)]):
+            assert main([*files, "--out", str(tmp_path / "out")]) == 2
+            error = capsys.readouterr().err
+            assert f"{source}, line 1: " in error and error.count("\n") == 1
+    assert victim.read_text() == "precious" and not (tmp_path / "out").exists()
+
+
+def test_odd_names_are_folders_and_links(tmp_path, monkeypatch):
+    for module in ("__main__", "claims"):  # a page of its own work
+        none = (tmp_path / "none", tmp_path / "none")
+        monkeypatch.setattr(f"analysis.{module}.EXPERIMENTS", none)
+    names = ["javascript:alert(1)", 'my suite "2" #1%']
+    sources = [
+        str(write(tmp_path / f"{i}.jsonl", [failed(record(suite=name))]))
+        for i, name in enumerate(names)
+    ]
+    out = tmp_path / "out"
+    assert main([*sources, "--out", str(out), "--exhibits", "claims", "report"]) == 0
+    page = (out / "index.html").read_text()
+    assert 'href="javascript' not in page
+    links = [part.split('"')[0] for part in page.split('<a href="./')[1:]]
+    assert [unquote(link).partition("/")[0] for link in links] == names
+    assert all((out / unquote(link)).is_file() for link in links)
+
+
+def test_messages_are_no_commands_to_a_terminal(tmp_path, capsys):
+    bad = set_paths(record(), spec__method__label="a\x1b[2J")
+    source = write(tmp_path / "b\x1b[31m.jsonl", [bad, bad])
+    assert main([str(source), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and "a\\x1b[2J" in error and "b\\x1b[31m.jsonl" in error
+
+
+def test_what_is_read_is_one_line_of_text(tmp_path):
+    run = set_paths(record(), suite__label="two\nlines", spec__method__config={"a\x00": "\udc80"})
+    (entry,), _ = read(write(tmp_path / "runs.jsonl", [run]))
+    assert entry["suite"]["label"] == "two lines"
+    assert entry["spec"]["method"]["config"] == {"a\\x00": "\\udc80"}
+
+
+def test_long_names_make_file_names_that_can_be_written():
+    specs = [record()["spec"], set_paths(record(), spec__backbone__name="b" * 200)["spec"]]
+    specs.append(set_paths(record(), spec__backbone__name="b" * 199 + "c")["spec"])
+    found = slugs(specs)
+    assert len(set(found)) == 3 and all(len(slug.encode()) < 160 for slug in found)
+
+
+def test_only_plain_files_are_read(tmp_path, capsys):
+    os.mkfifo(tmp_path / "runs.jsonl")
+    assert main([str(tmp_path / "runs.jsonl"), "--out", str(tmp_path / "out")]) == 2
+    assert "is no plain file" in capsys.readouterr().err
+
+
+def all_kinds_of_runs():
+    """Three seeds of methods with and without steps, variants, an upper bound, and text."""
+    square = [[0.9, None], [0.5, 0.9]]
+    kinds = {"seqlora": {}, "treelora": {}, "hidetreelora": {}, "ranpac": {}}
+    kinds |= {"treelora-random": {"search": "random"}, "treelora-strong": {"strength": 0.5}}
+    for label, config in kinds.items():
+        for seed in range(3):
+            run = small(label.partition("-")[0], seed, square)
+            run["spec"]["method"] |= {"label": label}
+            run["spec"]["method"]["config"] |= {"search": "lcb", "strength": 0.1, "layers": None}
+            run["spec"]["method"]["config"] |= config
+            run["key"] = f"{label} {seed}"
+            if label == "ranpac":
+                run["tasks"] = [task | {"steps": 0, "train_seconds": 0} for task in run["tasks"]]
+            yield run
+    for seed in range(3):
+        yield small("joint", seed, [[None, None], [0.9, 0.9]])
+    for method in ("seqlora", "treelora", "olora", "hidelora"):
+        for seed in range(3):
+            yield record("docs", method, seed)
+    yield set_paths(  # a stream with a single task
+        record("cifar100"), R=[[0.5]], stream={"tasks": ["a"]}, tasks=record()["tasks"][:1]
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("draw", range(8))
+def test_any_part_of_a_suite_gives_a_report(tmp_path, draw):
+    """Whatever is missing, failed or skipped, and however little is left."""
+    chance, runs = random.Random(draw), []
+    for run in all_kinds_of_runs():
+        fate = chance.random()
+        if fate < 0.3:
+            runs.append(run)
+        elif fate < 0.5:
+            run = failed(run, chance.choice(["", "broke"]), chance.choice(["failed", "skipped"]))
+            for part in chance.sample(["provenance", "stream"], chance.randint(0, 2)):
+                run.pop(part)
+            runs.append(run)
+    suite_of = read_suite(write(tmp_path / "runs.jsonl", runs[: chance.choice([1, 2, 99])]))
+    figures = exhibits.FIGURES if draw == 0 else ()  # which take their time
+    assert exhibits.make(suite_of, tmp_path, ("summary", *exhibits.TABLES, *figures))
+    verdicts = claims.judge([suite_of])
+    assert claims.table(verdicts).rows and claims.compact(verdicts) and claims.csv(verdicts)
+    assert tables.compact([suite_of])
+    if draw == 1:
+        assert fidelity.document([suite_of])
+        assert "</html>" in report.page(suite_of, accuracy_of(suite_of), {}, [])
+
+
 def test_published_files_must_have_their_digest(tmp_path):
     source = write(tmp_path / "demo.jsonl", SMALL)
     sums, digest = tmp_path / "SHA256SUMS", hashlib.sha256(source.read_bytes()).hexdigest()
@@ -581,6 +926,14 @@ def test_published_files_must_have_their_digest(tmp_path):
     sums.write_text(f"{digest}  other.jsonl\n")
     with pytest.raises(RecordError, match="is not listed in"):
         read_suite(source)
+
+
+@pytest.mark.parametrize(("module", "name"), [(regret, "regret"), (accounting, "accounting")])
+def test_published_experiments_must_have_their_digest(tmp_path, module, name):
+    (tmp_path / "SHA256SUMS").write_text(f"odd line\n{'0' * 64}  {name}.json\n")
+    (tmp_path / f"{name}.json").write_text("{}")
+    with pytest.raises(RecordError, match="changed after it was published"):
+        module.load(tmp_path / f"{name}.json")
 
 
 def test_missing_file_and_full_disk_are_one_sentence(tmp_path, capsys, monkeypatch):

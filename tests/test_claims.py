@@ -10,8 +10,8 @@ from analysis import claims, fidelity, reported
 from analysis.__main__ import CLAIMS_BEGIN, CLAIMS_END, main
 from analysis.effects import Effect
 from analysis.metrics import Estimate
-from analysis.runs import read_suite
-from analysis.variants import counterparts, find, sweep, variants
+from analysis.runs import OUTDATED, read_suite
+from analysis.variants import counterparts, find, plain, sweep, variants
 
 NAN = float("nan")
 SEEDS = 4
@@ -174,6 +174,10 @@ VERDICTS = [
     ("accuracy", [*BASE, *others(0.5, spread=0.1)], "not testable"),
     ("accuracy", [*BASE, *SEQ], "not testable"),  # too few contenders
     ("accuracy", [*runs("treelora", 0.2), *HIDE, *others(0.4)], "supported"),  # the paper's form
+    ("accuracy", [*BASE, *others(0.4), *runs("ranpac", 0.9)], "supported"),  # none of the paper's
+    ("accuracy", [*BASE, *runs("ranpac", 0.4), *runs("olora", 0.4), *SEQ], "not testable"),
+    ("accuracy", [*TEXT_BASE, *others(0.4, **TEXT), *runs("olora", 0.9, **TEXT)], "not supported"),
+    ("forgetting", [*BASE[:2], *SEQ[2:]], "not testable"),  # no common seed
     ("forgetting", [*BASE, *SEQ], "supported"),
     ("forgetting", [*BASE, *runs("seqlora", 0.6)], "not supported"),
     ("speed-vision", [*BASE, *runs("seqlora", 0.4, ms=96)], "supported"),
@@ -225,7 +229,47 @@ def test_every_verdict_can_be_reached(tmp_path, claim, records, word):
     verdict = judged(tmp_path, records)[claim]
     assert verdict.word == word, verdict.effects
     assert bool(verdict.would_test) == (word == "not testable")
-    assert not verdict.effect or verdict.effect.n == SEEDS
+    common = SEEDS if len(records) != SEEDS else 0
+    assert not verdict.effect or verdict.effect.n == common
+
+
+def test_methods_that_the_paper_lacks_stand_beside(tmp_path):
+    ncm = runs("ncm", 0.7, method="ranpac")
+    strong = runs("ranpac-strong", 0.9, method="ranpac")  # a variant is no method of its own
+    records = [*BASE, *others(0.4), *runs("ranpac", 0.6), *ncm, *strong]
+    found = judged(tmp_path, records)
+    verdict = found["accuracy"]
+    assert verdict.word == "supported" and verdict.effect.what == "treelora − seqlora"
+    assert verdict.beside == "−20.00 points (treelora − ncm, not in the paper's table)"
+    assert {e.what.split()[2].strip(",") for e in verdict.effects} == {*OTHERS, "ranpac", "ncm"}
+    assert verdict.beside in claims.compact([verdict]) and "Beside it" in (
+        claims.table([verdict]).markdown()
+    )
+    rows = [line.split(",")[2:4] for line in claims.csv([verdict]).splitlines()[1:]]
+    assert [word for word, _ in rows] == ["supported", "beside", "beside"]
+
+
+def test_beside_forgetting_stands_what_was_learnt(tmp_path):
+    slow = runs("treelora", 0.5)
+    for entry in slow:
+        entry["R"] = [[0.6, None, None], [0.5, 0.6, None], entry["R"][2]]
+    verdict = judged(tmp_path, [*slow, *SEQ])["forgetting"]
+    assert verdict.word == "supported"
+    learnt = (2 * (0.6 - 0.9) + 0.1) / 3  # the last task ends as it was learnt
+    assert verdict.beside.startswith(f"{100 * learnt:.2f}".replace("-", "−"))
+    assert verdict.beside.endswith("(treelora − seqlora, right after learning)")
+
+
+def test_no_common_seed_is_no_estimate(tmp_path):
+    verdict = judged(tmp_path, [*BASE[:2], *SEQ[2:]])["forgetting"]
+    assert verdict.would_test == "undecided: no seed has all of seqlora − treelora"
+    assert "| –" in claims.compact([verdict]) and "nan" not in claims.table([verdict]).markdown()
+
+
+def test_a_setting_may_hold_settings():
+    assert plain([[1, 2], [1, 2]]) == (1, 2) and plain([[1], [2]]) == (1, 2)
+    assert hash(plain({"b": [1, {"a": 2}], "a": None})) is not None
+    assert plain([3, 3]) == 3 and plain([]) == () and plain("x") == "x"
 
 
 def test_adaptation_compares_the_curves_of_later_tasks(tmp_path):
@@ -341,7 +385,7 @@ def test_several_suites_have_one_overview(tmp_path):
     page = (out / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
     assert all((out / link).is_file() for link in links)
-    assert {"one/report/index.html", "claims.csv", "figures/regret_arms.svg"} <= set(links)
+    assert {"./one/report/index.html", "claims.csv", "figures/regret_arms.svg"} <= set(links)
     assert "Theorem 1 as an experiment" in page and "Operations per token" in page
     assert "glyphs (one)" in page and "+6.67 points" in page
     alone = (out / "one/report/index.html").read_text()
@@ -362,7 +406,10 @@ def test_the_readme_holds_the_claims_and_is_checked(tmp_path, capsys):
     assert main(command) == 0 and main([*command, "--check"]) == 0
     text = readme.read_text()
     assert text.startswith(f"before\n{CLAIMS_BEGIN}\n\n**The paper's claims**")
-    assert text.endswith(f"{CLAIMS_END}\nafter\n") and "| glyphs: +6.67 points |" in text
+    assert (
+        text.endswith(f"{CLAIMS_END}\nafter\n")
+        and "| glyphs: +6.67 points, beside it +3.33 points" in text
+    )
     readme.write_text(CLAIMS_BEGIN)
     assert main(command) == 2
     assert f"must hold the line {CLAIMS_END}" in capsys.readouterr().err
@@ -407,6 +454,14 @@ def test_every_option_exists(topic, owner, settings):
     if "preset" in own:
         assert own.pop("preset") in method.presets
     from_mapping(method.Config, own, topic)
+
+
+def test_what_is_called_older_is_older_than_todays_code():
+    import baselines
+
+    for method, entries in OUTDATED.items():
+        for modality, below, why in entries:
+            assert 1 < below <= baselines.load(method, modality).version and why
 
 
 def test_differences_are_measured_where_a_run_differs_in_just_these_settings(tmp_path):

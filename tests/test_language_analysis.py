@@ -181,6 +181,10 @@ def test_the_noise_of_the_test_items():
 
     assert language.standard_error(Panel) == pytest.approx((0.025, high))
 
+    del run["tasks"][0]["n_test"]  # nobody says how many
+    Panel.done = frame([run])
+    assert language.standard_error(Panel) is None
+
 
 def frame(records):
     from analysis import runs
