@@ -6,6 +6,10 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,41 @@ DATA_DIR_VARIABLE = "TREELORA_DATA"
 
 class DataError(ValueError):
     """Input that cannot be used; the message is one sentence for the user."""
+
+
+@contextmanager
+def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
+    """Whatever a library raises while it reads a user's file becomes a DataError.
+
+    Args:
+        say: makes the sentence out of a short reason.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise thirty kinds, MemoryError among them
+        raise DataError(say(_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, its kind before it where it says little alone."""
+    text = str(error).partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    if isinstance(error, OSError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def require_plain(path: Path) -> None:
+    """DataError for a pipe, socket or device, which reading would wait for or never end.
+
+    Raises:
+        OSError: there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so itself when opened
+        raise DataError(f"{path} is a pipe, a socket or a device, no file: remove it")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -57,6 +96,7 @@ def sha256_of(path: Path) -> str:
 
 def digest_of_file(path: Path, algorithm: str) -> str:
     """Hex digest of a file's content by one of hashlib's algorithms."""
+    require_plain(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
