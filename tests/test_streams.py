@@ -556,7 +556,7 @@ def archive_of_another_size(folder, small):
     members = archive_members(small)
     members["test"] = old_pickle({"data": np.zeros((6, 100), np.uint8), "fine_labels": [0] * 6})
     write_tar(folder / cifar100.ARCHIVE, members)
-    return "content is different .ValueError: cannot reshape"
+    return "content is different .cannot reshape"
 
 
 def archive_without_numbers(folder, small):
@@ -619,7 +619,7 @@ def broken_image_in_parquet(folder, small):
     table = pyarrow.parquet.read_table(file)
     broken = [image | {"bytes": image["bytes"][:60]} for image in table["img"].to_pylist()]
     pyarrow.parquet.write_table(table.set_column(0, "img", [broken]), file)
-    return "has an image that cannot be decoded"
+    return "an image in .*parquet is truncated or no image"
 
 
 def large_image_in_parquet(folder, small):

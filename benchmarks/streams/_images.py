@@ -315,7 +315,7 @@ class Files:
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            yield name, _content(self.paths[name])
+            yield name, content(self.paths[name])
 
     def where(self, name: str) -> str:
         return str(self.paths[name])
@@ -337,13 +337,14 @@ class Folder(Files):
 
     def texts(self, names: Iterable[str]) -> dict[str, str]:
         """The content of text files beside the images."""
-        return {name: _decoded(_content(self.root / name), str(self.root / name)) for name in names}
+        return {name: _decoded(content(self.root / name), str(self.root / name)) for name in names}
 
     def fingerprint(self) -> str:
         return _read_now(digest_of_files({n: self.root / n for n in self._texts} | self.paths))
 
 
-def _content(file: Path) -> bytes:
+def content(file: Path) -> bytes:
+    """The content of a plain file of at most `MAX_BYTES`."""
     try:
         require_plain(file)
         with open(file, "rb") as opened:
