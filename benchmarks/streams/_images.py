@@ -219,8 +219,8 @@ def chunks(file, where: str) -> Iterator[bytes]:
         size += len(chunk)
         if size > MAX_BYTES:
             raise DataError(
-                f"{where} has more than {MAX_BYTES >> 20} MiB, too much for one file of this kind: "
-                "make it smaller or remove it"
+                f"{where} has more than {MAX_BYTES >> 20} MiB, the most that is read of an image "
+                "or of a file in an archive: make it smaller or unpack the archive"
             )
         yield chunk
 
