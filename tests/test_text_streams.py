@@ -619,8 +619,8 @@ def test_the_real_pack(tmp_path, monkeypatch):
     )
     if not every.found:
         pytest.skip("TREELORA_DATA names no folder with the pack of 500")
-    again = _text.Stream("every", every.metrics, folder)
-    assert again.fingerprint == every.fingerprint
+    known = every.fingerprint
+    assert _text.Stream("every", every.metrics, folder).fingerprint == known
     for name in ("trace", "long15", "order4"):  # all of it is known without the data
         stream = streams.load(name)
         assert stream.fingerprint(folder) == stream.fingerprint(None)
