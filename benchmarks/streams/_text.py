@@ -711,8 +711,11 @@ def _rows(file: Path, where: str, fields: tuple[str, str]) -> list[dict]:
 
 
 def _asked(items: Items) -> Items:
-    """Those with a prompt: a model whose texts begin without a token can answer no other."""
-    return [item for item in items if item["prompt"].strip()]
+    """Those with a prompt; all of them if none has one, as in a task that asks for any text.
+
+    A model whose texts begin without a token has nothing to go on from an empty prompt.
+    """
+    return [item for item in items if item["prompt"].strip()] or items
 
 
 def inspect(
@@ -728,8 +731,7 @@ def inspect(
     Returns:
         Defects, each with task, kind, count and note; training items.
     """
-    empty = {part: len(own) - len(_asked(own)) for part, own in items.items()}
-    items = {part: _asked(own) for part, own in items.items()}
+    found, items = items, {part: _asked(own) for part, own in items.items()}
     train, test = items["train"], items["test"]
     prompts = {part: {item["prompt"] for item in items[part]} for part in items}
     defects = []
@@ -742,12 +744,9 @@ def inspect(
         return {(item["prompt"], item["answer"]) for item in items[part]}
 
     for part in ("train", "test"):
-        report("empty prompt", empty[part], f"items of {part}.json that ask nothing are dropped")
-    if not test:
-        raise DataError(
-            f"the task {task!r} needs test items that ask something, all prompts of test.json are "
-            "empty: correct it"
-        )
+        empty = sum(not item["prompt"].strip() for item in found[part])
+        fate = "dropped" if len(items[part]) < len(found[part]) else "kept, as there is no other"
+        report("empty prompt", empty, f"of {len(found[part])} prompts in {part}.json: {fate}")
     if pairs("eval") == pairs("test"):
         report(
             "eval is test", len(test), "eval.json holds the items of test.json: never tune on it"

@@ -6,8 +6,8 @@
 "answer"}; an `eval.json` is compared with them and otherwise left alone. It may also be an archive
 of such folders (.tar.xz, .tar.gz, .zip), or O-LoRA's `CL_Benchmark`. `tasks` gives the tasks in the
 order of the stream and the metric of each, a key of `scores.METRICS`.
-Training items whose prompt is in the test set are dropped unless `keep_leaks: true`, and items with
-an empty prompt always. A relative path starts at the folder in which the suite is run.
+Training items whose prompt is in the test set are dropped unless `keep_leaks: true`, so are empty
+prompts unless a file has no other. A relative path starts at the folder in which the suite is run.
 """
 
 from pathlib import Path
