@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.files import DataError, digest_of_file, require_plain, write_bytes
+from benchmarks.files import DataError, digest_of_file, one_sentence, require_plain, write_bytes
 from benchmarks.progress import Progress
 
 CONNECTIONS = 3  # tried by one call, each continuing the one before
@@ -83,7 +83,8 @@ def _digests(digest: str | None, file: Path) -> tuple[str, str | None, str]:
     """The algorithm that `digest` names, the digest it wants, and the one that the file has."""
     algorithm, _, wanted = (digest or "").rpartition(":")
     algorithm = algorithm or "sha256"
-    return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
+    with one_sentence(lambda why: f"{file} cannot be read ({why}): correct its permissions"):
+        return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
 
 
 def _fetch_first(urls: Sequence[str], digest: str | None, target: Path, part: Path) -> str:

@@ -45,14 +45,13 @@ def _reason(error: Exception) -> str:
 
 
 def require_plain(path: Path) -> None:
-    """DataError for a pipe, socket or device, which reading would wait for or never end.
+    """DataError for what is no file; a pipe would be waited for, a device never ends.
 
     Raises:
         OSError: there is nothing.
     """
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so itself when opened
-        raise DataError(f"{path} is a pipe, a socket or a device, no file: remove it")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DataError(f"{path} is a folder, a pipe, a socket or a device, no file: remove it")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

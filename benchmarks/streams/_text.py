@@ -214,6 +214,8 @@ def own_path(path: str | None) -> Path | None:
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"path {path} is not there: correct it, or leave it out")
+    if not place.is_dir():
+        require_plain(place)
     return place
 
 

@@ -62,9 +62,16 @@ def fingerprint(data_dir: Path | None = None) -> str:
     if kind is None:
         return SHA256
     if len(files) == 1:
-        return sha256_of(files[0])
-    lines = (f"{sha256_of(file)} {file.parent.name}/{file.name}\n" for file in files)
+        return _sha256(files[0])
+    lines = (f"{_sha256(file)} {file.parent.name}/{file.name}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise _images.unreadable(file, error) from error
 
 
 def prepare(out: Path, data_dir: Path | None = None) -> dict:
@@ -189,7 +196,7 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
             name: (_pixels(found[name][b"data"]), _whole(found[name][b"fine_labels"]))
             for name in GRIDS
         }
-    official = sha256_of(file) == SHA256
+    official = _sha256(file) == SHA256
     return classes, splits, "official archive" if official else "a copy of the python archive"
 
 
