@@ -597,7 +597,7 @@ def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
             _require_size(opened, where)
             # In MPO, telephones keep the brightness beside the photograph; in PSD it is layers.
             one = opened.format in ("MPO", "PSD") or getattr(opened, "n_frames", 1) == 1
-            done = [] if one else ["first of several frames"]
+            done = [] if one else ["of several frames, the first"]
             opened.load()
             turn = None
             with suppress(Exception):  # a damaged tag is no damaged picture
