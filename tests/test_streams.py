@@ -605,6 +605,19 @@ def parquet_of_fractions(folder, small):
     return r"the label \d.5 is no whole number"
 
 
+def parquet_bomb(folder, small):
+    """A few bytes of a dictionary stand for gigabytes."""
+    write_parquet(folder, small)
+    n = 100
+    large = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * n, "int8"), [bytes(1 << 21)])
+    images = pyarrow.StructArray.from_arrays([large, ["x"] * n], ["bytes", "path"])
+    table = pyarrow.table({"img": images, "fine_label": [0] * n})
+    file = folder / "cifar100/data/train-00000-of-00002.parquet"
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+    assert file.stat().st_size < 10_000
+    return "an image has 2,097,152 bytes"
+
+
 def archive_of_texts_for_labels(folder, small):
     members = archive_members(small)
     labels = ["0"] * len(small["test"][1])
@@ -748,6 +761,7 @@ def broken_listing(folder, small):
         sheet_of_another_size,
         missing_sheet,
         parquet_of_fractions,
+        parquet_bomb,
         archive_of_texts_for_labels,
         device_for_the_archive,
         device_for_a_table,

@@ -388,6 +388,15 @@ def _listed(folder: Path) -> dict[str, Path]:
     return found
 
 
+def batches(file: Path, columns: list[str]) -> Iterator:
+    """The rows of a parquet file, few at a time: of a repeated one, each is its full size."""
+    import pyarrow.parquet
+
+    require_plain(file)
+    with pyarrow.parquet.ParquetFile(file) as table:
+        yield from table.iter_batches(batch_size=8, columns=columns)
+
+
 class Parquet:
     """A Hugging Face copy: the column `image` with bytes and file name, and one with the class.
 
@@ -430,12 +439,8 @@ class Parquet:
                         yield name, content or b""
 
     def _batches(self, file: Path, column: str) -> Iterator:
-        import pyarrow
-        import pyarrow.parquet
-
-        require_plain(file)
-        with self._fit(file), pyarrow.parquet.ParquetFile(file) as table:
-            yield from table.iter_batches(batch_size=64, columns=[column, self._column])
+        with self._fit(file):
+            yield from batches(file, [column, self._column])
 
     def _names(self, batch, file: Path) -> list[str]:
         paths = self._field(batch, "path", file)
@@ -592,6 +597,8 @@ def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
         return f"{where} is truncated or no image ({reason}): replace or remove it"
 
     with warnings.catch_warnings(), one_sentence(unfit):
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
         warnings.simplefilter("ignore")  # of Pillow: about size, which is looked at here, and tags
         with Image.open(io.BytesIO(content)) as opened:
             _require_size(opened, where)

@@ -37,6 +37,7 @@ SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 ARCHIVE = "cifar-100-python.tar.gz"
 DOWNLOADS = Path("resources/downloads")
 
+MAX_BYTES = 1 << 20  # of an encoded image
 SIZE = 32  # pixels, height and width
 GRIDS = {"train": (20, 25), "test": (10, 10)}  # rows and columns of a class sheet
 CLASSES = (
@@ -219,21 +220,20 @@ def _whole(labels: list) -> np.ndarray:
 
 
 def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
-    import pyarrow
-    import pyarrow.parquet
-
     classes, splits = CLASSES, {}
     for split in GRIDS:
         images, labels = [], []
         for file in files:
             if split not in file.name:
                 continue
-            require_plain(file)
             with one_sentence(partial(_unfit, file)):
-                table = pyarrow.parquet.read_table(file, columns=["img", "fine_label"])
-                classes = _names(table.schema.metadata) or classes
-                labels += _whole(table["fine_label"].to_pylist()).tolist()
-                images += table["img"].combine_chunks().field("bytes").to_pylist()
+                for batch in _images.batches(file, ["img", "fine_label"]):
+                    classes = _names(batch.schema.metadata) or classes
+                    labels += _whole(batch.column("fine_label").to_pylist()).tolist()
+                    images += batch.column("img").field("bytes").to_pylist()
+                    largest = max(map(len, images[-batch.num_rows :]))
+                    if largest > MAX_BYTES:
+                        raise ValueError(f"an image has {largest:,} bytes")
         labels = np.array(labels, dtype=np.int64)
         _by_class(labels, split, classes, files[0])  # before minutes go into decoding
         splits[split] = np.stack([_decode(image, files[0]) for image in images]), labels
