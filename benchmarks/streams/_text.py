@@ -31,7 +31,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -452,7 +452,7 @@ class _Archive:
         full, known = [self._prefix + name for name in names], self._known["digests"]
         unknown = set(full) - known.keys()
         if unknown:
-            for name, content in self._read(unknown):
+            for name, content in self._read():
                 if name in unknown:
                     state = hashlib.sha256()
                     for chunk in content:
@@ -464,7 +464,7 @@ class _Archive:
     def unpack(self, names: Sequence[str], folder: Path) -> None:
         """Write the files into `folder`, below which their names have been found to stay."""
         wanted = {self._prefix + name for name in names}
-        for name, content in self._read(wanted):
+        for name, content in self._read():
             if name not in wanted:
                 continue
             file = self.file(name.removeprefix(self._prefix), folder)
@@ -479,26 +479,22 @@ class _Archive:
     def where(self, name: str) -> str:
         return f"{name} in {self.path}"
 
-    def _read(self, wanted: Collection[str] = ()) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Names of all JSON files, after a look at every name, and the content of those wanted."""
+    def _read(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Names of all JSON files, after a look at every name, and their contents if asked for."""
         with one_sentence(self._broken):
             zipped = zipfile.is_zipfile(self.path)
             with zipfile.ZipFile(self.path) if zipped else _images.open_tar(self.path) as archive:
                 every = archive.infolist() if zipped else _images.members_of(archive, self.path)
                 for member in every:
                     name = self._checked(member)
-                    if not name.endswith(".json") or not (zipped or member.isfile()):
-                        continue
-                    if name in wanted:
-                        opened = archive.open(member) if zipped else archive.extractfile(member)
-                        with opened as file:
-                            yield name, self._pieces(file, name)
-                    else:
-                        yield name, iter(())
+                    if name.endswith(".json") and (zipped or member.isfile()):
+                        yield name, self._pieces(archive, member, name)
 
-    def _pieces(self, file, name: str) -> Iterator[bytes]:
+    def _pieces(self, archive, member, name: str) -> Iterator[bytes]:
         with one_sentence(self._broken):
-            yield from _images.chunks(file, self.where(name))
+            zipped = isinstance(archive, zipfile.ZipFile)
+            with archive.open(member) if zipped else archive.extractfile(member) as file:
+                yield from _images.chunks(file, self.where(name))
 
     def _broken(self, reason: str) -> str:
         return f"{self.path} is truncated or no tar or zip file ({reason}): get it again"
