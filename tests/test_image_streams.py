@@ -1083,7 +1083,7 @@ def test_conversions_are_counted_and_said(own, tmp_path, capsys):
     command_line.main(["folder", f"path={own}", "test_fraction=0.4", "--out", str(tmp_path / "o")])
     manifest = json.loads((tmp_path / "o/manifest.json").read_text())
     assert manifest["converted"] == {"scaled to 8 bits": 2}
-    assert "scaled to 8 bits: 2" in capsys.readouterr().out
+    assert "2 images: scaled to 8 bits" in capsys.readouterr().out
 
 
 def renamed(own, form, where=""):

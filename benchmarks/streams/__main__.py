@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"from {manifest['source']}"
     )
     for kind, count in manifest.get("converted", {}).items():
-        print(f"  images that are {kind}: {count}")
+        print(f"  {count} images: {kind}")
     for defect in manifest.get("defects", ()):
         print(f"  {defect['task']}: {defect['kind']}, {defect['count']} ({defect['note']})")
 
