@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks import streams
-from benchmarks.files import DataError, read_json, seed_for
+from benchmarks.files import DataError, one_sentence, read_json, seed_for
 from benchmarks.scores import answer_tokens
 from benchmarks.text import encode, pad_left, trim_left
 
@@ -142,17 +142,15 @@ def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[T
 def _arrays(folder: Path) -> dict[str, np.ndarray]:
     """Images and labels of both parts; images in a .npy of their own are left on the disk."""
     file = folder / "data.npz"
-    try:
+    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
         with np.load(file, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         for part in ("train", "test"):
             if f"{part}_images" not in data:
                 file = folder / f"{part}_images.npy"
                 data[f"{part}_images"] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file} cannot be read ({error}): delete {folder} and run again"
-        ) from error
+            if len(data[f"{part}_labels"]) != len(data[f"{part}_images"]):
+                raise ValueError("it has not one label for each image")
     return data
 
 
@@ -177,12 +175,9 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
 
 
 def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
-    try:
-        raw = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'data.json'} cannot be read ({error}): delete {folder} and run again"
-        ) from error
+    file = folder / "data.json"
+    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
+        raw = json.loads(file.read_text(encoding="utf-8"))
     how = {name: spec[name] for name in READING if name in spec}
     tasks = []
     for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
@@ -198,6 +193,12 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
             parts[part] = task[part][:limit]
         train = [encode(tokenizer, i["prompt"], i["answer"], **how) for i in parts["train"]]
         test = [encode(tokenizer, i["prompt"], None, **how) for i in parts["test"]]
+        for (ids, _), item in zip(test, parts["test"], strict=True):
+            if not ids:
+                raise DataError(
+                    f"the test prompt {item['prompt']!r:.60} of {task['name']} has no token, and "
+                    "this model's texts begin without one: remove it"
+                )
         gold = [i["answer"] for i in parts["test"]]
         longest = _longest([*gold, *(i["answer"] for i in parts["train"])], tokenizer)
         new = spec.get("max_new_tokens") or longest

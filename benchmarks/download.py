@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.files import DataError, digest_of_file, write_bytes
+from benchmarks.files import DataError, digest_of_file, one_sentence, require_plain, write_bytes
 from benchmarks.progress import Progress
 
 CONNECTIONS = 3  # tried by one call, each continuing the one before
@@ -41,14 +42,18 @@ def fetch(urls: str | Sequence[str], digest: str | None, target: Path) -> Path:
         `target`.
 
     Raises:
-        DataError: no network, a connection that keeps breaking, a wrong digest, a full disk; where
-            there are several addresses, what happened at each.
+        DataError: no network, a connection that keeps breaking, a wrong digest, a full disk, no
+            plain file in the way; where there are several addresses, what happened at each.
     """
     urls = [urls] if isinstance(urls, str) else list(urls)
     record = target.with_name(f"{target.name}.sha256")
+    part = target.with_name(f"{target.name}.part")
+    for file in (target, record, part):
+        if file.exists():
+            require_plain(file)
     trusting = digest is None
     if trusting and record.exists():
-        digest = record.read_text(encoding="utf-8").strip()
+        digest = _recorded(record)
     if target.exists():
         algorithm, wanted, found = _digests(digest, target)
         if wanted not in (None, found):
@@ -57,22 +62,33 @@ def fetch(urls: str | Sequence[str], digest: str | None, target: Path) -> Path:
                 "delete it and run again"
             )
     else:
-        found = _fetch_first(urls, digest, target)
+        found = _fetch_first(urls, digest, target, part)
     if trusting and not record.exists():
         write_bytes(record, f"{found}\n".encode())
     return target
+
+
+def _recorded(record: Path) -> str:
+    """The SHA-256 of the first download."""
+    digest = record.read_bytes().strip().decode("ascii", "replace")
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise DataError(
+            f"{record} needs the SHA-256 of the first download, it has {digest!r:.80}: delete it, "
+            "and the file beside it unless you trust that"
+        )
+    return digest
 
 
 def _digests(digest: str | None, file: Path) -> tuple[str, str | None, str]:
     """The algorithm that `digest` names, the digest it wants, and the one that the file has."""
     algorithm, _, wanted = (digest or "").rpartition(":")
     algorithm = algorithm or "sha256"
-    return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
+    with one_sentence(lambda why: f"{file} cannot be read ({why}): correct its permissions"):
+        return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
 
 
-def _fetch_first(urls: Sequence[str], digest: str | None, target: Path) -> str:
+def _fetch_first(urls: Sequence[str], digest: str | None, target: Path, part: Path) -> str:
     """Download from the first address that gives the file; returns the digest of what came."""
-    part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     causes = []
     for url in urls:
@@ -139,7 +155,7 @@ def _connect(url: str, part: Path) -> tuple[int, int]:
         if response.status != http.client.PARTIAL_CONTENT:
             received = 0
         length = response.headers.get("Content-Length")
-        total = received + int(length) if length else None
+        total = received + int(length) if (length or "").isdecimal() else None
         progress = Progress(part.stem, total and total / 1e6, "MB", done=received / 1e6)
         try:
             file = open(part, "ab" if received else "wb", buffering=0)

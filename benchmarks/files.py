@@ -6,6 +6,10 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,40 @@ DATA_DIR_VARIABLE = "TREELORA_DATA"
 
 class DataError(ValueError):
     """Input that cannot be used; the message is one sentence for the user."""
+
+
+@contextmanager
+def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
+    """Whatever a library raises while it reads a user's file becomes a DataError.
+
+    Args:
+        say: makes the sentence out of a short reason.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise thirty kinds, MemoryError among them
+        raise DataError(say(_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, its kind before it where it says little alone."""
+    text = str(error).partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    if isinstance(error, OSError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def require_plain(path: Path) -> None:
+    """DataError for what is no file; a pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: there is nothing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DataError(f"{path} is a folder, a pipe, a socket or a device, no file: remove it")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -57,6 +95,7 @@ def sha256_of(path: Path) -> str:
 
 def digest_of_file(path: Path, algorithm: str) -> str:
     """Hex digest of a file's content by one of hashlib's algorithms."""
+    require_plain(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 

@@ -1,9 +1,13 @@
 """From prepared streams to tensors."""
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks import data
 from benchmarks.data import Samples, union, union_epochs
+from benchmarks.files import DataError, write_json
+from benchmarks.streams import write_npz
 from benchmarks.text import Tokenizer, encode, pad_left
 
 TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
@@ -56,3 +60,47 @@ def test_a_batch_of_texts_has_no_column_of_padding():
     assert x[:, 0].tolist() == [[0, 1, 8, 2], [1, 5, 9, 2]]
     assert y.tolist() == [[-100, -100, 8, 2], [-100, -100, 9, 2]]
     assert samples[1][0].shape == (2, 5)  # single samples can be stacked
+
+
+def test_a_prompt_that_gives_no_token_is_named(tmp_path, monkeypatch):
+    """A model whose texts begin without a token has nothing to go on from."""
+    monkeypatch.setattr(data, "RESOURCES", tmp_path)
+    items = [{"prompt": "5 6", "answer": "7"}]
+    task = {"name": "stories", "group": "", "metric": "exact", "train": items}
+    spec = {"name": "docs", "order": "fixed", "n_tasks": 1, "max_prompt_tokens": 9, "digest": "d"}
+    spec |= {"train_per_task": None, "test_per_task": None}
+    folder = tmp_path / "streams/docs"
+    write_json(folder / "manifest.json", {"fingerprint": "d", "modality": "language"})
+    write_json(folder / "data.json", [task | {"test": [*items, {"prompt": "", "answer": "7"}]}])
+    tasks, _ = data.load_stream(spec, 0, TOKENIZER)
+    assert tasks[0].test_x[:, 0].tolist() == [[1, 5, 6], [0, 0, 1]]
+    bare = Tokenizer(TOKENIZER.encode, None, 0, None, 2)
+    with pytest.raises(DataError, match="test prompt '' of stories has no token"):
+        data.load_stream(spec, 0, bare)
+    write_json(folder / "data.json", [task | {"test": items}])
+    assert data.load_stream(spec, 0, bare)[0][0].test_x[:, 0].tolist() == [[5, 6]]
+
+
+ARRAYS = {f"{part}_{kind}": np.zeros(3, np.uint8) for part in ("train", "test")
+          for kind in ("images", "labels")}  # fmt: skip
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "no zip file": lambda content: b"PK\3\4" + bytes(100),
+    "text": lambda content: b"hello",
+    "nothing": lambda content: b"",
+    "a header that lies": lambda content: content.replace(b"(3,)", b"(9,)"),
+    "an array too few": lambda content: content.replace(b"test_labels", b"text_labels"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_arrays_are_one_sentence(damage, tmp_path):
+    file = tmp_path / "data.npz"
+    write_npz(file, ARRAYS)
+    assert data._arrays(tmp_path).keys() == ARRAYS.keys()
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    with pytest.raises(DataError, match=f"cannot be read .*: delete {tmp_path} and run again"):
+        data._arrays(tmp_path)
+    write_npz(file, ARRAYS | {"train_labels": np.zeros(2, np.uint8)})
+    with pytest.raises(DataError, match="not one label for each image"):
+        data._arrays(tmp_path)

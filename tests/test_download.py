@@ -138,6 +138,36 @@ def test_the_digest_of_the_first_use_is_enforced(server, tmp_path):
     assert record.read_text() == f"{DIGEST}\n"
 
 
+@pytest.mark.parametrize("name", ["file.bin", "file.bin.part", "file.bin.sha256"])
+@pytest.mark.parametrize("kind", ["device", "folder"])
+def test_no_file_in_the_place_of_one_is_named(server, tmp_path, name, kind):
+    place = tmp_path / name
+    place.mkdir() if kind == "folder" else place.symlink_to("/dev/null")
+    with pytest.raises(DataError, match=f"{name} is a folder, a pipe, a socket or a device"):
+        download.fetch(server.url, None, tmp_path / "file.bin")
+    assert not server.asked
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"md5:abc", DIGEST[:-1].encode(), b"x" * 64])
+def test_a_record_that_names_no_digest_trusts_nothing(server, tmp_path, content):
+    (tmp_path / "file.bin").write_bytes(CONTENT)
+    (tmp_path / "file.bin.sha256").write_bytes(content)
+    with pytest.raises(DataError, match="file.bin.sha256 needs the SHA-256 .*: delete it"):
+        download.fetch(server.url, None, tmp_path / "file.bin")
+
+
+@pytest.mark.parametrize("length", ["much", "-5", ""])
+def test_a_length_that_is_no_number_is_no_length(server, tmp_path, monkeypatch, length):
+    real = Handler.send_header
+    monkeypatch.setattr(
+        Handler,
+        "send_header",
+        lambda self, k, v: real(self, k, length if k == "Content-Length" else v),
+    )
+    download.fetch(server.url, DIGEST, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
 def test_no_network(server, tmp_path):
     server.shutdown()
     server.server_close()

@@ -8,9 +8,12 @@ import json
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
+import unicodedata
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +23,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageCms
 
 from benchmarks import data as benchmark_data
 from benchmarks import plan, streams
@@ -480,6 +483,321 @@ def test_a_full_disk_is_one_sentence(renditions, tmp_path, monkeypatch):
     check_broken(renditions, "train_images.npy could not be saved .No space left", tmp_path)
 
 
+# ---------------------------------------------------------------------------- forms of a picture
+
+# The left third is black, the middle is grey, the right third is white; 45 x 30 pixels.
+GREY = np.repeat(np.repeat([0, 100, 255], 15)[None], 30, axis=0).astype(np.uint8)
+RGB = np.stack([GREY] * 3, axis=-1)
+CLEAR = np.where(GREY == 255, 0, 255).astype(np.uint8)  # an alpha that hides the right third
+BLACK = np.where(GREY == 255, 0, GREY)  # what is hidden there
+
+
+def saved(array, kind, mode=None, **options):
+    file = io.BytesIO()
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def deep(scale=257):
+    return GREY.astype(np.uint16) * scale
+
+
+def tiff(order, white_is_zero=False):
+    """Written out: Pillow writes such files in the order of its machine, and black is 0."""
+    sign = {"MM": ">", "II": "<"}[order]
+    values = 65535 - deep() if white_is_zero else deep()
+    tags = {256: 45, 257: 30, 258: 16, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1, 278: 30}
+    tags[279] = 2 * values.size
+    entries = [struct.pack(f"{sign}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    directory = struct.pack(f"{sign}H", len(tags)) + b"".join(entries) + bytes(4)
+    header = order.encode() + struct.pack(f"{sign}HI", 42, 8 + 2 * values.size)
+    return header + values.astype(f"{sign}u2").tobytes() + directory
+
+
+def palette_with_a_clear_colour():
+    image = Image.fromarray(np.repeat(np.repeat([0, 1, 2], 15)[None], 30, axis=0).astype(np.uint8))
+    image.putpalette([0, 0, 0, 100, 100, 100, 0, 0, 0])
+    return saved(image, "PNG", transparency=2)
+
+
+def in_lab():
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return saved(
+        ImageCms.profileToProfile(Image.fromarray(RGB), *profiles, outputMode="LAB"), "TIFF"
+    )
+
+
+FORMS = {  # a way to write the picture, and what has to be said about it
+    "grey": (lambda: saved(GREY, "PNG"), []),
+    "16 bits": (lambda: saved(deep(), "PNG"), ["scaled to 8 bits"]),
+    "16 bits, big-endian": (lambda: tiff("MM"), ["scaled to 8 bits"]),
+    "16 bits, white is 0": (lambda: tiff("II", True), ["scaled to 8 bits"]),
+    "16 bits, PGM": (
+        lambda: b"P5 45 30 65535 " + deep().astype(">u2").tobytes(),
+        ["scaled to 8 bits"],
+    ),
+    "16 bits, one level clear": (
+        lambda: saved(BLACK.astype(np.uint16) * 257 + (GREY == 255), "PNG", transparency=1),
+        ["scaled to 8 bits"],
+    ),
+    "32 bits of whole numbers": (
+        lambda: saved(deep().astype(np.int32), "TIFF"),
+        ["scaled to 8 bits"],
+    ),
+    "floats": (lambda: saved(GREY.astype(np.float32) / 255, "TIFF"), ["scaled to 8 bits"]),
+    "colours with alpha": (
+        lambda: saved(np.dstack([BLACK] * 3 + [CLEAR]), "PNG"),
+        ["transparent, put on white"],
+    ),
+    "alpha that hides nothing": (lambda: saved(RGB, "PNG", "RGBA"), []),
+    "grey with alpha": (
+        lambda: saved(np.dstack([BLACK, CLEAR]), "PNG"),
+        ["transparent, put on white"],
+    ),
+    "a clear colour of a palette": (palette_with_a_clear_colour, ["transparent, put on white"]),
+    "one clear colour": (
+        lambda: saved(np.dstack([BLACK + (GREY == 255)] * 3), "PNG", transparency=(1, 1, 1)),
+        ["transparent, put on white"],
+    ),
+    "palette": (lambda: saved(Image.fromarray(RGB).quantize(), "PNG"), []),
+    "CMYK": (lambda: saved(RGB, "TIFF", "CMYK"), []),
+    "YCbCr": (lambda: saved(RGB, "TIFF", "YCbCr"), []),
+    "LAB": (in_lab, []),
+    "animation": (
+        lambda: saved(GREY, "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY)]),
+        ["of several frames, the first"],
+    ),
+    "pages": (
+        lambda: saved(GREY, "TIFF", save_all=True, append_images=[Image.fromarray(255 - GREY)]),
+        ["of several frames, the first"],
+    ),
+    "telephone": (
+        lambda: saved(RGB, "MPO", save_all=True, append_images=[Image.fromarray(RGB[::2])]),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_is_the_same_in_every_form(form):
+    write, expected = FORMS[form]
+    image, done = _images.decode(write(), "here")
+    assert image.mode == "RGB" and image.size == (45, 30) and done == expected
+    assert np.abs(np.asarray(image).astype(int) - RGB).max() <= 3
+
+
+def test_black_and_white_stay_in_one_bit():
+    image, done = _images.decode(saved(GREY > 50, "PNG"), "here")
+    assert np.array_equal(np.asarray(image)[..., 0], np.where(GREY > 50, 255, 0)) and not done
+
+
+def test_every_level_of_8_bits_comes_back_from_16():
+    levels = np.arange(256, dtype=np.uint16)[None].repeat(4, axis=0)
+    image, _ = _images.decode(saved(levels * 257, "PNG"), "here")
+    assert np.array_equal(np.asarray(image)[..., 0], levels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_a_picture_is_turned_upright(kind, tag):
+    """The tag says which sides of the upright picture the first row and column are."""
+    upright = np.zeros((32, 48), np.uint8)
+    upright[:16, :16], upright[16:, :16], upright[:16, 32:] = 250, 120, 60
+    stored = {
+        **{1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]},
+        **{5: upright.T, 6: upright[:, ::-1].T, 7: upright[::-1, ::-1].T, 8: upright[::-1].T},
+    }[tag]
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    content = saved(np.ascontiguousarray(stored), kind, "RGB", exif=exif)
+    image, done = _images.decode(content, "here")
+    assert image.size == (48, 32)
+    assert (
+        np.abs(np.asarray(image)[8:24:8, 8:48:16, 0].astype(int) - upright[8:24:8, 8:48:16]).max()
+        < 8
+    )
+    assert done == (["turned upright"] if tag > 1 and kind != "TIFF" else [])
+
+
+def test_a_damaged_tag_is_no_damaged_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = saved(RGB, "WEBP", exif=exif)
+    start = content.index(b"MM\0*")
+    broken = content[:start] + b"no" + content[start + 2 :]
+    with Image.open(io.BytesIO(broken)) as opened, pytest.raises(SyntaxError):
+        opened.getexif()
+    image, done = _images.decode(broken, "here")
+    assert image.size == (45, 30) and not done
+
+
+def header_of_a_png(width, height):
+    """A PNG that says its size and has nothing else."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1000) + b"IDAT"
+
+
+UNFIT = {
+    "1 x 20,000 pixels": lambda: header_of_a_png(1, 20_000),
+    "200,000 x 1 pixels": lambda: header_of_a_png(200_000, 1),
+    "10,001 x 10,001": lambda: header_of_a_png(10_001, 10_001),
+    "65,535 x 0|no image": lambda: header_of_a_png(65_535, 0),
+    "from 0 to 4080": lambda: saved(deep(16), "PNG"),  # 12 bits in 16
+    "from -1 to 65534": lambda: saved(deep().astype(np.int32) - 1, "TIFF"),
+    "from 0 to 65536": lambda: saved(deep().astype(np.int32) + (GREY == 255), "TIFF"),
+    "floats from 0 to 255": lambda: saved(GREY.astype(np.float32), "TIFF"),
+    "floats from -1 to 1": lambda: saved(GREY.astype(np.float32) / 127.5 - 1, "TIFF"),
+    "floats from nan": lambda: saved(np.full((9, 9), np.nan, np.float32), "TIFF"),
+    "EPS": lambda: saved(RGB, "EPS"),
+}
+
+
+@pytest.mark.parametrize("found", UNFIT)
+def test_what_would_be_guessed_or_too_large_is_named(found):
+    """Sizes are looked at before anything is decoded: these files hold nothing to decode."""
+    with pytest.raises(DataError, match=f"^here .*({found})"):
+        _images.decode(UNFIT[found](), "here")
+
+
+@pytest.mark.parametrize(
+    "kind", [MemoryError(), KeyError("x"), struct.error("\033[2J"), EOFError()]
+)
+def test_whatever_a_decoder_raises_is_one_sentence(monkeypatch, kind):
+    def broken(file):
+        raise kind
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(DataError, match="^here is truncated or no image") as caught:
+        _images.decode(b"", "here")
+    assert str(caught.value).isprintable()
+
+
+# ---------------------------------------------------------------------------- hostile archives
+
+
+def sparse_member(mini, data):
+    """A header of 512 bytes that claims a terabyte."""
+    header = tarfile.TarInfo(f"{mini.images_in}/big.jpg")
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = tarfile.GNUTYPE_SPARSE
+    block[386:410] = b"00000000000\0" * 2
+    block[482:483] = b"\1"  # and more of its map follows
+    block[483:495] = b"\x80" + (2**40).to_bytes(11, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    mini.write_archive(data)
+    append(data / mini.archive, bytes(block))
+    return "holds the sparse file '.*big.jpg'"
+
+
+def long_header(mini, data):
+    """The name of a member is said to have a gigabyte."""
+    header = tarfile.TarInfo("long name")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**30
+    mini.write_archive(data)
+    append(data / mini.archive, header.tobuf(tarfile.GNU_FORMAT))
+    return "a header of 1,073,741,824 bytes, which is refused"
+
+
+def append(file, block):
+    """One more member at the front, which is read first."""
+    opened = tarfile.open(file)
+    with opened, opened.fileobj as content:
+        whole = (content.seek(0), content.read())[1]
+    file.write_bytes(block + whole)
+
+
+def terabyte(mini, data):
+    """A member of which the archive has nothing."""
+    header = tarfile.TarInfo(f"{mini.images_in}/{sorted(mini.images)[0]}")
+    header.size = 2**40
+    mini.write_archive(data, [header])
+    return "truncated or no tar file|has more than"
+
+
+def large_member(mini, data):
+    name = sorted(mini.images)[0]
+    mini.images[name] = bytes(_images.MAX_BYTES + 1)
+    mini.write_archive(data)
+    return f"{name} in .* has more than 0 MiB"
+
+
+def too_many_members(mini, data):
+    mini.write_archive(data, [tarfile.TarInfo(f"x/{i}") for i in range(_images.MAX_MEMBERS)])
+    return "has more than 40 members"
+
+
+def member_that_cannot_be_printed(mini, data):
+    mini.write_archive(data, [tarfile.TarInfo(f"{mini.images_in}/x/\033[2J.jpg")])
+    return r"holds the name '.*\\x1b\[2J.jpg'"
+
+
+def pipe_for_an_archive(mini, data):
+    (data / mini.archive).symlink_to("/dev/null")
+    return "is a folder, a pipe, a socket or a device"
+
+
+def large_file_in_a_folder(mini, data):
+    name = sorted(mini.images)[0]
+    mini.images[name] = bytes(_images.MAX_BYTES + 1)
+    mini.write_folder(data)
+    return f"{name} has more than 0 MiB"
+
+
+def parquet_with_bytes_that_are_no_text(mini, data):
+    def change(table):
+        names = pyarrow.array([b"\xff\xfe"] * len(table), pyarrow.binary())
+        images = pyarrow.StructArray.from_arrays(
+            [
+                table["image"].combine_chunks().field("bytes"),
+                pyarrow.Array.from_buffers(pyarrow.string(), len(names), names.buffers()),
+            ],
+            ["bytes", "path"],
+        )
+        return table.set_column(0, "image", images)
+
+    return parquet_without(mini, data, change)
+
+
+def parquet_with_a_class_missing(mini, data):
+    column = mini.stream.DATASET.column
+    return parquet_without(
+        mini,
+        data,
+        lambda t: t.set_column(1, column, pyarrow.array([None] * len(t), t[column].type)),
+    )
+
+
+HOSTILE = [
+    *(sparse_member, long_header, terabyte, large_member, too_many_members),
+    *(member_that_cannot_be_printed, pipe_for_an_archive, large_file_in_a_folder),
+    *(parquet_with_bytes_that_are_no_text, parquet_with_a_class_missing),
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda function: function.__name__)
+def test_no_size_is_believed(mini, tmp_path, hostile, monkeypatch):
+    monkeypatch.setattr(_images, "MAX_BYTES", 600_000)
+    monkeypatch.setattr(_images, "MAX_MEMBERS", 40)
+    (tmp_path / "data").mkdir()
+    check_broken(mini, hostile(mini, tmp_path / "data"), tmp_path)
+
+
+def test_a_new_reader_gives_all_images_a_new_name(mini, own, tmp_path, monkeypatch):
+    mini.write_folder(tmp_path / "data")
+
+    def names():
+        places = (None, tmp_path / "data")
+        own_name = folder.fingerprint(path=str(own), test_fraction=0.4)
+        return {*(mini.stream.fingerprint(place) for place in places), own_name}
+
+    before = names()
+    monkeypatch.setattr(_images, "READER", _images.READER + 1)
+    assert len(before) == 3 and not before & names()
+
+
 # ---------------------------------------------------------------------------- folder
 
 
@@ -713,6 +1031,11 @@ def unreadable_image(own):
     return {"test_fraction": 0.2}, "link.png cannot be read .No such file"
 
 
+def device_for_an_image(own):
+    (own / "bear/link.png").symlink_to("/dev/null")
+    return {"test_fraction": 0.2}, "link.png is a folder, a pipe, a socket or a device"
+
+
 def another_stream_with_a_path(own):
     return {"name": "glyphs"}, "path is no option of glyphs: leave it out"
 
@@ -724,7 +1047,7 @@ def another_stream_with_a_path(own):
         *(class_that_cannot_be_split, class_only_in_test, class_only_in_train),
         *(empty_class_in_test, fraction_with_a_split, neither_fraction_nor_split),
         *(fraction_of_everything, n_tasks_that_do_not_divide, no_n_tasks, unreadable_image),
-        *(another_stream_with_a_path, name_that_is_no_utf_8),
+        *(another_stream_with_a_path, name_that_is_no_utf_8, device_for_an_image),
     ],
     ids=lambda function: function.__name__,
 )
@@ -752,6 +1075,71 @@ def test_a_file_that_is_no_image_is_named(own, tmp_path, name):
     with pytest.raises(DataError, match=f"bear/{name} is truncated or no image .*remove it"):
         folder.prepare(tmp_path, path=str(own), test_fraction=0.2)
     assert not list(tmp_path.glob("*.npy*"))
+
+
+def test_conversions_are_counted_and_said(own, tmp_path, capsys):
+    (own / "bear/photo 0.png").write_bytes(saved(deep(), "PNG"))
+    (own / "deer/photo 1.png").write_bytes(saved(deep(), "PNG"))
+    command_line.main(["folder", f"path={own}", "test_fraction=0.4", "--out", str(tmp_path / "o")])
+    manifest = json.loads((tmp_path / "o/manifest.json").read_text())
+    assert manifest["converted"] == {"scaled to 8 bits": 2}
+    assert "2 images: scaled to 8 bits" in capsys.readouterr().out
+
+
+def renamed(own, form, where=""):
+    """The class apple as äpfel, and its images, with letters composed or decomposed."""
+    new = own / where / unicodedata.normalize(form, "äpfel")
+    (own / where / "apple").rename(new)
+    for file in list(new.iterdir()):
+        file.rename(new / unicodedata.normalize(form, file.name.replace("photo", "Übung")))
+
+
+def test_a_folder_copied_from_a_mac_is_the_same_folder(own, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(own, other)
+    renamed(own, "NFC")
+    renamed(other, "NFD")
+    assert os.listdir(own) != os.listdir(other)
+    prints, arrays = [], []
+    for path in (own, other):
+        options = {"path": str(path), "test_fraction": 0.4}
+        prints.append(folder.fingerprint(**options))
+        assert folder.prepare(tmp_path / path.name, **options)["classes"][-1] == "äpfel"
+        arrays.append(np.load(tmp_path / path.name / "train_images.npy"))
+    assert prints[0] == prints[1] and np.array_equal(*arrays)
+
+
+def test_train_and_test_may_write_a_class_in_two_ways(own, tmp_path):
+    with_own_split(own)
+    renamed(own, "NFC", "train")
+    renamed(own, "NFD", "test")
+    assert folder.prepare(tmp_path, path=str(own))["classes"] == ["bear", "crab", "deer", "äpfel"]
+
+
+@pytest.mark.parametrize("place", ["", "bear"])
+def test_two_names_that_look_alike_are_refused(own, place):
+    for form in ("NFC", "NFD"):
+        new = own / place / unicodedata.normalize(form, "äpfel")
+        shutil.copytree(own / "apple", new) if not place else new.write_bytes(encoded(0, "PNG"))
+    with pytest.raises(DataError, match="holds the name 'äpfel' twice"):
+        folder.fingerprint(path=str(own), test_fraction=0.4)
+
+
+@pytest.mark.parametrize(
+    "name", ["Screenshot 2024-01-01 at 1.00.00\u202fPM.png", "می\u200cخواهم.png", "👩\u200d🔬.png"]
+)
+def test_harmless_names_are_accepted(own, name):
+    before = folder.fingerprint(path=str(own), test_fraction=0.4)
+    (own / "bear" / name).write_bytes(encoded(0, "PNG"))
+    assert folder.fingerprint(path=str(own), test_fraction=0.4) != before
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\033[2J.png", "a\u2028b.png"])
+def test_names_that_steer_a_terminal_are_refused(own, name):
+    (own / "bear" / name).write_bytes(encoded(0, "PNG"))
+    with pytest.raises(DataError, match="bear holds the name .*cannot be printed") as caught:
+        folder.fingerprint(path=str(own), test_fraction=0.4)
+    assert str(caught.value).isprintable()
 
 
 def test_the_command_line_reports_in_one_sentence(own, tmp_path):

@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
         f"from {manifest['source']}"
     )
+    for kind, count in manifest.get("converted", {}).items():
+        print(f"  {count} images: {kind}")
+    for defect in manifest.get("defects", ()):
+        print(f"  {defect['task']}: {defect['kind']}, {defect['count']} ({defect['note']})")
 
 
 def _own(name: str, assignments: list[str]) -> dict:

@@ -7,12 +7,16 @@ the images' bytes only, so that equal images give equal arrays whatever the sour
 - Order: classes by their name, the images of one class by the SHA-256 of their names, which is as
   good as random and the same everywhere. The first n images of a class are thus no special ones.
 - Split by rule, where a dataset has none: see `split_by_rule`.
+- Picture (`decode`): upright, on white, 8 bits; what was done for it is counted in the manifest.
 - Crop (`CROP`): done once; the size is that of torchvision's Resize(256) and CenterCrop(224).
 - Storage: `train_images.npy` and `test_images.npy`, uint8 (image, row, column, channel), which
   `benchmarks.data` maps into memory, and `data.npz` with the labels.
 
-An archive is read member by member and never unpacked; one that holds absolute paths, `..` or
-links is refused.
+An archive is read member by member and never unpacked; one that holds absolute paths, `..`, links
+or sparse files is refused. No size is believed that a file says of itself.
+
+Names are compared composed (NFC): a folder that was copied from a Mac, which may write the letter
+and its accent apart, is the same folder.
 """
 
 from __future__ import annotations
@@ -23,28 +27,45 @@ import json
 import os
 import tarfile
 import time
-import zlib
+import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.download import fetch
-from benchmarks.files import DataError, digest_of_file, write_json
+from benchmarks.files import DataError, digest_of_file, one_sentence, require_plain, write_json
 from benchmarks.progress import Progress
 from benchmarks.streams import write_npz
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+READER = 2  # raise it when the same file gives another picture
 
 DOWNLOADS = Path("resources/downloads")
 DIGESTS = Path("resources/digests")
 
 RESIZED, SIZE = 256, 224  # pixels: the shorter side, and the square cut out of it
-CROP = f"RGB, shorter side resized to {RESIZED} px (bicubic), central {SIZE} x {SIZE} px"
+CROP = (
+    f"upright, on white, RGB, shorter side resized to {RESIZED} px (bicubic), "
+    f"central {SIZE} x {SIZE} px"
+)
 STORAGE = "train_images.npy, test_images.npy: uint8 (image, row, column, channel)"
 ORDER = "by class, then by the SHA-256 of class/file"
+
+MAX_BYTES = 1 << 28  # of one image file, and of one member of an archive
+MAX_MEMBERS = 200_000  # of an archive
+MAX_HEADER_BYTES = 1 << 20  # of the headers before a tar member
+MAX_PIXELS = 100_000_000  # of an image; its width and height are known before it is decoded
+MAX_RATIO = 100  # of its sides: resized, it is as long as that many squares
 
 Splits = dict[str, list[tuple[str, int]]]  # of each split, names and labels in their final order
 
@@ -84,6 +105,23 @@ def split_by_rule(names: Iterable[str], test_fraction: float) -> tuple[list[str]
 
 def _rank(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------- names
+
+
+def composed(name: str) -> str:
+    """The name with each letter and its accents as one character, where there is one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def require_printable(name: str, place: object) -> None:
+    """DataError for a name with a line break, a control character or bytes that are no UTF-8.
+
+    Any other is accepted: spaces of every width, joiners, letters younger than this Python.
+    """
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        raise DataError(f"{place} holds the name {name!a}, which cannot be printed: rename it")
 
 
 # ---------------------------------------------------------------------------- digests
@@ -140,6 +178,53 @@ def unreadable(path: Path, error: OSError) -> DataError:
 # ---------------------------------------------------------------------------- sources
 
 
+def open_tar(file: Path, mode: str = "r") -> tarfile.TarFile:
+    """A tar file whose headers are believed only within limits."""
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf, encoding, errors):
+            header = super().frombuf(buf, encoding, errors)
+            if header.type == tarfile.GNUTYPE_SPARSE:
+                raise _sparse(file, header)
+            if header.size > MAX_HEADER_BYTES and header.type not in (b"0", b"\0", b"5", b"7"):
+                raise DataError(f"{file} has a header of {header.size:,} bytes, which is refused")
+            return header
+
+    require_plain(file)
+    return tarfile.open(file, mode, tarinfo=Header)
+
+
+def members_of(archive: tarfile.TarFile, file: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file, so many at most."""
+    for i, member in enumerate(archive):
+        if i == MAX_MEMBERS:
+            raise DataError(f"{file} has more than {MAX_MEMBERS:,} members: unpack it yourself")
+        if member.issparse():
+            raise _sparse(file, member)
+        yield member
+
+
+def _sparse(file: Path, member: tarfile.TarInfo) -> DataError:
+    return DataError(
+        f"{file} holds the sparse file {member.name!a}, which can claim any size and is refused: "
+        "unpack it yourself"
+    )
+
+
+def chunks(file, where: str) -> Iterator[bytes]:
+    """The content of an open file piece by piece, of at most `MAX_BYTES`."""
+    size = 0
+    while chunk := file.read(1 << 20):
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise DataError(
+                f"{where} has more than {MAX_BYTES >> 20} MiB, the most that is read of an image "
+                "or of a file in an archive: make it smaller or unpack the archive"
+            )
+        yield chunk
+
+
 class Archive:
     """A tar file, compressed or not, whose images are `images`/class/file."""
 
@@ -157,9 +242,9 @@ class Archive:
     def _members(self) -> dict[PurePosixPath, tarfile.TarInfo]:
         """Files by path, in the order of the archive."""
         members = {}
-        try:
-            with tarfile.open(self.file) as archive:
-                for member in archive:
+        with one_sentence(self._truncated):
+            with open_tar(self.file) as archive:
+                for member in members_of(archive, self.file):
                     path = PurePosixPath(member.name)
                     if path.is_absolute() or ".." in path.parts or member.islnk() or member.issym():
                         kind = "link" if member.islnk() or member.issym() else "path"
@@ -169,9 +254,8 @@ class Archive:
                             f"{self._origin}"
                         )
                     if member.isfile():
+                        require_printable(member.name, self.file)
                         members[path] = member
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-            raise self._truncated(error) from error
         return members
 
     @cached_property
@@ -199,16 +283,15 @@ class Archive:
             yield f"{path.parent.name}/{path.name}", content
 
     def _read(self, members: list[tarfile.TarInfo]) -> Iterator[tuple[PurePosixPath, bytes]]:
-        try:
-            with tarfile.open(self.file) as archive:
+        with one_sentence(self._truncated):
+            with open_tar(self.file) as archive:
                 for member in sorted(members, key=lambda member: member.offset):
-                    yield PurePosixPath(member.name), archive.extractfile(member).read()
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-            raise self._truncated(error) from error
+                    file = archive.extractfile(member)
+                    content = b"".join(chunks(file, self.where(member.name)))
+                    yield PurePosixPath(member.name), content
 
-    def _truncated(self, error: Exception) -> DataError:
-        reason = str(error).partition("\n")[0].rstrip(":")  # the rest lists every compression
-        return DataError(
+    def _truncated(self, reason: str) -> str:
+        return (
             f"{self.file} is truncated or no tar file ({reason}): delete it, the official one "
             f"comes from {self._origin}"
         )
@@ -220,70 +303,98 @@ class Archive:
         return _fingerprint_of_md5(remembered([self.file], "md5")[0])
 
 
-class Folder:
+class Files:
+    """Images by name, wherever they lie."""
+
+    def __init__(self, place: Path, paths: dict[str, Path]):
+        self.place, self.paths = place, paths
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.paths)
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            yield name, content(self.paths[name])
+
+    def where(self, name: str) -> str:
+        return str(self.paths[name])
+
+
+class Folder(Files):
     """Images in the folder `images`, in folders of their class; `root` has the text files."""
 
     title = "a folder of images"
 
     def __init__(self, root: Path, images: Path, texts: tuple[str, ...] = ()):
-        self.root = self.place = root
-        self.images, self._texts = images, texts
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [
-            f"{c}/{name}" for c in folders_in(self.images) for name in files_in(self.images / c)
-        ]
+        paths = {
+            f"{c}/{name}": path
+            for c, own in folders_in(images).items()
+            for name, path in files_in(own).items()
+        }
+        super().__init__(root, paths)
+        self.root, self._texts = root, texts
 
     def texts(self, names: Iterable[str]) -> dict[str, str]:
         """The content of text files beside the images."""
-        return {name: _decoded(_content(self.root / name), str(self.root / name)) for name in names}
-
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        for name in names:
-            yield name, _content(self.images / name)
-
-    def where(self, name: str) -> str:
-        return str(self.images / name)
+        return {name: _decoded(content(self.root / name), str(self.root / name)) for name in names}
 
     def fingerprint(self) -> str:
-        texts = {name: self.root / name for name in self._texts}
-        return digest_of_files(texts | {name: self.images / name for name in self.names})
+        return _read_now(digest_of_files({n: self.root / n for n in self._texts} | self.paths))
 
 
-def _content(file: Path) -> bytes:
+def content(file: Path) -> bytes:
+    """The content of a plain file of at most `MAX_BYTES`."""
     try:
-        return file.read_bytes()
+        require_plain(file)
+        with open(file, "rb") as opened:
+            return b"".join(chunks(opened, str(file)))
     except OSError as error:
         raise unreadable(file, error) from error
 
 
-def folders_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    return [name for name in _listed(folder) if (folder / name).is_dir()]
+def folders_in(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by name, sorted, without hidden ones."""
+    return {name: path for name, path in _listed(folder).items() if path.is_dir()}
 
 
-def files_in(folder: Path) -> list[str]:
-    """Names of the files in a class folder, sorted, without hidden ones; it has no folders."""
-    names = _listed(folder)
-    for name in names:
-        if (folder / name).is_dir():
+def files_in(folder: Path) -> dict[str, Path]:
+    """The files in a class folder by name, sorted, without hidden ones; it has no folders."""
+    files = _listed(folder)
+    for name, path in files.items():
+        if path.is_dir():
             raise DataError(
                 f"{folder} needs images only, it holds the folder {name}: a class is one folder, "
                 "move it out"
             )
-    return names
+    return files
 
 
-def _listed(folder: Path) -> list[str]:
+def _listed(folder: Path) -> dict[str, Path]:
+    """What a folder holds by its composed name, sorted, without what is hidden."""
     try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:
         raise unreadable(folder, error) from error
-    for name in names:
-        if not name.isprintable():  # a line break, or bytes that are no UTF-8
-            raise DataError(f"{folder} holds the name {name!r}, which cannot be printed: rename it")
-    return names
+    found: dict[str, Path] = {}
+    for name in sorted(names, key=lambda name: (composed(name), name)):
+        require_printable(name, folder)
+        if composed(name) in found:
+            raise DataError(
+                f"{folder} holds the name {composed(name)!r} twice, once with letters and accents "
+                "apart: put both under one name"
+            )
+        found[composed(name)] = folder / name
+    return found
+
+
+def batches(file: Path, columns: list[str]) -> Iterator:
+    """The rows of a parquet file, few at a time: of a repeated one, each is its full size."""
+    import pyarrow.parquet
+
+    require_plain(file)
+    with pyarrow.parquet.ParquetFile(file) as table:
+        yield from table.iter_batches(batch_size=8, columns=columns)
 
 
 class Parquet:
@@ -328,48 +439,45 @@ class Parquet:
                         yield name, content or b""
 
     def _batches(self, file: Path, column: str) -> Iterator:
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            with pyarrow.parquet.ParquetFile(file) as table:
-                yield from table.iter_batches(batch_size=64, columns=[column, self._column])
-        except (OSError, pyarrow.ArrowException, KeyError) as error:
-            raise self._unfit(file, str(error).splitlines()[0]) from error
+        with self._fit(file):
+            yield from batches(file, [column, self._column])
 
     def _names(self, batch, file: Path) -> list[str]:
         paths = self._field(batch, "path", file)
-        try:
+        with self._fit(file):
             classes = batch.column(self._column).to_pylist()
             if any(type(c) is int for c in classes):
                 features = json.loads(batch.schema.metadata[b"huggingface"])["info"]["features"]
                 title = dict(enumerate(features[self._column]["names"]))
                 classes = [title[c] for c in classes]
+            for value in (*classes, *paths):
+                if not isinstance(value, str):
+                    raise TypeError(f"{value!r:.60} stands where a name is needed")
             return [f"{c}/{PurePosixPath(p).name}" for c, p in zip(classes, paths, strict=True)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._unfit(file, f"{type(error).__name__}: {error}") from error
 
     def _field(self, batch, name: str, file: Path) -> list:
         """A field of the column `image`."""
-        try:
+        with self._fit(file):
             return batch.column("image").field(name).to_pylist()
-        except (KeyError, AttributeError) as error:
-            raise self._unfit(file, f"image has no {name}") from error
 
-    def _unfit(self, file: Path, reason: str) -> DataError:
-        return DataError(
-            f"{file} needs the columns image (bytes and path) and {self._column} (with the "
-            f"classes' names) of a whole parquet file ({reason}): use another copy, or the archive"
+    def _fit(self, file: Path):
+        return one_sentence(
+            lambda reason: (
+                f"{file} needs the columns image (bytes and path) and {self._column} (with the "
+                f"classes' names) of a whole parquet file ({reason}): use another copy, or the "
+                "archive"
+            )
         )
 
     def where(self, name: str) -> str:
         return f"{name} in {self.root}"
 
     def fingerprint(self) -> str:
-        return digest_of_files({str(f.relative_to(self.root)): f for f in self.files})
+        files = {str(f.relative_to(self.root)): f for f in self.files}
+        return _read_now(digest_of_files(files))
 
 
-Source = Archive | Folder | Parquet
+Source = Archive | Files | Parquet
 
 
 def _decoded(content: bytes, where: str) -> str:
@@ -381,7 +489,12 @@ def _decoded(content: bytes, where: str) -> str:
 
 def _fingerprint_of_md5(md5: str) -> str:
     """Of an archive known by its published MD5: the same before the download and after."""
-    return hashlib.sha256(f"md5:{md5}".encode()).hexdigest()
+    return _read_now(f"md5:{md5}")
+
+
+def _read_now(content: str) -> str:
+    """Digest of what files hold and of how this version reads them."""
+    return hashlib.sha256(f"{READER} {content}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -460,18 +573,108 @@ class Canonical:
 # ---------------------------------------------------------------------------- crop and storage
 
 
-def crop(content: bytes, where: str) -> np.ndarray:
-    """An encoded image as (224, 224, 3) uint8, as `CROP` says; an orientation tag is ignored."""
+_TURNS = {  # by the tag of orientation
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
+    """An encoded image as 8-bit RGB, and what had to be done for it beside decoding.
+
+    It is turned as its tag of orientation says. What is transparent becomes white. 16 bits, and
+    floats from 0 to 1, are scaled to 8 bits; deeper ones have no white that all files agree on and
+    are refused. Of several frames or pages the first one is taken.
+    """
     from PIL import Image
 
-    try:
+    def unfit(reason: str) -> str:
+        return f"{where} is truncated or no image ({reason}): replace or remove it"
+
+    with warnings.catch_warnings(), one_sentence(unfit):
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+        warnings.simplefilter("ignore")  # of Pillow: about size, which is looked at here, and tags
         with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).partition(" <")[0]  # without the address of a buffer
+            _require_size(opened, where)
+            # In MPO, telephones keep the brightness beside the photograph; in PSD it is layers.
+            one = opened.format in ("MPO", "PSD") or getattr(opened, "n_frames", 1) == 1
+            done = [] if one else ["of several frames, the first"]
+            opened.load()
+            turn = None
+            with suppress(Exception):  # a damaged tag is no damaged picture
+                turn = _TURNS.get(opened.getexif().get(0x0112))
+            if opened.mode.startswith("I") or opened.mode == "F":
+                image = _scaled(opened, where)
+                done.append("scaled to 8 bits")
+            elif opened.has_transparency_data:
+                image = Image.new("RGBA", opened.size, "white")
+                image.alpha_composite(own := opened.convert("RGBA"))
+                if own.getextrema()[3][0] < 255:
+                    done.append("transparent, put on white")
+            else:
+                image = opened
+            image = image.convert("RGB")
+            if turn:
+                image = image.transpose(Image.Transpose[turn])
+                done.append("turned upright")
+    return image, done
+
+
+def _require_size(image: Image, where: str) -> None:
+    """DataError before anything is decoded that is too large, too thin, or no picture."""
+    width, height = image.size
+    if image.format == "EPS":  # which Pillow has another program draw
+        raise DataError(f"{where} is a drawing in EPS, no image: save it as PNG or remove it")
+    if min(width, height) == 0 or width * height > MAX_PIXELS:
         raise DataError(
-            f"{where} is truncated or no image ({reason}): replace or remove it"
-        ) from error
+            f"{where} needs 1 to {MAX_PIXELS:,} pixels, it has {width:,} x {height:,}: make it "
+            "smaller or remove it"
+        )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(
+            f"{where} has {width:,} x {height:,} pixels, of which the central square shows next to "
+            f"nothing; its sides may differ by a factor of {MAX_RATIO}: crop or remove it"
+        )
+
+
+def _scaled(image: Image, where: str) -> Image:
+    """A grey image of 16 bits, or of floats from 0 to 1, with 8 bits: black and white stay."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "F":
+        if not (low >= 0 and high <= 1):
+            raise DataError(
+                f"{where} has floats from {low:g} to {high:g}, needed are 0 (black) to 1 (white): "
+                "scale them, or save it with 8 bits"
+            )
+        grey = np.rint(values * np.float32(255)).astype(np.uint8)
+    else:
+        if not (low >= 0 and high <= 65535) or 0 < high < 4096:
+            raise DataError(
+                f"{where} has whole numbers from {low} to {high}, needed are 0 (black) to 65535 "
+                "(white), and more than a sixteenth of that: scale them, or save it with 8 bits"
+            )
+        grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # a TIFF whose 0 is white
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey = np.where(values == transparent, np.uint8(255), grey)
+    return Image.fromarray(grey)
+
+
+def crop(image: Image) -> np.ndarray:
+    """A picture as (224, 224, 3) uint8, as `CROP` says."""
+    from PIL import Image
+
     shorter = min(image.size)
     width, height = (side * RESIZED // shorter for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -479,11 +682,15 @@ def crop(content: bytes, where: str) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
 
 
-def store(out: Path, source: Source, splits: Splits, name: str) -> int:
-    """Decode, crop and write all images with their labels; returns the number of bytes.
+def store(out: Path, source: Source, splits: Splits, name: str) -> dict:
+    """Decode, crop and write all images with their labels.
 
     Files appear under their names once all of them are whole.
+
+    Returns:
+        For the manifest: the number of bytes, and how many images were converted, by kind.
     """
+    converted: Counter[str] = Counter()
     place = {
         image: (split, i) for split, images in splits.items() for i, (image, _) in enumerate(images)
     }
@@ -494,7 +701,9 @@ def store(out: Path, source: Source, splits: Splits, name: str) -> int:
     try:
         for image, content in source.read(place):
             split, i = place[image]
-            stores[split].write(i, crop(content, source.where(image)))
+            picture, done = decode(content, source.where(image))
+            converted.update(done)
+            stores[split].write(i, crop(picture))
             progress.advance()
         n_bytes = sum(images.close() for images in stores.values())
         labels = {
@@ -507,7 +716,7 @@ def store(out: Path, source: Source, splits: Splits, name: str) -> int:
     finally:
         for images in stores.values():
             images.discard()
-    return n_bytes
+    return {"n_bytes": n_bytes, "converted": dict(converted)}
 
 
 class _ImageFile:
@@ -555,12 +764,11 @@ class _ImageFile:
         )
 
 
-def manifest(name: str, classes: list[str], splits: Splits, n_bytes: int, **more) -> dict:
+def manifest(name: str, classes: list[str], splits: Splits, **more) -> dict:
     """What `prepare` returns: the facts all these streams state, and `more` of their own."""
     return {
         "name": name,
         "modality": "vision",
-        "n_bytes": n_bytes,
         "image_size": SIZE,
         "classes": classes,
         "n_images": {split: len(images) for split, images in splits.items()},

@@ -24,13 +24,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import lzma
 import re
+import reprlib
 import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -39,7 +38,15 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from benchmarks import scores
-from benchmarks.files import DATA_DIR_VARIABLE, DataError, digest_of, write_bytes, write_json
+from benchmarks.files import (
+    DATA_DIR_VARIABLE,
+    DataError,
+    digest_of,
+    one_sentence,
+    require_plain,
+    write_bytes,
+    write_json,
+)
 from benchmarks.progress import Progress
 from benchmarks.streams import _images
 
@@ -208,6 +215,8 @@ def own_path(path: str | None) -> Path | None:
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"path {path} is not there: correct it, or leave it out")
+    if not place.is_dir():
+        require_plain(place)
     return place
 
 
@@ -220,6 +229,7 @@ class Stream:
         size: of the pack; None for 500, or for what there is.
         path: as the user wrote it, if he did.
         keep_leaks: whether training items whose prompt is in the test set stay.
+        version: of the reader, where it is not that of published records.
     """
 
     name: str
@@ -228,21 +238,34 @@ class Stream:
     size: int | None = None
     path: str | None = None
     keep_leaks: bool = False
+    version: int = VERSION
 
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the tasks' names, order, metrics and files; of the pack if there are none."""
         if self.found:
-            digests = {name: task.digest for name, task in self.found.items()}
+            known = {
+                place: dict(zip(names, place.digests(names), strict=True))
+                for place, names in self._places.items()
+            }
+            digests = {n: task.digest(known[task.place]) for n, task in self.found.items()}
         elif self.size in (None, 500):
             digests = PACK_500
         else:
             digests = dict.fromkeys(self.metrics, f"no pack of {self.size} found")
         rows = [[name, metric, digests[name]] for name, metric in self.metrics.items()]
-        parts = ["text", VERSION, self.keep_leaks, rows]
+        parts = ["text", self.version, self.keep_leaks, rows]
         if self.name == "text":  # the known streams' scores are those of version 1
             parts.append(scores.VERSION)
         return digest_of(parts)
+
+    @property
+    def _places(self) -> dict[_Folder | _Archive, list[str]]:
+        """Where the tasks lie, each with the files that are needed of it."""
+        places = defaultdict(list)
+        for task in self.found.values():
+            places[task.place] += task.names
+        return places
 
     @cached_property
     def found(self) -> dict[str, _Task]:
@@ -284,8 +307,7 @@ class Stream:
         tasks, defects = [], []
         progress = Progress(f"prepare {self.name}", len(self.found), "tasks")
         with tempfile.TemporaryDirectory() as scratch:
-            for place in {id(task.place): task.place for task in self.found.values()}.values():
-                names = [n for t in self.found.values() if t.place is place for n in t.names]
+            for place, names in self._places.items():
                 place.unpack(names, Path(scratch) / str(id(place)))
             for name, task in self.found.items():
                 items, labels = task.read(Path(scratch))
@@ -297,7 +319,7 @@ class Stream:
                         "group": KINDS[name][1] if name in KINDS else "",
                         "metric": self.metrics[name],
                         "train": train,
-                        "test": items["test"],
+                        "test": _asked(items["test"]),
                     }
                 )
                 progress.advance()
@@ -367,7 +389,10 @@ class _Folder:
     def names(self) -> list[str]:
         patterns = ("*/*.json", "CL_Benchmark/*/*/*.json")
         files = (file for pattern in patterns for file in self.path.glob(pattern))
-        return sorted(file.relative_to(self.path).as_posix() for file in files)
+        names = sorted(file.relative_to(self.path).as_posix() for file in files)
+        for name in names:
+            _images.require_printable(name, self.path)
+        return names
 
     def digests(self, names: Sequence[str]) -> list[str]:
         """SHA-256 of the files' contents."""
@@ -391,44 +416,65 @@ class _Archive:
         self.path, self._inner = path, inner
 
     @cached_property
-    def _digests(self) -> dict[str, str]:
-        """SHA-256 of each JSON file by its full name, remembered by that of the archive."""
-        [own] = _images.remembered([self.path], "sha256")
-        memory = _images.DIGESTS / f"{own[:12]}-members.json"
+    def _known(self) -> dict:
+        """The names of all JSON files, and the SHA-256 of those that were asked for.
+
+        Remembered by the digest of the archive, so that a plan need not read it.
+        """
         try:
-            return json.loads(memory.read_text(encoding="utf-8"))
+            return json.loads(self._memory.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            digests = {name: hashlib.sha256(content).hexdigest() for name, content in self._read()}
+            known = {"names": [name for name, _ in self._read()], "digests": {}}
+        self._remember(known)
+        return known
+
+    def _remember(self, known: dict) -> None:
         with suppress(DataError):
-            write_json(memory, digests)
-        return digests
+            write_json(self._memory, known)
+
+    @cached_property
+    def _memory(self) -> Path:
+        [own] = _images.remembered([self.path], "sha256")
+        return _images.DIGESTS / f"{own[:12]}-contents.json"
 
     @cached_property
     def _prefix(self) -> str:
         for folder in self._inner:
             prefix = f"{folder}/" if folder else ""
             task = re.compile(rf"{re.escape(prefix)}([^/]+|CL_Benchmark/[^/]+/[^/]+)/train\.json")
-            if any(task.fullmatch(name) for name in self._digests):
+            if any(task.fullmatch(name) for name in self._known["names"]):
                 return prefix
         return ""
 
     @cached_property
     def names(self) -> list[str]:
-        names = (name for name in self._digests if name.startswith(self._prefix))
+        names = (name for name in self._known["names"] if name.startswith(self._prefix))
         return sorted(name.removeprefix(self._prefix) for name in names)
 
     def digests(self, names: Sequence[str]) -> list[str]:
         """SHA-256 of the files' contents."""
-        return [self._digests[self._prefix + name] for name in names]
+        full, known = [self._prefix + name for name in names], self._known["digests"]
+        unknown = set(full) - known.keys()
+        if unknown:
+            for name, content in self._read():
+                if name in unknown:
+                    state = hashlib.sha256()
+                    for chunk in content:
+                        state.update(chunk)
+                    known[name] = state.hexdigest()
+            self._remember(self._known)
+        return [known[name] for name in full]
 
     def unpack(self, names: Sequence[str], folder: Path) -> None:
         """Write the files into `folder`, below which their names have been found to stay."""
         wanted = {self._prefix + name for name in names}
         for name, content in self._read():
-            if name in wanted:
-                file = self.file(name.removeprefix(self._prefix), folder)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+            if name not in wanted:
+                continue
+            file = self.file(name.removeprefix(self._prefix), folder)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "wb") as unpacked:
+                unpacked.writelines(content)
 
     def file(self, name: str, folder: Path) -> Path:
         """Where a file can be read, once it is unpacked into `folder`."""
@@ -437,22 +483,25 @@ class _Archive:
     def where(self, name: str) -> str:
         return f"{name} in {self.path}"
 
-    def _read(self) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of all JSON files, after a look at every name."""
-        try:
+    def _read(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Names of all JSON files, after a look at every name, and their contents if asked for."""
+        with one_sentence(self._broken):
             zipped = zipfile.is_zipfile(self.path)
-            with (zipfile.ZipFile if zipped else tarfile.open)(self.path) as archive:
-                for member in archive.infolist() if zipped else archive:
-                    name = PurePosixPath(self._checked(member))
-                    if name.suffix == ".json" and (zipped or member.isfile()):
-                        opened = archive.open(member) if zipped else archive.extractfile(member)
-                        with opened as file:
-                            yield name.as_posix(), file.read()
-        except _BROKEN as error:
-            reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-            raise DataError(
-                f"{self.path} is truncated or no tar or zip file ({reason}): get it again"
-            ) from error
+            with zipfile.ZipFile(self.path) if zipped else _images.open_tar(self.path) as archive:
+                every = archive.infolist() if zipped else _images.members_of(archive, self.path)
+                for member in every:
+                    name = self._checked(member)
+                    if name.endswith(".json") and (zipped or member.isfile()):
+                        yield name, self._pieces(archive, member, name)
+
+    def _pieces(self, archive, member, name: str) -> Iterator[bytes]:
+        with one_sentence(self._broken):
+            zipped = isinstance(archive, zipfile.ZipFile)
+            with archive.open(member) if zipped else archive.extractfile(member) as file:
+                yield from _images.chunks(file, self.where(name))
+
+    def _broken(self, reason: str) -> str:
+        return f"{self.path} is truncated or no tar or zip file ({reason}): get it again"
 
     def _checked(self, member: tarfile.TarInfo | zipfile.ZipInfo) -> str:
         """The member's name, if it is no link and stays inside."""
@@ -466,18 +515,8 @@ class _Archive:
                 f"{self.path} holds the {'link' if link else 'path'} {name!r}, which could lead "
                 "outside its folder and is refused: get the archive from its authors"
             )
+        _images.require_printable(name, self.path)
         return path.as_posix()
-
-
-_BROKEN = (
-    OSError,
-    EOFError,
-    RuntimeError,  # an encrypted zip file, or a compression that is not known
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
 
 
 # ---------------------------------------------------------------------------- tasks
@@ -506,12 +545,9 @@ class _Task:
         """All files its items are made of."""
         return [*self.files.values(), *([self._instructions] if self._instructed else [])]
 
-    @property
-    def digest(self) -> str:
-        """Of all its files, whatever the folder they lie in."""
-        digests = self.place.digests(self.names)
-        short = [name.rpartition("/")[2] for name in self.names]
-        return digest_of([self.type, dict(zip(short, digests, strict=True))])
+    def digest(self, known: Mapping[str, str]) -> str:
+        """Of all its files, whatever the folder they lie in; `known` are those of the place."""
+        return digest_of([self.type, {n.rpartition("/")[2]: known[n] for n in self.names}])
 
     def check(self) -> None:
         """DataError if a file is missing."""
@@ -545,7 +581,7 @@ class _Task:
         if "labels" in self.files:
             name = self.files["labels"]
             labels = _json(self.place.file(name, folder), self.place.where(name))
-            if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
+            if not isinstance(labels, list) or not all(map(_is_text, labels)):
                 raise DataError(f"{self.place.where(name)} needs a list of words: correct it")
         head = ""
         if self._instructed:
@@ -557,7 +593,7 @@ class _Task:
                 continue
             name = self.files[part]
             where = self.place.where(name)
-            rows = _rows(self.place.file(name, folder), where, fields, scratch)
+            rows = _rows(self.place.file(name, folder), where, fields)
             if not rows and part != "eval":
                 raise DataError(f"{where} needs items, it has none: add some")
             pairs = ([row[field] for field in fields] for row in rows)
@@ -574,12 +610,14 @@ class _Task:
         try:
             entries = config[self.type]
             texts = [e["instruction"] for e in entries if e["instruction_type"] == "zero-shot"]
-            return str(texts[0])
-        except (KeyError, IndexError, TypeError) as error:
-            raise DataError(
-                f"{where} needs a zero-shot instruction for {self.type!r}: take the file of "
-                "O-LoRA's repository"
-            ) from error
+            if _is_text(texts[0]):
+                return texts[0]
+        except (KeyError, IndexError, TypeError):
+            pass
+        raise DataError(
+            f"{where} needs a zero-shot instruction for {self.type!r}: take the file of O-LoRA's "
+            "repository"
+        )
 
 
 def _tasks(place: _Folder | _Archive) -> dict[str, _Task]:
@@ -594,7 +632,13 @@ def _tasks(place: _Folder | _Archive) -> dict[str, _Task]:
         if "train" not in files and "test" not in files:
             continue
         if len(folders) == 1:
-            tasks[folders[0]] = _Task(folders[0], place, files)
+            name = _images.composed(folders[0])
+            if name in tasks:
+                raise DataError(
+                    f"{place.path} holds the task {name!r} twice, once with letters and accents "
+                    "apart: remove one"
+                )
+            tasks[name] = _Task(name, place, files)
         elif len(folders) == 3 and folders[0] == "CL_Benchmark":
             tasks.setdefault(folders[2], _Task(folders[2], place, files, folders[1]))
     return tasks
@@ -616,53 +660,64 @@ def _prompt(head: str, sentence: str, task: str) -> str:
 
 def _json(file: Path, where: str):
     try:
-        return json.loads(file.read_bytes())
+        require_plain(file)
+        content = file.read_bytes()
     except OSError as error:
         raise _images.unreadable(file, error) from error
-    except ValueError as error:
-        raise _no_json(where, error) from error
+    with one_sentence(lambda reason: f"{where} is no valid JSON ({reason}): replace it"):
+        return json.loads(content, object_pairs_hook=_once)
 
 
-def _no_json(where: str, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0]
-    return DataError(f"{where} is no valid JSON list of items ({reason}): replace it")
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """An object with its keys; JSON would take the last of two equal ones without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key!r:.60} stands twice in an object")
+    return found
 
 
-def _rows(file: Path, where: str, fields: tuple[str, str], scratch: Path) -> list[dict]:
+def _is_text(value: object) -> bool:
+    """Whether this is text that can be written: no half of a character, as JSON may hold."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _rows(file: Path, where: str, fields: tuple[str, str]) -> list[dict]:
     """The items of a file, each with text in both fields."""
     import datasets
 
     found = _json(file, where)
     if fields[0] == "sentence" and isinstance(found, dict):  # as in Natural Instructions
         found = found.get("Instances")
-        file = scratch / "instances.json"
-        file.write_text(json.dumps(found), encoding="utf-8")
-    # Anything else would end the process inside of pyarrow.
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise DataError(f"{where} needs a list of items with {' and '.join(fields)}: correct it")
-    if not found:
-        return []  # of which the library makes an error
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised as well
-    try:
-        table = datasets.load_dataset(
-            "json", data_files=str(file), split="train", cache_dir=str(scratch / "cache")
-        )
-        dates = any(str(kind).startswith("timestamp") for kind in table.data.schema.types)
-        rows = found if dates else table.to_list()  # texts that look like dates have become dates
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise _no_json(where, error.__cause__ or error) from error
-    for i, row in enumerate(rows):
+    for i, row in enumerate(found):
         for field in fields:
-            if not isinstance(row.get(field), str):
+            if not _is_text(row.get(field)):
                 raise DataError(
                     f"{where} needs the text {field!r} in each item, item {i + 1} has "
-                    f"{row.get(field)!r:.60}: correct it"
+                    f"{reprlib.repr(row.get(field))}: correct it"
                 )
-    return rows
+    if not found:
+        return []  # of which the library makes an error
+    # Declared, so that the library does not take a text for a date or a number.
+    texts = datasets.Features({field: datasets.Value("string") for field in fields})
+    rows = [{field: row[field] for field in fields} for row in found]
+    return datasets.Dataset.from_list(rows, features=texts).to_list()
 
 
 # ---------------------------------------------------------------------------- defects
+
+
+def _asked(items: Items) -> Items:
+    """Those with a prompt; all of them if none has one, as in a task that asks for any text.
+
+    A model whose texts begin without a token has nothing to go on from an empty prompt.
+    """
+    return [item for item in items if item["prompt"].strip()] or items
 
 
 def inspect(
@@ -678,6 +733,7 @@ def inspect(
     Returns:
         Defects, each with task, kind, count and note; training items.
     """
+    found, items = items, {part: _asked(own) for part, own in items.items()}
     train, test = items["train"], items["test"]
     prompts = {part: {item["prompt"] for item in items[part]} for part in items}
     defects = []
@@ -689,6 +745,10 @@ def inspect(
     def pairs(part: str) -> set[tuple[str, str]]:
         return {(item["prompt"], item["answer"]) for item in items[part]}
 
+    for part in ("train", "test"):
+        empty = sum(not item["prompt"].strip() for item in found[part])
+        fate = "dropped" if len(items[part]) < len(found[part]) else "kept, as there is no other"
+        report("empty prompt", empty, f"of {len(found[part])} prompts in {part}.json: {fate}")
     if pairs("eval") == pairs("test"):
         report(
             "eval is test", len(test), "eval.json holds the items of test.json: never tune on it"

@@ -16,15 +16,14 @@ import io
 import json
 import os
 import pickle
-import tarfile
-import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.download import fetch
-from benchmarks.files import DataError, sha256_of
-from benchmarks.streams import write_npz
+from benchmarks.files import DataError, one_sentence, require_plain, sha256_of
+from benchmarks.streams import _images, write_npz
 
 MODALITY = "vision"
 N_TASKS = 10
@@ -38,6 +37,7 @@ SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 ARCHIVE = "cifar-100-python.tar.gz"
 DOWNLOADS = Path("resources/downloads")
 
+MAX_BYTES = 1 << 20  # of an encoded image
 SIZE = 32  # pixels, height and width
 GRIDS = {"train": (20, 25), "test": (10, 10)}  # rows and columns of a class sheet
 CLASSES = (
@@ -63,9 +63,16 @@ def fingerprint(data_dir: Path | None = None) -> str:
     if kind is None:
         return SHA256
     if len(files) == 1:
-        return sha256_of(files[0])
-    lines = (f"{sha256_of(file)} {file.parent.name}/{file.name}\n" for file in files)
+        return _sha256(files[0])
+    lines = (f"{_sha256(file)} {file.parent.name}/{file.name}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise _images.unreadable(file, error) from error
 
 
 def prepare(out: Path, data_dir: Path | None = None) -> dict:
@@ -161,38 +168,36 @@ def _empty_array(*_: object) -> np.ndarray:
 def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     [file] = files
     wanted = (*GRIDS, "meta")
-    try:
-        found = {}
-        with tarfile.open(file, "r|gz") as archive:  # read once from front to back, not unpacked
-            for member in archive:
+
+    def truncated(reason: str) -> str:
+        return (
+            f"{file} is truncated or no gzipped tar file ({reason}): delete it and run again, the "
+            "official one will be downloaded"
+        )
+
+    def different(reason: str) -> str:
+        return (
+            f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python archive, their "
+            f"content is different ({reason}): delete it, the official one comes from {URLS[0]}"
+        )
+
+    found = {}
+    with one_sentence(truncated):
+        with _images.open_tar(file, "r|gz") as archive:  # once from front to back, not unpacked
+            for member in _images.members_of(archive, file):
                 name = member.name.rsplit("/", 1)[-1]
                 if member.isfile() and name in wanted:
-                    found[name] = _Arrays(archive.extractfile(member), encoding="bytes").load()
+                    pieces = _images.chunks(archive.extractfile(member), f"{name} in {file}")
+                    found[name] = b"".join(pieces)
+    with one_sentence(different):
+        for name, content in found.items():
+            found[name] = _Arrays(io.BytesIO(content), encoding="bytes").load()
         classes = [name.decode() for name in found["meta"][b"fine_label_names"]]
         splits = {
-            name: (
-                _pixels(found[name][b"data"]),
-                np.asarray(found[name][b"fine_labels"], dtype=np.int64),
-            )
+            name: (_pixels(found[name][b"data"]), _whole(found[name][b"fine_labels"]))
             for name in GRIDS
         }
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{file} is not the CIFAR-100 archive ({error}): delete it, the official "
-            f"one comes from {URLS[0]}"
-        ) from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(
-            f"{file} is truncated or no gzipped tar file ({error}): delete it and run "
-            "again, the official one will be downloaded"
-        ) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(
-            f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python "
-            f"archive, their content is different ({type(error).__name__}: {error}): "
-            f"delete it, the official one comes from {URLS[0]}"
-        ) from error
-    official = sha256_of(file) == SHA256
+    official = _sha256(file) == SHA256
     return classes, splits, "official archive" if official else "a copy of the python archive"
 
 
@@ -203,55 +208,56 @@ def _pixels(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
 
 
+def _whole(labels: list) -> np.ndarray:
+    """Labels as (N,) int64, none of which had to be rounded or read out of a text."""
+    for label in labels:
+        if type(label) is not int:
+            raise TypeError(f"the label {label!r:.60} is no whole number")
+    return np.array(labels, dtype=np.int64)
+
+
 # ---------------------------------------------------------------------------- parquet copy
 
 
 def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
-    import pyarrow
-    import pyarrow.parquet
-
     classes, splits = CLASSES, {}
     for split in GRIDS:
         images, labels = [], []
         for file in files:
             if split not in file.name:
                 continue
-            try:
-                table = pyarrow.parquet.read_table(file, columns=["img", "fine_label"])
-                classes = _names(table.schema.metadata) or classes
-                labels += table["fine_label"].to_pylist()
-                images += table["img"].combine_chunks().field("bytes").to_pylist()
-            except (OSError, pyarrow.ArrowException, KeyError, IndexError) as error:
-                reason = str(error).splitlines()[0]
-                raise DataError(
-                    f"{file} needs the columns img (with bytes) and fine_label of a "
-                    f"whole parquet file ({reason}): download it again"
-                ) from error
+            with one_sentence(partial(_unfit, file)):
+                for batch in _images.batches(file, ["img", "fine_label"]):
+                    classes = _names(batch.schema.metadata) or classes
+                    labels += _whole(batch.column("fine_label").to_pylist()).tolist()
+                    images += batch.column("img").field("bytes").to_pylist()
+                    largest = max(map(len, images[-batch.num_rows :]))
+                    if largest > MAX_BYTES:
+                        raise ValueError(f"an image has {largest:,} bytes")
         labels = np.array(labels, dtype=np.int64)
         _by_class(labels, split, classes, files[0])  # before minutes go into decoding
         splits[split] = np.stack([_decode(image, files[0]) for image in images]), labels
     return classes, splits, "a parquet copy"
 
 
+def _unfit(file: Path, reason: str) -> str:
+    return (
+        f"{file} needs the columns img (with bytes) and fine_label of a whole parquet file "
+        f"({reason}): download it again"
+    )
+
+
 def _names(metadata: dict | None) -> list[str] | None:
     """Class names as Hugging Face's `datasets` stores them with a table, if it did."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return list(features["fine_label"]["names"])
-    except (TypeError, KeyError, ValueError):
+        return [str(name) for name in features["fine_label"]["names"]]
+    except (TypeError, KeyError, ValueError, RecursionError):
         return None
 
 
 def _decode(image: bytes, file: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-    except (OSError, SyntaxError, TypeError) as error:
-        raise DataError(
-            f"{file} has an image that cannot be decoded ({error}): download it again"
-        ) from error
+    pixels = np.asarray(_images.decode(image, f"an image in {file}")[0])
     if pixels.shape != (SIZE, SIZE, 3):
         raise DataError(
             f"{file} needs images of {SIZE} x {SIZE} pixels, it has one of "
@@ -265,12 +271,11 @@ def _decode(image: bytes, file: Path) -> np.ndarray:
 
 def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     listing, *sheets = files
-    try:
-        classes = [str(name) for name in json.loads(listing.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{listing} needs a JSON list of class names ({error}): write it again"
-        ) from error
+    require_plain(listing)
+    with one_sentence(
+        lambda reason: f"{listing} needs a JSON list of class names ({reason}): write it again"
+    ):
+        classes = [str(name) for name in json.loads(listing.read_bytes())]
     splits = {}
     for split, (rows, columns) in GRIDS.items():
         tiles = []
@@ -294,13 +299,7 @@ def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
 
 def _cut(sheet: Path, rows: int, columns: int) -> np.ndarray:
     """The photographs of a sheet row by row, (rows * columns, H, W, 3)."""
-    from PIL import Image
-
-    try:
-        with Image.open(sheet) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{sheet} is truncated or no image ({error}): copy it again") from error
+    pixels = np.asarray(_images.decode(_images.content(sheet), str(sheet))[0])
     height, width, _ = pixels.shape
     if (height, width) != (rows * SIZE, columns * SIZE):
         raise DataError(

@@ -66,12 +66,12 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
         classes=(len(classes), N_CLASSES),
         **{f"{split}_images": (len(splits[split]), needed) for split, needed in N_IMAGES.items()},
     )
-    n_bytes = _images.store(out, source, splits, "cub200")
+    stored = _images.store(out, source, splits, "cub200")
     return _images.manifest(
         "cub200",
         classes,
         splits,
-        n_bytes,
+        **stored,
         fingerprint=digest,
         source=DATASET.described(source, digest),
         split="the dataset's own",

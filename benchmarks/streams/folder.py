@@ -9,7 +9,7 @@ from the run's seed, as everywhere. A relative path starts at the folder in whic
 
 Every file in a class folder must be an image that Pillow reads, hidden files excepted: one that is
 not would otherwise make the dataset smaller without a word. Other files beside the class folders
-are ignored.
+are ignored. `_images.decode` says what becomes of orientation, transparency, 16 bits and frames.
 """
 
 from functools import cached_property
@@ -48,56 +48,59 @@ class _Images:
         if not own and not 0 < test_fraction < 1:
             raise DataError(f"test_fraction must be between 0 and 1, but is {test_fraction}")
         self.test_fraction = test_fraction
+        self.paths: dict[str, Path] = {}  # of each image, by its name in the splits
         if own:
             self.classes, self.splits = self._own_split()
         else:
             self.classes, self.splits = self._split_by_rule()
 
     def _own_split(self) -> tuple[list[str], _images.Splits]:
-        names = {split: _names(self.path / split, 1) for split in ("train", "test")}
-        classes = list(names["train"])
+        found = {split: _found(self.path / split, 1) for split in ("train", "test")}
+        classes = list(found["train"])
         for a, b in (("test", "train"), ("train", "test")):
-            for name in names[a].keys() - names[b].keys():
+            for name in found[a].keys() - found[b].keys():
                 raise DataError(
                     f"{self.path} needs the same classes in train and test, {name!r} is in {a} "
                     f"but not in {b}: add or remove it"
                 )
-        splits = {
-            split: _images.in_order(
-                {f"{split}/{c}/{name}": classes.index(c) for c in own for name in own[c]}
-            )
-            for split, own in names.items()
-        }
+        splits = {}
+        for split, own in found.items():
+            labels = {}
+            for label, c in enumerate(classes):
+                for name, path in own[c].items():
+                    labels[f"{split}/{c}/{name}"] = label
+                    self.paths[f"{split}/{c}/{name}"] = path
+            splits[split] = _images.in_order(labels)
         return classes, splits
 
     def _split_by_rule(self) -> tuple[list[str], _images.Splits]:
-        names = _names(self.path, 2)
-        every = (f"{c}/{name}" for c in names for name in names[c])
-        return _images.split_by_rule(every, self.test_fraction)
+        for c, own in _found(self.path, 2).items():
+            self.paths |= {f"{c}/{name}": path for name, path in own.items()}
+        return _images.split_by_rule(self.paths, self.test_fraction)
 
     @cached_property
     def digest(self) -> str:
         """Names the classes, the split, and the content of every image; not where they are."""
         names = [name for split in self.splits.values() for name, _ in split]
-        content = _images.digest_of_files({name: self.path / name for name in names})
-        return digest_of([content, self.classes, self.splits])
+        content = _images.digest_of_files({name: self.paths[name] for name in names})
+        return digest_of([_images.READER, content, self.classes, self.splits])
 
 
-def _names(folder: Path, least: int) -> dict[str, list[str]]:
-    """The images of each class, at least two classes with `least` images each."""
-    names = {c: _images.files_in(folder / c) for c in _images.folders_in(folder)}
-    if len(names) < 2:
+def _found(folder: Path, least: int) -> dict[str, dict[str, Path]]:
+    """The images of each class by name, at least two classes with `least` images each."""
+    found = {c: _images.files_in(own) for c, own in _images.folders_in(folder).items()}
+    if len(found) < 2:
         raise DataError(
             f"{folder} needs a folder of images for each of two classes or more, it has "
-            f"{len(names)}: add them"
+            f"{len(found)}: add them"
         )
-    for c, own in names.items():
+    for c, own in found.items():
         if len(own) < least:
             raise DataError(
                 f"{folder / c} needs {least} or more images, it has {len(own)}: add some or remove "
                 "the folder"
             )
-    return names
+    return found
 
 
 def n_classes(**options) -> int:
@@ -114,14 +117,14 @@ def prepare(out: Path, data_dir: Path | None = None, **options) -> dict:
     """Write the images and labels into `out`."""
     images = _Images(**options)
     digest = images.digest
-    source = _images.Folder(images.path, images.path)
-    n_bytes = _images.store(out, source, images.splits, "folder")
+    source = _images.Files(images.path, images.paths)
+    stored = _images.store(out, source, images.splits, "folder")
     fraction = images.test_fraction
     return _images.manifest(
         "folder",
         images.classes,
         images.splits,
-        n_bytes,
+        **stored,
         fingerprint=digest,
         source=f"the user's own images in {options['path']}",
         split="folders train and test"

@@ -45,12 +45,12 @@ def prepare(out: Path, data_dir: Path | None = None) -> dict:
     digest = source.fingerprint()
     classes, splits = _images.split_by_rule(source.names, TEST_FRACTION)
     DATASET.require(source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES))
-    n_bytes = _images.store(out, source, splits, "imagenet_r")
+    stored = _images.store(out, source, splits, "imagenet_r")
     return _images.manifest(
         "imagenet_r",
         classes,
         splits,
-        n_bytes,
+        **stored,
         fingerprint=digest,
         source=DATASET.described(source, digest),
         split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",

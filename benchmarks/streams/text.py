@@ -6,19 +6,20 @@
 "answer"}; an `eval.json` is compared with them and otherwise left alone. It may also be an archive
 of such folders (.tar.xz, .tar.gz, .zip), or O-LoRA's `CL_Benchmark`. `tasks` gives the tasks in the
 order of the stream and the metric of each, a key of `scores.METRICS`.
-Training items whose prompt is in the test set are dropped unless `keep_leaks: true`. A relative
-path starts at the folder in which the suite is run.
+Training items whose prompt is in the test set are dropped unless `keep_leaks: true`, so are empty
+prompts unless a file has no other. A relative path starts at the folder in which the suite is run.
 """
 
 from pathlib import Path
 
 from benchmarks import scores
 from benchmarks.files import DataError
-from benchmarks.streams import _text
+from benchmarks.streams import _images, _text
 
 MODALITY = "language"
 N_TASKS = None  # the suite says it
 OPTIONS = ("path", "tasks", "keep_leaks")
+VERSION = 2  # raise it when the same files give other items
 
 
 def n_tasks(**options) -> int:
@@ -51,4 +52,10 @@ def _stream(
             scores.check(metric)
         except DataError as error:
             raise DataError(f"tasks, {task}: {error}") from error
-    return _text.Stream("text", tasks, _text.own_path(path), path=path, keep_leaks=bool(keep_leaks))
+    composed = {_images.composed(task): metric for task, metric in tasks.items()}
+    if len(composed) < len(tasks):
+        raise DataError(f"tasks names a task twice, among {', '.join(tasks)}: leave one out")
+    place = _text.own_path(path)
+    return _text.Stream(
+        "text", composed, place, path=path, keep_leaks=bool(keep_leaks), version=VERSION
+    )
