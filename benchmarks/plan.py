@@ -58,6 +58,12 @@ class Run:
         return self.spec["backbone"]["name"]
 
     @property
+    def title(self) -> str:
+        """The run in words, for a line of progress."""
+        label, seed = self.spec["method"]["label"], self.spec["seed"]
+        return f"{label} on {self.stream}, seed {seed}"
+
+    @property
     def directory(self) -> str:
         label, seed = self.spec["method"]["label"], self.spec["seed"]
         return f"{RUNS}/{self.stream}/{label}/s{seed}-{self.key}"
@@ -75,6 +81,10 @@ class Run:
         if (folder / "result.json").exists():
             return read_record(folder / "result.json", self.key)["status"]
         return "started" if (folder / "state.pt").exists() else "open"
+
+    def is_open(self) -> bool:
+        """Whether the run is still to be made; a failed one is made again on request only."""
+        return self.status() in ("started", "open")
 
 
 @dataclass(frozen=True)
@@ -267,6 +277,9 @@ def main() -> None:
     )
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     parser.add_argument("--status", action="store_true", help="only counts, and why runs failed")
+    parser.add_argument(
+        "--complete", action="store_true", help="as --status, and fail while runs are open"
+    )
     parser.add_argument("--runs", action="store_true", help="a line for each run")
     parser.add_argument(
         "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
@@ -276,9 +289,16 @@ def main() -> None:
     if o.tflops is not None and not o.tflops > 0:
         parser.error(f"--tflops must be positive, but is {o.tflops}")
     try:
-        print(describe(load_plan(o.suite, o.data_dir), o.status, o.runs, o.tflops))
+        plan = load_plan(o.suite, o.data_dir)
+        print(describe(plan, o.status or o.complete, o.runs, o.tflops))
+        left = sum(run.is_open() for run in plan.runs) if o.complete else 0
     except DataError as error:
         raise SystemExit(str(error)) from error
+    if left:
+        raise SystemExit(
+            f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
+            f"and look above or in their log.txt for why they were not made"
+        )
 
 
 if __name__ == "__main__":
