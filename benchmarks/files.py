@@ -66,7 +66,7 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def check_writable(*folders: str) -> None:
+def check_writable(*folders: str | Path) -> None:
     """DataError if nothing can be saved in one of the folders, before hours of work show it."""
     for folder in folders:
         try:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks import backbones, estimate, streams
@@ -23,6 +25,9 @@ from benchmarks.files import (
     DataError,
     add_data_dir_option,
     data_dir,
+    parse_json,
+    read_json,
+    shown,
     write_json,
 )
 from benchmarks.results import PUBLISHED, read_record
@@ -146,26 +151,41 @@ def pretrain_inputs(name: str) -> list[str]:
 
 
 def recorded_seconds() -> dict[str, float]:
-    """Seconds of recorded runs by what decides them, loading included; the last one counts."""
+    """Seconds of recorded runs by what decides them, loading included; the last one counts.
+
+    A record that cannot be read is another suite's, as this suite's were read for their status: it
+    is named on stderr and left out.
+    """
     known = {}
-    for record in _records():
-        if record.get("status") == "done":
-            parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
-            inside = sum(task[part] for task in record["tasks"] for part in parts)
-            started, finished = (
-                datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
-            )
-            whole = (finished - started).total_seconds()  # of the last attempt, if there were more
-            known[_kind(record["spec"])] = max(inside, whole)
+    damaged = set()
+    for path, read in _records():
+        try:
+            record = read()
+            if record["status"] == "done":
+                known[_kind(record["spec"])] = _seconds(record)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            damaged.add(path)
+    for path in sorted(damaged):
+        print(f"{shown(str(path))} has what is no result record: left out", file=sys.stderr)
     return known
 
 
-def _records() -> Iterator[dict]:
+def _seconds(record: dict) -> float:
+    parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
+    inside = sum(task[part] for task in record["tasks"] for part in parts)
+    started, finished = (
+        datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
+    )
+    return max(inside, (finished - started).total_seconds())  # of the last attempt
+
+
+def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
+    """The file of each record, and how to read it."""
     for path in sorted(PUBLISHED.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        for line in path.read_bytes().splitlines():
+            yield path, partial(parse_json, line)
     for path in sorted(RUNS.glob("*/*/*/result.json")):
-        yield json.loads(path.read_text(encoding="utf-8"))
+        yield path, partial(read_json, path)
 
 
 def _kind(spec: dict) -> str:
@@ -183,12 +203,12 @@ def describe(
     counts = ", ".join(
         f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
     )
-    lines = [f"suite {plan.name}: {plan.label}", f"{len(plan.runs)} runs: {counts}"]
+    lines = [f"suite {plan.name}: {shown(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
     if only_status:
         for run, status in zip(plan.runs, statuses, strict=True):
             if status == "failed":
                 record = read_record(Path(run.directory) / "result.json", run.key)
-                lines.append(f"  failed: {run.directory}: {record['error']}")
+                lines.append(f"  failed: {run.directory}: {shown(record['error'])}")
         report = Path("results") / plan.name / "report/index.html"
         if report.exists():
             lines.append(f"report: {report}")
