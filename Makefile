@@ -10,14 +10,14 @@ WORKERS ?= 2
 # The full environment where it is current, else a light one without torch.
 LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
 
-# As one word of a shell command, whatever its characters; `value` keeps make from expanding them.
+# As one word of a shell command, whatever its characters. Neither `value` nor an environment
+# without it makes make expand the name of a suite.
 quoted = '$(subst ','\'',$(1))'
 NAME   = $(call quoted,$(value SUITE))
-# Snakemake reads the value as YAML, in which quotes keep a name a name.
-CONFIG = suite=$(call quoted,'$(subst ','',$(value SUITE))')
+unexport SUITE
 
 # --config takes all that follows it, so that another option must stand between it and a target.
-SNAKEMAKE = .venv/bin/python -m snakemake --config $(CONFIG) \
+SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
             --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"

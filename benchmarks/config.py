@@ -256,8 +256,11 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
     allowed = {"label", "seeds", "threads", "experiments"}
     _check_keys(document, allowed, {"label", "seeds", "experiments"}, where)
     label, seeds, experiments = (document[key] for key in ("label", "seeds", "experiments"))
-    if not isinstance(label, str) or not label.strip():
-        raise DataError(f"{where}: label must be text, but is {quoted(label)}: put it in quotes")
+    if not isinstance(label, str) or not 0 < len(label.strip()) <= 500:
+        raise DataError(
+            f"{where}: label must be text, up to 500 characters and in quotes if need be, "
+            f"but is {quoted(label)}"
+        )
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise DataError(f"{where}: seeds must be a list of integers, but is {quoted(seeds)}")
     if not all(0 <= seed <= MOST_SEED for seed in seeds):
@@ -360,7 +363,7 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     if (whole and whole % n_tasks) or (not whole and n_tasks > own_tasks):
         limit = f"divide its {whole} classes" if whole else f"be at most {own_tasks}"
         raise DataError(f"{where}: n_tasks of {stream.name} must {limit}, but is {n_tasks}")
-    if items:
+    if items and not getattr(module, "OPTIONS", ()):  # others have what a user brings
         whole_stream = modality == "vision" or n_tasks == own_tasks  # tasks differ in size
         units = items["classes"] if modality == "vision" else own_tasks
         _check_limits(stream, items, units if whole_stream else 1, f"{where}, stream")

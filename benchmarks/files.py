@@ -81,6 +81,8 @@ def check_writable(*folders: str | Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; DataError names a corrupt or missing file."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file: remove it and run again")
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

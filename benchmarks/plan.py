@@ -76,8 +76,13 @@ class Run:
     def write_spec(self) -> str:
         """Save what `benchmarks.run` needs, if it is not there yet, and return its path."""
         path = Path("results/specs") / f"{self.spec['method']['label']}-{self.key}.json"
-        if not path.exists():
-            write_json(path, {"key": self.key, "spec": self.spec})
+        asked = {"key": self.key, "spec": self.spec}
+        try:
+            there = path.exists() and read_json(path) == asked
+        except DataError:  # damaged
+            there = False
+        if not there:
+            write_json(path, asked)
         return str(path)
 
     def status(self) -> str:

@@ -160,20 +160,19 @@ def restore(plan) -> int:
         DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
     """
     wanted = {run.key: run for run in plan.runs}
+    try:
+        published = [records.read(path)[0] for path in sorted(PUBLISHED.glob("*.jsonl"))]
+    except records.RecordError as error:
+        raise DataError(str(error)) from error
     restored = 0
-    for path in sorted(PUBLISHED.glob("*.jsonl")):
-        try:
-            published, _ = records.read(path)
-        except records.RecordError as error:
-            raise DataError(str(error)) from error
-        for record in published:
-            run = wanted.get(record["key"])
-            if run is None or record["status"] != "done" or run.status() == "done":
-                continue
-            del record["suite"]
-            record["spec"]["method"]["label"] = run.spec["method"]["label"]
-            write_record(Path(run.directory) / "result.json", record)
-            restored += 1
+    for record in (record for file in published for record in file):
+        run = wanted.get(record["key"])
+        if run is None or record["status"] != "done" or run.status() == "done":
+            continue
+        del record["suite"]
+        record["spec"]["method"]["label"] = run.spec["method"]["label"]
+        write_record(Path(run.directory) / "result.json", record)
+        restored += 1
     return restored
 
 

@@ -409,7 +409,7 @@ def run(spec_path: Path, out: Path) -> dict:
         sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
         print(shown(sentence), file=sys.stderr)
         record |= getattr(error, "record", {})
-        record |= {"status": "failed", "error": " ".join(sentence.split())}
+        record |= {"status": "failed", "error": " ".join(sentence.split())[:2000]}
         measured = {}
     facts |= measured.pop("provenance", {}) | {"finished": _now()}
     record |= measured | {"provenance": facts}

@@ -286,6 +286,15 @@ def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentenc
     assert path.read_text() == content
 
 
+def test_a_record_that_is_no_file_is_named(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    path = Path(one.directory) / "result.json"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="result.json is no file"):
+        one.status()
+
+
 @pytest.mark.parametrize("changes", [{"status": "lost"}, {"spec": {}}, {"status": "failed"}])
 def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
     plan = plan_of({"seqlora": {}})
@@ -396,6 +405,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(project, monkeypatch):
     monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
     with pytest.raises(DataError, match="fine .Read-only file system.: make the folder writable"):
         files.check_writable("fine")
+
+
+def test_a_damaged_spec_is_written_anew(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    spec = Path(one.write_spec())
+    whole = spec.read_bytes()
+    spec.write_bytes(whole[:100])
+    assert one.write_spec() == str(spec) and spec.read_bytes() == whole
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"spec": {}}'])
