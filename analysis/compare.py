@@ -68,6 +68,16 @@ OWN_TEXT = {
     "treelora": {"strength": 0.5, "depth": None, "signature": "adapter", "similarity": "l1"},
 }
 
+# In which setting the code of others was run (suites/peers.yaml).
+PEERS = {
+    "stream": {"name": "cifar100", "n_tasks": 10, "train_per_class": 24, "test_per_class": 10},
+    "backbone": {"name": "vit-ti", "image_size": 96},
+    "train": {
+        **{"epochs": 10 * [2], "batch_size": 16, "learning_rate": 0.004, "clip_norm": None},
+        "mask": "current",
+    },
+}
+
 Found = tuple[dict[str, Estimate], str]
 Cell = tuple[str, str, str]
 
@@ -187,7 +197,7 @@ def _cells() -> frozenset[Cell]:
 @cache
 def table(name: str) -> pd.DataFrame:
     """A file of published values."""
-    return pd.read_csv(VALUES / name)
+    return pd.read_csv(VALUES / name, dtype={"commit": str, "logits_within": str})
 
 
 def published(record: dict) -> dict[str, Found]:
@@ -227,6 +237,19 @@ def _independent(record: dict) -> Found | None:
     row = rows.iloc[0]
     metrics = [metric for metric in ("acc", "forgetting") if pd.notna(row[metric])]
     return {m: Estimate(row[m] * 0.01, row[f"{m}_std"] * 0.01) for m in metrics}, row["source"]
+
+
+def peers_of(spec: dict) -> pd.DataFrame:
+    """What other public code scored on the same images, weights and settings as this run.
+
+    Returns:
+        A row for each time theirs was run: peer, commit, acc as a fraction, within what logits
+        agree, and what is special about it.
+    """
+    rows = table("peers.csv")
+    same = all(PEERS[part].items() <= spec[part].items() for part in PEERS)
+    rows = rows[(rows["label"] == spec["method"]["label"]) & same]
+    return rows.assign(acc=0.01 * rows["acc"]).fillna("")
 
 
 @cache

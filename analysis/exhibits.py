@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     *("accuracy", "differences", "ordering", "ablations", "speed", "cost", "trees", "settings"),
-    *("tasks", "routing", "data"),
+    *("peers", "tasks", "routing", "data"),
 )
 FIGURES = {
     "fig4a": "The mean score over the tasks seen so far, after each task (as the paper's "
@@ -39,6 +39,7 @@ FIGURES = {
 # What a panel needs to have the exhibit; the others stand in every panel.
 NEEDS = {
     "ordering": lambda spec: _is_elsewhere(spec),
+    "peers": lambda spec: _has_peers(spec),
     "routing": lambda spec: spec["modality"] == "language",
     "data": lambda spec: spec["modality"] == "language",
     "ablations": lambda spec: spec["method"]["label"] != spec["method"]["name"],
@@ -57,6 +58,15 @@ def _is_elsewhere(spec: dict) -> bool:
     from analysis.compare import elsewhere  # seconds to import
 
     return spec["method"]["label"] in elsewhere(spec["stream"]["name"]).index
+
+
+def _has_peers(spec: dict) -> bool:
+    """Whether somebody else's code was run in the setting of this spec."""
+    if spec["stream"]["name"] != "cifar100":
+        return False
+    from analysis.compare import peers_of  # seconds to import
+
+    return len(peers_of(spec)) > 0
 
 
 def fitting(names: Iterable[str], specs: list[dict]) -> list[str]:

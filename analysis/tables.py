@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from analysis import language
-from analysis.compare import elsewhere, published
+from analysis.compare import elsewhere, peers_of, published
 from analysis.metrics import COUNTS, METRICS, Estimate, estimate
 from analysis.records import task_names
 from analysis.runs import Panel, Suite
@@ -68,7 +68,7 @@ def setting_notes(panel: Panel) -> list[str]:
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
     optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
-    optional += ("checkpointing", "test_batch_size")
+    optional += ("checkpointing", "test_batch_size", "head_init")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
@@ -203,7 +203,7 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    notes += _cached(panel)
+    notes += _cached(panel) + _stuck(panel)
     bounds = []
     if panel.modality == "language":
         notes += _scoring(panel)
@@ -222,6 +222,29 @@ def _cached(panel: Panel) -> list[str]:
     ]
     what = "the frozen backbone's features of training images were computed once and kept"
     return [f"TIME of {', '.join(labels)}: {what}."] if labels else []
+
+
+def _stuck(panel: Panel) -> list[str]:
+    """Whose inference of the task tells none apart: after the last it finds one and no other."""
+    stuck = {}
+    for label, runs in panel.finished.items():
+        shares = {
+            (run.seed, name): share
+            for run in runs.itertuples()
+            for name, share in zip(
+                task_names(run.record),
+                run.record["tasks"][-1].get("task_accuracy") or (),
+                strict=False,
+            )
+        }
+        found = {place for place, share in shares.items() if share > 0.02}
+        n_runs = len({seed for seed, _ in shares})
+        if len(shares) > n_runs and len({seed for seed, _ in found}) == len(found):
+            stuck[label] = ", ".join(sorted({name for _, name in found})) or "none"
+    if not stuck:
+        return []
+    words = "; ".join(f"{label} ({tasks})" for label, tasks in stuck.items())
+    return [f"Inference of the task fails here, as it finds one and no other: {words}."]
 
 
 def _grouped(of: Mapping[str, str]) -> str:
@@ -280,6 +303,7 @@ def routing(panel: Panel) -> Table:
         notes.append(f"No method here infers the task; by word counts {share} % are found.")
     elif not rows:
         notes.append("These records do not say how often word counts find the task.")
+    notes += _stuck(panel)
     return _table(panel, "routing", "tasks found from the prompt", columns, rows, notes)
 
 
@@ -404,6 +428,32 @@ def ordering(panel: Panel) -> Table:
             " The paper's SeqLoRA stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora."
         )
     return _table(panel, "ordering", "order of the methods elsewhere", columns, rows, notes)
+
+
+def peers(panel: Panel) -> Table:
+    """Our scores beside those of other public code on the same images, weights and settings."""
+    columns = [
+        Column("acc", f"{panel.score}, here", percent),
+        Column("theirs", f"{panel.score}, theirs", percent),
+        Column("peer", "Their code"),
+        Column("commit", "Commit"),
+        Column("logits_within", "Logits within"),
+        Column("of_theirs", "Theirs is", wide=True),
+    ]
+    rows = [
+        found._asdict()
+        | {"method": label, "acc": panel.estimates[label]["acc"], "theirs": Estimate(found.acc)}
+        for label in panel.finished
+        for found in peers_of(panel.methods[label]["record"].iloc[0]["spec"]).itertuples()
+    ]
+    note = (
+        "Theirs ran once, with one seed, on the same images, weights, order of classes and "
+        "settings; each drew its own initial values, and that draw alone moves a score by as much "
+        "as DualPrompt's rows differ. Logits within: the largest difference after three tasks of "
+        "both codes from the same values on the same batches, where that was looked at; what "
+        "remains between two scores is then how classifier and prompts start."
+    )
+    return _table(panel, "peers", "beside other public code", columns, rows, [note])
 
 
 def settings(panel: Panel) -> Table:

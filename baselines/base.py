@@ -50,6 +50,7 @@ class Setting:
         optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
+        head_init: how the weights of a new classifier start on vision, see `start_head`.
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
         micro_batch_size: the batch goes through the network in parts of so many samples, and one
             optimiser step follows with the gradient of the whole batch: the same step but for
@@ -78,6 +79,7 @@ class Setting:
     clip_norm: float | None = 1.0
     optimizer_reset: bool = True
     mask: str | None = "all"
+    head_init: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -85,6 +87,30 @@ class Setting:
     tokenizer: Any = None
     seed: int = 0
     device: str = "cpu"
+
+
+def start_head(head: nn.Linear, init: str | None = None, seed: int = 0) -> nn.Linear:
+    """Give a new linear classifier its first weights, in place.
+
+    In short training they move scores by points, and public codes differ.
+
+    Args:
+        head: features (B, width) -> logits (B, C).
+        init: None for N(0, 0.02^2) and no bias, as in timm and most code of prompts; "linear" for
+            U(-1, 1) / sqrt(width), bias too, which is PyTorch's own and so CODA-Prompt's and
+            InfLoRA's; "zero" for zeros, as L2P's authors.
+        seed: of "linear", which changes no other draw of a run.
+    """
+    if init is None:
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return head
+    bound = head.in_features**-0.5 if init == "linear" else 0.0
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return head
 
 
 class ClassificationLoss:
@@ -153,6 +179,8 @@ class Method:
         self.config = config
         self.setting = setting
         self.image_size = getattr(backbone, "image_size", None)
+        if setting.head_init:
+            start_head(backbone.head, setting.head_init, setting.seed)
         self.model = self.adapt(backbone)
         self.model.to(setting.device)
         self.loop = Loop(method=self)
@@ -177,6 +205,13 @@ class Method:
     def adapt(self, backbone: nn.Module) -> nn.Module:
         """Freeze and extend the backbone; what requires a gradient afterwards is trained."""
         raise NotImplementedError(f"{type(self).__name__} must say in adapt() what is trained")
+
+    def new_head(self, backbone: nn.Module) -> nn.Linear:
+        """Another classifier like the backbone's."""
+        head = start_head(nn.Linear(backbone.width, backbone.head.out_features))
+        if self.setting.head_init:
+            start_head(head, self.setting.head_init, self.setting.seed + 1)
+        return head
 
     def plugins(self) -> list:
         """Avalanche plugins that make the method out of the shared loop."""

@@ -118,9 +118,7 @@ class HiDeLoRA(HiDe):
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             for name in names:
                 add_lora(backbone, self.config, name)
-        identity = nn.Linear(backbone.width, backbone.head.out_features)
-        nn.init.trunc_normal_(identity.weight, std=0.02)
-        nn.init.zeros_(identity.bias)
+        identity = self.new_head(backbone)
         for name, parameter in backbone.named_parameters():
             if ".lora_" in name:
                 parameter.requires_grad_(True)

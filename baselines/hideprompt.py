@@ -150,9 +150,7 @@ class HiDePrompt(HiDe):
         n_layers = min(self.config.layers, len(backbone.network.blocks))
         shape = (n_layers, 2, self.config.prompt_length, backbone.width)
         prompts = torch.empty(self.setting.n_tasks, *shape).uniform_(-1, 1)
-        linear = nn.Linear(backbone.width, backbone.head.out_features)
-        nn.init.trunc_normal_(linear.weight, std=0.02)
-        nn.init.zeros_(linear.bias)
+        linear = self.new_head(backbone)
         identity = nn.Sequential(_ResidualMLP(backbone.width), linear)
         return _Prompted(backbone, identity, self.setting.task_of_class.clone(), prompts)
 

@@ -1,21 +1,25 @@
 """L2P: a pool of prompts, of which each input picks a few by matching keys.
 
 Wang et al., "Learning to Prompt for Continual Learning" (CVPR 2022). The backbone is frozen. A
-query q(x) from the frozen backbone picks the `top_k` keys of the largest cosine, per sample; their
-prompts are prepended to the embedded input. The loss adds pull * sum_k (1 - cos(q, key)), averaged
-over the batch, which moves the chosen keys towards the query.
+query q(x), the class token's feature from the frozen backbone, picks the `top_k` keys of the
+largest cosine, per sample; their prompts enter the sequence before the first block. The loss adds
+pull * sum_k (1 - cos(q, key)), averaged over the batch, which moves the chosen keys towards the
+query. On text `baselines.l2p_language` is this.
 
-Vision: q is the class token's feature; prompts stand before the class token without position
-embedding; the classifier sees the mean of the prompts' outputs (`head_input: prompts`, the paper)
-or the class token (`cls`, as in later suites). Language, beyond the paper: q is the frozen model's
-last hidden state averaged over the prompt's tokens, and prompts start as embeddings of random
-tokens.
+Public code has three combinations of where prompts lie and how they start, up to ten points apart
+in short training. Each is a preset or a pair of options:
+
+    positions  initial  head_input
+    cls        wide     prompts     the authors' first release in the first two and the public
+                                    PyTorch port in all three, and with it PILOT and mammoth
+    none       narrow   prompts     the authors' refactored code (`preset: jax`)
+    none       wide     cls         HiDe's repositories, the TreeLoRA paper's frame (`preset: hide`)
 
 Departures:
 1. selection is per sample in training and test; the released code's vote of the whole batch leaks
    the task when a test batch holds one;
 2. no frequency penalty on keys, as in the released code;
-3. prompts and keys on vision start from U(-1, 1), as in the public PyTorch port.
+3. the classifier starts as all do here (see `Setting.head_init`), that of the authors from zeros.
 The TreeLoRA paper's appendix A.3: a pool of 30 prompts of length 5; it does not give k.
 """
 
@@ -24,120 +28,71 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.prompts import (
-    PromptedVision,
-    PromptMethod,
-    PromptSettings,
-    QueryCache,
-    prompt_mean,
-)
+from baselines.prompts import PoolMethod, PoolSettings, PromptedVision, PromptPool, QueryCache
+
+INITIAL = {"wide": (-1.0, 1.0), "narrow": (0.0, 0.01)}
+CHOICES = {
+    "head_input": ("prompts", "cls"),
+    "positions": ("cls", "none"),
+    "initial": tuple(INITIAL),
+}
 
 
-class PromptPool(nn.Module):
-    """Prompts (M, length, width) with keys (M, width)."""
-
-    def __init__(self, prompts: Tensor, top_k: int):
-        super().__init__()
-        self.prompts = nn.Parameter(prompts)
-        self.keys = nn.Parameter(torch.empty(prompts.shape[0], prompts.shape[2]).uniform_(-1, 1))
-        self.top_k = top_k
-
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """query (B, width) -> prompts (B, k * length, width), 1 - cosine of the chosen (B, k)."""
-        cosine = F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
-        best, chosen = cosine.topk(self.top_k, dim=1)
-        return self.prompts[chosen].flatten(1, 2), 1 - best
-
-
-class _PromptedVision(PromptedVision):
-    def __init__(self, backbone: nn.Module, queries: QueryCache, pool: PromptPool, head_input: str):
+class _Prompted(PromptedVision):
+    def __init__(self, backbone: nn.Module, queries: QueryCache, pool: PromptPool, config):
         super().__init__(backbone, queries)
         self.pool = pool
-        self.head_input = head_input
+        self.positions = config.positions
+        self.head_input = config.head_input
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, query = self.embed(x)
         prompts, self.mismatch = self.pool(query)
+        if self.positions == "cls":
+            prompts = self.backbone.at_class_token(prompts)
         encoded = self.backbone.encode(torch.cat([prompts, tokens], dim=1))
         n = prompts.shape[1]
         used = encoded[:, :n].mean(dim=1) if self.head_input == "prompts" else encoded[:, n]
         return self.backbone.head(used)
 
 
-class _PromptedLanguage(nn.Module):
-    def __init__(self, backbone: nn.Module, queries: QueryCache, pool: PromptPool):
-        super().__init__()
-        self.backbone = backbone
-        self.queries = queries
-        self.pool = pool
-
-    def _query(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        """Embeddings (B, L, width) and their mask (B, L) -> mean over the prompt (B, width)."""
-        return prompt_mean(self.backbone.hidden(embedded, mask), mask)
-
-    def _prompted(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, 2, L) -> embeddings (B, k * length + L, width) and their mask."""
-        with torch.no_grad():
-            embedded = self.backbone.embed(x[:, 0])
-            query = self.queries(len(x), lambda: self._query(embedded, x[:, 1]))
-        prompts, self.mismatch = self.pool(query)
-        # Positions count unmasked tokens only, so padding between prompts and text has no effect.
-        mask = torch.cat([x.new_ones(prompts.shape[:2]), x[:, 1]], dim=1)
-        return torch.cat([prompts.to(embedded.dtype), embedded], dim=1), mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedded, mask = self._prompted(x)
-        return self.backbone.answer_logits(self.backbone.hidden(embedded, mask), mask)
-
-    def generate(self, x: Tensor, max_new_tokens: int) -> Tensor:
-        return self.backbone.generate_from(*self._prompted(x), max_new_tokens)
-
-
-class L2P(PromptMethod):
+class L2P(PoolMethod):
     """Learning to prompt."""
 
+    version = 2  # 1 had no position embedding on prompts
+    presets = {
+        "jax": {"positions": "none", "initial": "narrow", "pool_size": 10, "top_k": 4, "pull": 1.0},
+        "hide": {"positions": "none", "head_input": "cls", "pool_size": 10, "top_k": 4},
+    }
+
     @dataclass(frozen=True)
-    class Config(PromptSettings):
-        """Settings of the pool.
+    class Config(PoolSettings):
+        """Settings of the pool and of what public code does in different ways.
 
         Attributes:
-            pool_size: number of prompts, M.
-            prompt_length: tokens of a prompt.
-            top_k: prompts picked per sample.
-            pull: weight of the term that draws chosen keys to the query.
-            head_input: what the classifier sees on vision, "prompts" or "cls".
+            head_input: what the classifier sees, the mean of the "prompts'" outputs (the paper) or
+                the class token's ("cls").
+            positions: the position embedding that prompts get: that of the class token ("cls") or
+                "none".
+            initial: prompts and keys start from U(-1, 1), "wide", or U(0, 0.01), "narrow".
         """
 
-        pool_size: int = 30
-        prompt_length: int = 5
-        top_k: int = 5
-        pull: float = 0.1
         head_input: str = "prompts"
+        positions: str = "cls"
+        initial: str = "wide"
 
         def __post_init__(self):
-            if not 1 <= self.top_k <= self.pool_size:
-                raise ValueError(
-                    f"top_k must lie between 1 and pool_size, {self.pool_size}, but is {self.top_k}"
-                )
-            if self.prompt_length < 1:
-                raise ValueError(f"prompt_length must be at least 1, but is {self.prompt_length}")
-            if self.pull < 0:
-                raise ValueError(f"pull must not be negative, but is {self.pull}")
-            if self.head_input not in ("prompts", "cls"):
-                raise ValueError(f"head_input must be prompts or cls, not {self.head_input!r}")
+            super().__post_init__()
+            for name, known in CHOICES.items():
+                if getattr(self, name) not in known:
+                    value = getattr(self, name)
+                    raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config
-        shape = (config.pool_size, config.prompt_length)
-        if self.setting.modality == "vision":
-            pool = PromptPool(torch.empty(*shape, backbone.width).uniform_(-1, 1), config.top_k)
-            return _PromptedVision(backbone, self.queries, pool, config.head_input)
-        with torch.no_grad():
-            prompts = backbone.embed(torch.randint(backbone.vocabulary, shape)).float()
-        return _PromptedLanguage(backbone, self.queries, PromptPool(prompts, config.top_k))
-
-    def batch_penalty(self) -> Tensor:
-        return self.config.pull * self.model.mismatch.sum(dim=1).mean()
+        initial = INITIAL[config.initial]
+        prompts = torch.empty(config.pool_size, config.prompt_length, backbone.width)
+        pool = PromptPool(prompts.uniform_(*initial), config.top_k, initial)
+        return _Prompted(backbone, self.queries, pool, config)

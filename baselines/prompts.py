@@ -6,11 +6,13 @@ the second, prompted pass. For a training sample it is the same in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.base import Method, Setting, Task
@@ -31,15 +33,25 @@ class PromptSettings(Method.Config):
 
 
 class QueryCache:
-    """Computes queries, and keeps those of training samples if it is one of the loop's plugins."""
+    """Computes queries, and keeps those of training samples if it is one of the loop's plugins.
+
+    Test samples are asked for after every task; within `repeated` they are kept too.
+    """
 
     def __init__(self):
+        self._tests: dict[Hashable, list[Tensor]] = {}
+        self._repeats, self._read = None, 0  # queries of a test's batches, how many were read
         self._coming = None  # (n,) positions of the samples of the coming forward passes
         self._kept = None  # (samples of the task, width)
         self._complete = False
 
     def __call__(self, n: int, compute: Callable[[], Tensor]) -> Tensor:
         """The queries (n, width) of the next n samples, by `compute` unless they are kept."""
+        if self._repeats is not None:
+            kept, self._read = self._repeats, self._read + 1
+            if self._read > len(kept):
+                kept.append(compute())
+            return kept[self._read - 1]
         if self._coming is None:
             return compute()
         positions, self._coming = self._coming[:n], self._coming[n:]
@@ -49,6 +61,15 @@ class QueryCache:
                 self._kept = query.new_empty(self._n_samples, query.shape[1])
             self._kept[positions] = query
         return self._kept[positions]
+
+    @contextmanager
+    def repeated(self, test: Hashable) -> Iterator[None]:
+        """Within it the same batches pass in the same order whenever `test` is the same."""
+        self._repeats, self._read = self._tests.setdefault(test, []), 0
+        try:
+            yield
+        finally:
+            self._repeats = None
 
     # Called by the loop
 
@@ -117,6 +138,57 @@ class PromptMethod(Method):
     def diagnostics(self) -> dict:
         """Whether TIME is that of cached queries."""
         return {"cached_queries": self.config.cache_queries}
+
+
+class PromptPool(nn.Module):
+    """Prompts (M, length, width) with keys (M, width), drawn from U(*initial)."""
+
+    def __init__(self, prompts: Tensor, top_k: int, initial: tuple[float, float] = (-1.0, 1.0)):
+        super().__init__()
+        self.prompts = nn.Parameter(prompts)
+        keys = torch.empty(prompts.shape[0], prompts.shape[2])
+        self.keys = nn.Parameter(keys.uniform_(*initial))
+        self.top_k = top_k
+
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """query (B, width) -> prompts (B, k * length, width), 1 - cosine of the chosen (B, k)."""
+        cosine = F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
+        best, chosen = cosine.topk(self.top_k, dim=1)
+        return self.prompts[chosen].flatten(1, 2), 1 - best
+
+
+@dataclass(frozen=True)
+class PoolSettings(PromptSettings):
+    """Settings of a pool, on vision and language alike.
+
+    Attributes:
+        pool_size: number of prompts, M.
+        prompt_length: tokens of a prompt.
+        top_k: prompts picked per sample.
+        pull: weight of the term that draws chosen keys to the query.
+    """
+
+    pool_size: int = 30
+    prompt_length: int = 5
+    top_k: int = 5
+    pull: float = 0.1
+
+    def __post_init__(self):
+        if not 1 <= self.top_k <= self.pool_size:
+            raise ValueError(
+                f"top_k must lie between 1 and pool_size, {self.pool_size}, but is {self.top_k}"
+            )
+        if self.prompt_length < 1:
+            raise ValueError(f"prompt_length must be at least 1, but is {self.prompt_length}")
+        if self.pull < 0:
+            raise ValueError(f"pull must not be negative, but is {self.pull}")
+
+
+class PoolMethod(PromptMethod):
+    """Prompts from a pool; `model.mismatch` holds 1 - cosine of the chosen keys (B, k)."""
+
+    def batch_penalty(self) -> Tensor:
+        return self.config.pull * self.model.mismatch.sum(dim=1).mean()
 
 
 def check_blocks(name: str, wanted: int, adapted_matrices: int) -> None:

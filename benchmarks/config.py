@@ -175,6 +175,7 @@ class TrainOptions:
     clip_norm: float | None = 1.0
     optimizer_reset: bool = True
     mask: str | None = None
+    head_init: str | None = None
     precision: str = "float32"
     micro_batch_size: int | None = None
     compile: bool = False
@@ -206,6 +207,8 @@ class TrainOptions:
                 f"micro_batch_size must lie between 1 and batch_size, {self.batch_size}, "
                 f"but is {self.micro_batch_size}"
             )
+        if self.head_init not in (None, "linear", "zero"):
+            raise ValueError(f"head_init must be linear, zero or left out, not {self.head_init!r}")
         if self.augment not in (None, "crop_flip"):
             raise ValueError(f"augment must be crop_flip or left out, not {self.augment!r}")
 
@@ -401,6 +404,8 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         train = from_mapping(TrainOptions, experiment["train"] | overrides, f"{place}, train")
         if modality == "language" and train.augment is not None:
             raise DataError(f"{place}: augment is for images; leave it out on language")
+        if modality == "language" and train.head_init is not None:
+            raise DataError(f"{place}: head_init is of classifiers; leave it out on language")
         if modality == "vision" and train.checkpointing:
             raise DataError(f"{place}: checkpointing is of language models; leave it out on vision")
         if train.augment is not None and getattr(config, "cache_queries", False):

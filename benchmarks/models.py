@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.base import start_head
+
 
 class _SplitQKV(nn.Module):
     """timm's fused attention input as three linear maps, so that LoRA can adapt each alone."""
@@ -50,9 +52,7 @@ class VisionModel(nn.Module):
                 self.register_buffer(name, value, persistent=False)
             else:
                 setattr(self, name, value)
-        self.head = nn.Linear(self.width, n_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = start_head(nn.Linear(self.width, n_classes))
 
     def fitted(self, state: dict) -> dict:
         """A checkpoint with its position embedding resampled to this input size."""
@@ -73,6 +73,13 @@ class VisionModel(nn.Module):
         network = self.network
         tokens = network.patch_embed((x - self._mean) / self._std)
         return network.norm_pre(network._pos_embed(tokens))
+
+    def at_class_token(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, n, width) with the position embedding of the class token, if it has one."""
+        network = self.network
+        if not network.no_embed_class and network.pos_embed is not None:
+            tokens = tokens + network.pos_embed[:, :1]
+        return network.norm_pre(tokens)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, n, width) through all blocks and the final norm; the same shape."""

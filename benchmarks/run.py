@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def seed_everything(seed: int) -> None:
 
 def learn_stream(spec: dict, key: str, out: Path) -> dict:
     """Make the run, from its last saved state on, and return the record's measured part."""
-    record: dict = {"tasks": [], "R": None, "R0": None, "curve": [], "test_curve": []}
+    record: dict = {"tasks": [], "R": None, "curve": [], "test_curve": []}
     try:
         _learn_stream(spec, key, out, record)
     except Exception as error:
@@ -129,9 +130,12 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
 
     test_size = train.get("test_batch_size") or TEST_BATCH_SIZE
 
+    queries = getattr(method.model, "queries", None)  # of prompts: the same in every test
+
     def test(task: int, after: int, inferred: list | None = None) -> float:
         n_seen = int((task_of_class <= after).sum())
-        return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
+        with queries.repeated(task) if queries else nullcontext():
+            return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
 
     infers = hasattr(method.model, "inferred")  # the task of each item, as a step of its own
     router = WordRouter() if language and not method.offline else None
@@ -155,10 +159,6 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
         record.update(state["record"])
         first = len(record["tasks"])
     else:
-        n_classes = len(task_of_class)
-        record["R0"] = [
-            score(method.model, t, n_classes, device, tokenizer, batch_size=test_size) for t in data
-        ]
         record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
 
     progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))

@@ -90,7 +90,6 @@ def record(
         "stream": {"tasks": [f"task-{j}" for j in range(n)], "groups": ["a"] * 5 + ["b"] * (n - 5)},
         "tasks": tasks,
         "R": R,
-        "R0": [0.1] * n,
         "footprint": {
             **{"trainable_parameters": 24_576, "stored_parameters": 49_152},
             "state_bytes": 196_608,

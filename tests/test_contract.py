@@ -151,6 +151,26 @@ def test_diagnostics_and_footprint_fit_a_record(case):
     assert 0 < footprint["stored_values"] >= footprint["trainable_parameters"]
 
 
+@pytest.mark.parametrize("init", [None, "linear", "zero"])
+@pytest.mark.parametrize("name", ["seqlora", "hidelora", "hideprompt", "l2p"])
+def test_a_classifier_starts_as_asked_and_nothing_else_changes(name, init):
+    plain, method = (
+        tiny.method(name, "vision", shared={"head_init": how}).model.state_dict()
+        for how in (None, init)
+    )
+    heads = {k for k in plain if k.split(".")[-2] in ("head", "identity") or "identity.1." in k}
+    assert len(heads) == (4 if name.startswith("hide") else 2)
+    for key, value in method.items():
+        if key not in heads:
+            assert torch.equal(value, plain[key])
+        elif init == "linear":
+            assert 0.5 < value.abs().max() * 24**0.5 <= 1  # 24 is the width
+        elif init == "zero" or key.endswith("bias"):
+            assert not value.any()
+        else:
+            assert 0.01 < value.std() < 0.03
+
+
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
 @pytest.mark.parametrize("name", ["ewc", "gem", "olora", "treelora"])
 def test_on_the_first_task_lora_methods_equal_seqlora(name, modality):

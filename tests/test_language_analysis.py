@@ -307,3 +307,16 @@ def test_everything_is_drawn_where_schedules_are_lists(tmp_path):
     assert effects["speed-same-schedule"] == "TIME of seqlora-short / treelora"
     assert effects["accuracy-same-schedule"] == "treelora − seqlora-short"
     assert effects["fewer-epochs"] == "seqlora-short − seqlora"
+
+
+@pytest.mark.parametrize(
+    ("found", "fails"),
+    [([1.0] + 7 * [0.0], True), (8 * [0.0], True), ([0.5, 0.4] + 6 * [0.0], False)],
+)
+def test_a_method_that_finds_one_task_only_says_so(tmp_path, found, fails):
+    runs = [record("docs", "sapt", seed) for seed in (0, 1)]
+    runs[0]["tasks"][-1]["task_accuracy"] = [1.0] + 7 * [0.0]
+    runs[1]["tasks"][-1]["task_accuracy"] = found
+    (panel,) = read_suite(write(tmp_path / "own.jsonl", runs)).panels
+    for table in (tables.accuracy(panel), tables.routing(panel)):
+        assert any("sapt" in note and "fails" in note for note in table.notes) == fails

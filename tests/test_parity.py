@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import baselines
 from baselines.base import Task
 from benchmarks.backbones import build_vision
 from tests import tiny
@@ -224,7 +225,7 @@ def test_olora_makes_the_new_adapter_more_orthogonal():
 
 
 def test_l2p_picks_the_keys_of_the_largest_cosine():
-    from baselines.l2p import PromptPool
+    from baselines.prompts import PromptPool
 
     torch.manual_seed(0)
     pool = PromptPool(torch.randn(7, 2, 5), top_k=3)
@@ -240,7 +241,7 @@ def test_l2p_picks_the_keys_of_the_largest_cosine():
 
 
 def test_l2p_worked_example_and_gradients():
-    from baselines.l2p import PromptPool
+    from baselines.prompts import PromptPool
 
     pool = PromptPool(torch.randn(3, 1, 2), top_k=1)
     pool.keys.data = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
@@ -250,6 +251,37 @@ def test_l2p_worked_example_and_gradients():
     (prompts.sum() + mismatch.sum()).backward()
     assert pool.prompts.grad[[0, 2]].abs().max() == 0 and pool.keys.grad[[0, 2]].abs().max() == 0
     assert pool.prompts.grad[1].abs().min() > 0 and pool.keys.grad[1].abs().max() > 0
+
+
+@pytest.mark.parametrize("positions", ["cls", "none"])
+@pytest.mark.parametrize("head_input", ["prompts", "cls"])
+@torch.no_grad()
+def test_l2p_prompts_stand_where_the_class_token_stands(positions, head_input):
+    """The port's order [class, prompts, patches], each with its row of the position embedding."""
+    method = tiny.method("l2p", "vision", positions=positions, head_input=head_input)
+    model, network = method.model.eval(), method.model.backbone.network
+    x = tiny.samples("vision", 0).batch(torch.arange(5))[0]
+    query = model.backbone.encode(model.backbone.embed(x))[:, 0]
+    prompts, _ = model.pool(query)
+    n = prompts.shape[1]
+    patches = network.patch_embed((x - 0.5) / 0.5)
+    tokens = torch.cat([network.cls_token.expand(5, -1, -1), prompts, patches], dim=1)
+    of_class, of_patches = network.pos_embed.split([1, patches.shape[1]], dim=1)
+    of_prompts = of_class.expand(-1, n, -1) * (positions == "cls")
+    encoded = tokens + torch.cat([of_class, of_prompts, of_patches], dim=1)
+    for block in network.blocks:
+        encoded = block(encoded)
+    encoded = network.norm(encoded)
+    used = encoded[:, 1 : 1 + n].mean(dim=1) if head_input == "prompts" else encoded[:, 0]
+    torch.testing.assert_close(model(x), model.backbone.head(used), atol=1e-5, rtol=1e-4)
+
+
+def test_l2p_starts_where_the_chosen_code_does():
+    for preset, (low, high) in {"jax": (0, 0.01), "hide": (-1, 1)}.items():
+        pool = tiny.method("l2p", "vision", **baselines.load("l2p").presets[preset]).model.pool
+        for values in (pool.prompts, pool.keys):
+            assert low <= values.min() < low + 0.1 * (high - low)
+            assert high >= values.max() > high - 0.1 * (high - low)
 
 
 def test_l2p_with_pull_zero_never_moves_a_key():

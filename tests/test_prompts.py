@@ -9,9 +9,8 @@ from torch import Tensor
 
 import baselines
 from baselines.codaprompt import orthonormal
-from baselines.l2p import PromptPool
 from baselines.prefix import encode_with_prefixes
-from baselines.prompts import QueryCache
+from baselines.prompts import PromptPool, QueryCache
 from tests import tiny
 
 BY_TASK = ("dualprompt", "codaprompt")
@@ -336,6 +335,31 @@ def test_tests_during_training_neither_read_nor_fill_the_cache():
         method.learn(tiny.tasks("vision", 1)[0], test)
     plain, cached = both[: len(both) // 2], both[len(both) // 2 :]
     torch.testing.assert_close(cached, plain, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, modality",
+    [
+        *((name, "vision") for name in METHODS),
+        *((name, "language") for name in ("l2p", "dualprompt")),
+    ],
+)
+@torch.no_grad()
+def test_queries_of_test_samples_are_computed_once(name, modality):
+    method = tiny.method(name, modality)
+    method.model.queries = counting = CountingCache(method.queries)
+    tests = [tiny.samples(modality, t).batch(torch.arange(12))[0] for t in range(2)]
+    for task in tiny.tasks(modality, 2):
+        with torch.enable_grad():
+            tiny.learn(method, task)
+        method.model.eval()
+        counting.n = 0
+        for t, x in enumerate(tests):
+            plain = [method.model(part) for part in x.split(5)]
+            with method.queries.repeated(t):
+                kept = [method.model(part) for part in x.split(5)]
+            assert torch.equal(torch.cat(kept), torch.cat(plain))
+        assert counting.n == (48 if task.index == 0 else 24)  # with those that are not kept
 
 
 def test_the_cache_follows_a_batch_that_is_passed_in_parts():

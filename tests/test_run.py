@@ -91,7 +91,6 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert [len(row) for row in record["R"]] == [N_TASKS] * N_TASKS
     for i, row in enumerate(record["R"]):
         assert all(0 <= s <= 1 for s in row[: i + 1]) and row[i + 1 :] == [None] * (N_TASKS - 1 - i)
-    assert len(record["R0"]) == N_TASKS
     task = record["tasks"][0]
     assert (task["steps"], task["samples"], task["n_train"], task["n_test"]) == (6, 24, 8, 4)
     assert task["train_seconds"] > 0 and task["peak_bytes"] > 10**6

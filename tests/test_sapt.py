@@ -133,3 +133,23 @@ def test_the_inferred_task_is_that_of_the_largest_weight():
 def test_bad_settings_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         SAPT.Config(**changes)
+
+
+def test_queries_and_keys_have_a_rate_of_their_own():
+    """Adam's first step is the rate wherever there is a gradient."""
+    moved = []
+    for rate in (None, 1e-4):
+        method = tiny.method("sapt", "language", attention_rate=rate)
+        first, second, _ = tiny.tasks("language")
+        tiny.learn(method, first)
+        before = {n: p.clone() for n, p in method.model.named_parameters()}
+        tiny.learn(method, second)
+        n_steps = 2 * 3  # of task 1: 2 epochs of 3 batches
+        change = {n: (p - before[n]).abs().max() for n, p in method.model.named_parameters()}
+        moved.append(change)
+        if rate:
+            for name in ("keys.1", "query.0.weight", "query.3.weight"):
+                assert 0 < change[name] <= 1.01 * n_steps * rate
+    assert moved[0]["query.0.weight"] > 10 * moved[1]["query.0.weight"]
+    factor = next(n for n in moved[1] if ".lora_B.1" in n)
+    assert moved[1][factor] > 1e-3  # at the run's
