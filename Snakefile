@@ -169,6 +169,8 @@ rule collect:
         "environment.yml"
     params:
         suite=config["suite"],
+        label=plan.label,
+        skipped=[run.directory for run in plan.skipped],
     message:
         "collect the results"
     shell:

@@ -142,6 +142,15 @@ def test_deleted_exhibits_are_redrawn_without_training(checkout):
     assert [path.read_bytes() for path in deleted] == before
 
 
+def test_a_changed_label_reaches_the_report_without_training(checkout):
+    path = checkout.folder / "benchmarks/suites/smoke.yaml"
+    written = path.read_text()
+    path.write_text(written.replace("label: smoke test", "label: another test"))
+    made = scheduled(checkout.snakemake("--dry-run"))
+    path.write_text(written)
+    assert made == {"collect": 1, "analyse": 1, "all": 1}
+
+
 def test_changed_analysis_code_redraws_and_does_not_train(checkout):
     code = checkout.folder / "analysis/style.py"
     code.write_text(code.read_text() + "\n# another look\n")
