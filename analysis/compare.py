@@ -33,7 +33,8 @@ OWN = {
     "l2p": {"pool_size": 30, "prompt_length": 5},
     "dualprompt": {"shared_layers": 2, "shared_length": 5, "task_layers": 3, "task_length": 20},
     "hidelora": {"rank": 10},
-    "hidetreelora": {"depth": 5, "signature": "adapter", "similarity": "l1", "search": "lcb"},
+    # a tree of depth 5 is in HiDe's code five blocks, keys and values of each
+    "hidetreelora": {"depth": 10, "signature": "adapter", "similarity": "l1", "search": "lcb"},
 }
 # Inside HiDe's decomposition, as on vision in the paper; alone it is in none of its tables.
 NAMES = {"hidetreelora": "treelora", "treelora": None}

@@ -19,11 +19,16 @@ The classifier sees the class token. The paper has 100 components: 10 for each o
 
 Departures:
 1. Adam at the run's constant rate and batch size, like all methods; the authors' code has 0.001
-   with a cosine schedule, batches of 128 and no clipping;
+   with a cosine schedule (falling to 1.6 %), batches of 128, of which an incomplete last one is
+   dropped, and no clipping, over 20 epochs on CIFAR-100 and 50 on ImageNet-R. `codaprompt-own` in
+   the suite `paper` has their rate, batch, epochs and clipping, but a constant rate;
 2. earlier components, made oblique by training, are projected out by their span, so that new ones
    are orthogonal to them, not by each in turn, which leaves an overlap; where a space has fewer
    dimensions than components they are orthogonal within their task only;
 3. a task starts with a fresh optimiser whatever the run's `optimizer_reset` says.
+
+Checked against, in the suite `peers` with one seed: PILOT 5240714, ours with its start of the
+classifier (`head_init: linear`) 26.7 and theirs 27.0. The logits of both agree after three tasks.
 """
 
 from __future__ import annotations

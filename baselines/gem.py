@@ -8,7 +8,14 @@ solves min 1/2 v'(GG' + 1e-3 I)v + (Gg)'v subject to v >= memory_strength.
 Departures from the paper:
 1. the optimiser is the run's Adam, for which the projected direction is no guarantee;
 2. the memory holds random training samples rather than the last ones seen (Avalanche);
-3. memory losses compete over the same classes as training (see `mask`), not per task by default.
+3. memory losses compete over the same classes as training. With `mask: current` those of a memory
+   are its own task's, so that no memory sees how tasks compare and GEM cannot calibrate their
+   classifiers against each other; `mask: seen` has all classes learnt so far compete, for the batch
+   and for the memories (the rows `gem-seen`);
+4. once a constraint is violated every stored task's gradient is added at least memory_strength
+   times. The step's loss has no gradient for the classifier's rows of earlier tasks under `mask:
+   current`, so these then have that of the memories alone, and Adam, which divides by its size,
+   makes full steps of it.
 The TreeLoRA paper: 100 samples, strength 0.05 (A.3), without saying whether 100 is per task. Its
 released code keeps one gradient per task, of its last batch, instead of samples, projects tensor by
 tensor, and solves the dual with the signs of its linear terms reversed.

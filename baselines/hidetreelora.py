@@ -5,6 +5,14 @@ Qian et al., "TreeLoRA" (ICML 2025), appendix A.3, which gives no details. Here 
 that is trained. Signatures of earlier tasks are their stored adapters, after the momentum: factors
 on key and value projections, where `baselines.treelora` has query and value. With `strength: 0` the
 method is HiDeLoRA.
+
+Where the paper is silent or this departs from it, beyond `baselines.hidelora` and
+`baselines.treelora`:
+1. its tree depth of 5: `depth` counts matrices, while HiDe's code gives the first five blocks keys
+   and values of their own and calls that a depth of 5. So all ten matrices, the default or
+   `depth: 10`; the published runs of `cifar` have `depth: 5`, two blocks and a half;
+2. its learning rate of 0.005 is that of both stages, and gradients are clipped as the run says
+   (HiDe at 2).
 """
 
 from __future__ import annotations

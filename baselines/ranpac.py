@@ -17,6 +17,9 @@ Departures:
    decomposition is raised tenfold until there is one;
 3. images as they are stored, without augmentation, as in the paper.
 The run's epochs, learning rate, mask and precision have no effect: each image is seen once.
+
+Checked against, in the suite `peers`: PILOT 5240714, ours with 2,000 projections 39.3 and theirs
+39.4; nearest class means (`head: mean`) 33.1 and 33.1, equal on every task.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ that a step costs two products per projection whatever t.
 
 Departures:
 1. the optimiser is the run's, Adam, as for all methods that are compared; `preset: paper` is SGD
-   with momentum 0.9 at 8e-3 (CIFAR-100; 0.01 on ImageNet-R) without clipping, over 20 epochs;
+   with momentum 0.9 at 8e-3 (CIFAR-100; 0.01 on ImageNet-R) without clipping. The authors' code
+   trains so in batches of 128 over 20 epochs on both, as does `sdlora-own` in the suite `paper`,
+   at a constant rate (its milestones lie beyond the last epoch) and without weight decay;
 2. the classifier's rows are there from the start, drawn as in all methods; with `mask: current` a
    task trains its own only;
 3. without the paper's variants: neither ranks that shrink from task to task (RR) nor directions

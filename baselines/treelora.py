@@ -8,12 +8,17 @@ are the preset `paper`: `adapter` signature, L1 tree (equation 1), LCB search on
 `treelora.Options`.
 
 Where the paper is silent or this departs from it:
-1. the scale of the L1 norm: `penalty_scale`, by default relative to the loss;
+1. the scale of the L1 norm: `penalty_scale`, by default relative to each step's loss, so that the
+   pull is strongest near the target; equation 3 pulls with the same strength everywhere, as do the
+   scales `constant` and, to the letter, `sum`. It is rescaled for all matrices together, so that
+   the pull on one falls with their number, or for each (`layerwise`);
 2. residuals are divided by the largest seen, so that the bounds' width means something; even so the
-   bonus outweighs the differences between tasks for hundreds of steps, and the search explores;
+   bonus outweighs the differences between tasks for hundreds of steps, and tasks are pulled in
+   turn. Equation 2 to the letter is `residual_scale: sum`;
 3. a node has one threshold, taken in the matrix that splits it, for the searches of all matrices;
 4. the budget counts stored adapters, the paper's the nodes of the tree; by default there is none;
-5. `depth` limits what the tree and the penalty look at; which blocks are adapted is `layers`;
+5. `depth` limits what the tree and the penalty look at, and counts matrices, two in each block;
+   which blocks are adapted is `layers`;
 6. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
    stands alone, with the shared classifier of all other methods.
 """

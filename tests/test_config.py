@@ -408,6 +408,36 @@ def test_a_method_may_stand_on_two_backbones(suite):
     assert len({run.key for run in loaded.runs}) == len(loaded.runs) == 2 * (2 * 2) + 2
 
 
+def test_on_vision_the_paper_suite_sets_contenders_as_their_own_code_does():
+    """HiDe's frame (thu-ml/HiDe-Prompt and HiDe-PET), and the rows `-own`."""
+    found = 0
+    for run in load_suite("paper").runs:
+        method, train = run.spec["method"], run.spec["train"]
+        config, label = method["config"], method["label"]
+        if run.spec["modality"] != "vision":
+            continue
+        if method["name"] in ("hidelora", "hidetreelora"):
+            assert train["clip_norm"] == 2.0
+            assert config.get("depth", 10) == config["layers"] * len(config["targets"]) == 10
+        elif label == "hideprompt":
+            rate = config["identity_rate"] * train["learning_rate"]
+            assert rate == pytest.approx(0.0005 * 24 / 256)
+        elif label == "l2p":
+            of_hide = {"top_k": 4, "head_input": "cls", "positions": "none", "pool_size": 30}
+            assert config.items() >= of_hide.items()
+        elif label == "gem-seen":
+            assert train["mask"] == "seen"
+        elif label.endswith("-own"):
+            assert train["batch_size"] == 128 and train["clip_norm"] is None
+            usual = {"codaprompt": (0.001,), "inflora": (0.0005,), "sdlora": (0.008, 0.01)}
+            assert train["learning_rate"] in usual[method["name"]]
+            assert train["head_init"] == (None if method["name"] == "sdlora" else "linear")
+        else:
+            continue
+        found += 1
+    assert found == 3 * (3 * 8 + 10)  # seeds, rows on each stream, and those of Tables 2 and 6
+
+
 LANGUAGE = [f"table{i}" for i in (3, 4, 5, 7, 9, 10, 12, 13)]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.hide import ClassStatistics, HiDeSettings, align, contrast
+from baselines.hide import ClassStatistics, HiDeSettings, align
 from baselines.hidelora import HiDeLoRA
 from baselines.hidetreelora import HiDeTreeLoRA
 from tests import tiny
@@ -32,22 +32,6 @@ def images():
 
 def parameters(method):
     return {n: p.detach().clone() for n, p in method.model.named_parameters()}
-
-
-@pytest.mark.parametrize("kind", ["covariance", "variance"])
-def test_one_gaussian_per_class_is_numpys(kind):
-    torch.manual_seed(0)
-    x, y = torch.randn(40, 5) @ torch.randn(5, 5), torch.arange(40) % 2 + 3
-    made = statistics(kind, x, y)
-    assert made.labels.tolist() == [3, 4]
-    for k, label in enumerate((3, 4)):
-        own = x[y == label].double().numpy()
-        np.testing.assert_allclose(made.means[k], own.mean(axis=0), atol=1e-6)
-        expected = np.cov(own.T) + 1e-4 * np.eye(5)
-        if kind == "covariance":
-            np.testing.assert_allclose(made.factors[k] @ made.factors[k].T, expected, rtol=1e-4)
-        else:
-            np.testing.assert_allclose(made.factors[k] ** 2, np.diag(expected), rtol=1e-5)
 
 
 def test_centroids_are_clusters_and_outliers_are_left_out():
@@ -110,15 +94,6 @@ def test_alignment_brings_back_classes_that_a_classifier_forgot():
     assert (classifier(x).argmax(dim=1) == y).float().mean() > 0.95
 
 
-def test_the_contrastive_term_is_that_of_its_equation():
-    torch.manual_seed(0)
-    features, means = torch.randn(3, 5), torch.randn(4, 5)
-    z = np.concatenate([means.numpy(), features.numpy()])
-    logits = np.exp(z @ z.T / 0.8)
-    expected = -np.log(np.diag(logits) / logits.sum(axis=1)).mean()
-    assert contrast(features, means).item() == pytest.approx(expected, rel=1e-4)
-
-
 @pytest.mark.parametrize("name", ["hidelora", "hideprompt"])
 def test_alignment_changes_only_the_classifiers(name):
     with_it, without = learnt(name), learnt(name, alignment_epochs=0, alignment_rate=0.0)
@@ -129,18 +104,6 @@ def test_alignment_changes_only_the_classifiers(name):
     }
     heads = {f"backbone.head.{part}" for part in ("weight", "bias")}
     assert changed >= heads and all(n in heads or n.startswith("identity.") for n in changed)
-
-
-def test_on_one_task_it_is_lora_on_key_and_value():
-    plain = tiny.method("seqlora", "vision", rank=10, alpha=1.0, targets="kv")
-    method = tiny.method("hidelora", "vision", contrast=0.0)
-    start = parameters(method)
-    with torch.no_grad():
-        for name, parameter in plain.model.named_parameters():
-            parameter.copy_(start["backbone." + name.replace(".default.", ".task0.")])
-    for each in (plain, method):
-        tiny.learn(each, tiny.tasks("vision")[0])
-    torch.testing.assert_close(tiny.outputs(method, "vision"), tiny.outputs(plain, "vision"))
 
 
 @pytest.mark.parametrize("signature", ["adapter", "gradient"])
@@ -162,74 +125,12 @@ def test_the_trees_leaves_are_the_stored_adapters():
     assert [len(of_task) for of_task in pulls] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_image_is_classified_with_the_parameters_of_the_task_inferred_for_it(name):
-    method = learnt(name, 3)
-    model, x = method.model.eval(), images()
-    own = parameters(method)
-
-    @torch.no_grad()
-    def alone(image, adapter, head):
-        """One image through a backbone into whose weights an adapter is merged."""
-        network = tiny.network("vision").eval()
-        for name, parameter in network.named_parameters():
-            base = f"backbone.{name.removesuffix('.weight')}"
-            if f"{base}.lora_A.{adapter}.weight" in own:
-                a, b = (own[f"{base}.lora_{f}.{adapter}.weight"] for f in "AB")
-                parameter.copy_(own[f"{base}.base_layer.weight"] + b @ a / a.shape[0])
-        return head(network.encode(network.embed(image[None]))[0, 0])
-
-    with torch.no_grad():
-        logits = model(x)
-        inferred = model.inferred.clone()
-        assert len(inferred.unique()) > 1
-        for image, row, task in zip(x, logits, inferred, strict=True):
-            if name == "hideprompt":
-                seen = model.identity(model.uninstructed(image[None]))[0]
-                expected = model.backbone.head(model.instructed(image[None], task[None]))[0]
-            else:
-                seen = alone(image, "shared", model.identity)
-                expected = alone(image, f"task{task}", model.backbone.head)
-            assert seen.argmax() // tiny.PER_TASK == task
-            torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-4)
-
-
 def test_classes_to_come_are_never_inferred():
     method = learnt("hidelora", 2)
     with torch.no_grad():
         method.model.identity.bias[4:] += 100
     tiny.outputs(method, "vision")
     assert method.model.inferred.max() == 1
-
-
-def test_prompts_that_act_while_trained_are_those_stored():
-    method = tiny.method("hideprompt", "vision", momentum=0.3)
-    model = method.model
-    model.task, model.momentum = 2, 0.3
-    own = [p.detach().numpy() for p in model.prompts]
-    acting = model.acting(2)
-    expected = 0.7 * own[2] + 0.3 * (own[0] + own[1]) / 2
-    np.testing.assert_allclose(acting.detach(), expected, atol=1e-6)
-    assert torch.equal(model.acting(1), model.prompts[1])
-    before = model.instructed(images()).detach()
-    method.mix()
-    torch.testing.assert_close(model.prompts[2], acting)
-    torch.testing.assert_close(model.instructed(images()), before)
-
-
-def test_factors_of_an_adapter_are_mixed_each_alone():
-    method = tiny.method("hidelora", "vision", momentum=0.3)
-    with torch.no_grad():
-        for n, p in method.model.named_parameters():
-            if ".lora_" in n:
-                p.normal_()
-    before = parameters(method)
-    method.model.task = 2
-    method.mix()
-    for name, after in parameters(method).items():
-        of = [before[name.replace("task2", f"task{i}")].numpy() for i in range(3)]
-        mixed = 0.7 * of[2] + 0.3 * (of[0] + of[1]) / 2 if "task2" in name else before[name]
-        np.testing.assert_allclose(after, mixed, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,6 +170,17 @@ def test_prompts_of_the_first_layers_learn_and_the_classifier_at_its_own_rate():
     after = parameters(method)
     assert torch.equal(before["backbone.head.weight"], after["backbone.head.weight"])
     assert not torch.equal(before["prompts.0"], after["prompts.0"])
+
+
+def test_task_inference_of_prompts_learns_at_its_own_rate():
+    method = tiny.method("hideprompt", "vision", identity_rate=0.25)
+    before = parameters(method)
+    task = tiny.tasks("vision", 1)[0]
+    report = tiny.learn(method, task)
+    after = parameters(method)
+    moved = max((after[n] - before[n]).abs().max() for n in before if n.startswith("identity."))
+    steps = report["steps"] // method.stages
+    assert 0 < moved <= 0.25 * method.setting.learning_rate * steps * 1.01  # Adam's, each
 
 
 def test_the_record_has_the_terms_worth_watching():

@@ -98,35 +98,6 @@ def test_shrinkage_saves_the_case_of_as_many_samples_as_features():
     assert accuracy("ledoit-wolf") > accuracy("sample") + 0.2
 
 
-def test_branches_start_as_the_previous_tasks_and_are_mixed_with_the_earlier_mean():
-    made = method(momentum=0.0)
-    mixed = method(momentum=0.3)
-    first, second, third = tiny.tasks("language")
-    for each in (made, mixed):
-        tiny.learn(each, first)
-        each.begin(second)
-        previous = each.model.factors(0)
-        assert all(torch.equal(*pair) for pair in zip(previous, each.model.factors(1), strict=True))
-    for each in (made, mixed):
-        tiny.learn(each, second)
-    zero, plain = copies(made, 0), copies(made, 1)
-    for a, b, own in zip(zero, plain, mixed.model.factors(1), strict=True):
-        torch.testing.assert_close(own, 0.7 * b + 0.3 * a)
-    earlier = copies(mixed, 0), copies(mixed, 1)
-    mixed.begin(third)
-    torch.manual_seed(3)
-    trained = [factor.data.normal_().clone() for factor in mixed.model.factors(2)]
-    mixed.mix()
-    for a, b, before, own in zip(*earlier, trained, mixed.model.factors(2), strict=True):
-        torch.testing.assert_close(own, 0.7 * before + 0.3 * (a + b) / 2)
-
-
-def test_with_full_momentum_the_second_task_ends_as_the_first():
-    made = learnt(2, momentum=1.0)
-    for pair in zip(copies(made, 0), copies(made, 1), strict=True):
-        torch.testing.assert_close(*pair)
-
-
 def test_branches_of_earlier_tasks_stay_bitwise():
     made = learnt(2)
     before = copies(made, 0) + copies(made, 1)
@@ -165,38 +136,6 @@ def test_rows_of_a_mixed_batch_answer_as_with_the_one_adapter_of_their_task():
         for row in (i for i, t in enumerate(inferred) if t == task):
             alone = plain.generate(x[row : row + 1], 4)[0].tolist()
             assert answers[row][: len(alone)] == alone
-
-
-def test_the_contrastive_term_sees_the_batch_among_the_means_of_earlier_tasks():
-    made = learnt(1)
-    data, mask = tiny.samples("language", 0), tiny.samples("language", 0).x[:, 1]
-    with torch.no_grad():
-        made.model.eval()
-        made.model.mixture.use([0])
-        hidden = made.model.backbone.hidden(made.model.backbone.embed(data.x[:, 0]), mask)
-    rows = torch.stack([h[m == 1].mean(dim=0) for h, m in zip(hidden, mask, strict=True)])
-    torch.testing.assert_close(made._means, rows.mean(dim=0, keepdim=True))
-    made.model.train()
-    made.begin(tiny.tasks("language")[1])
-    made.model(data.x[:5])
-    z = torch.cat([made._means, made.model.features])
-    logits = (z @ z.T / 0.8).double()
-    expected = -(logits.diagonal() - logits.exp().sum(dim=1).log()).mean()
-    term = made.batch_penalty()
-    assert term.item() == pytest.approx(0.001 * expected.item(), rel=1e-4)
-    assert term.requires_grad
-
-
-def test_without_contrast_the_first_task_is_lora():
-    made, plain = method(contrast=0.0), tiny.method("seqlora", "language")
-    with torch.no_grad():
-        for name, parameter in made.model.backbone.named_parameters():
-            if ".lora_" in name and name.endswith(".0"):
-                other = name.removesuffix(".0") + ".default.weight"
-                plain.model.get_parameter(other).copy_(parameter)
-    for each in (made, plain):
-        tiny.learn(each, tiny.tasks("language")[0])
-    torch.testing.assert_close(tiny.outputs(made, "language"), tiny.outputs(plain, "language"))
 
 
 @pytest.mark.parametrize(

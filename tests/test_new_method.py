@@ -45,7 +45,7 @@ def test_a_new_method_is_trained_tabulated_and_drawn(checkout):
 def test_a_new_method_is_contract_tested(checkout):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "tests/test_contract.py", "-k", "anchor"],
+        [*command, "tests/test_contract.py", "tests/test_three_tasks.py", "-k", "anchor"],
         cwd=checkout.folder,
         capture_output=True,
         text=True,

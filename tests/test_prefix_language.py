@@ -6,6 +6,7 @@ import torch
 from baselines.dualprompt_language import DualPromptLanguage, Prefixes, random_prefix
 from benchmarks import backbones
 from tests import tiny
+from tests.references.common import read
 
 SMALL = tiny.SMALL["dualprompt"]
 
@@ -42,33 +43,8 @@ def prompts():
 
 def by_hand(network, layers, ids):
     """Logits (L, V) of one unpadded text, the prefixed attention written out."""
-    model = network.network.model
-    h = model.embed_tokens(ids[None])
-    positions = torch.arange(len(ids))[None]
-    cos, sin = model.rotary_emb(h, positions)
-
-    def rotated(x):
-        half = x.shape[-1] // 2
-        return x * cos[0] + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin[0]
-
-    for i, block in enumerate(model.layers):
-        attention, x = block.self_attn, block.input_layernorm(h)[0]
-        q, k, v = (
-            getattr(attention, f"{part}_proj")(x).unflatten(1, (-1, 8)).transpose(0, 1)
-            for part in "qkv"
-        )
-        keys, values = (part[0] for part in layers[i])  # (2, length, 8)
-        heads = []
-        for head, own in enumerate(rotated(q)):
-            group = head // 2
-            allowed = torch.cat([keys[group], rotated(k)[group]])
-            scores = own @ allowed.T / 8**0.5
-            future = torch.ones(len(ids), len(ids)).triu(1).bool()
-            scores[:, keys.shape[1] :] = scores[:, keys.shape[1] :].masked_fill(future, -torch.inf)
-            heads.append(scores.softmax(dim=1) @ torch.cat([values[group], v[group]]))
-        h = h + attention.o_proj(torch.cat(heads, dim=1))[None]
-        h = h + block.mlp(block.post_attention_layernorm(h))
-    return network.network.lm_head(model.norm(h))[0]
+    prefixes = {i: layer[:, 0] for i, layer in layers.items()}
+    return network.network.lm_head(read(network, network.embed(ids), prefixes=prefixes))
 
 
 def test_without_prefixes_logits_and_answers_are_the_models_own():
@@ -141,24 +117,6 @@ def test_other_architectures_take_prefixes_and_ignore_padding(kind):
     for row, own in enumerate(x):
         alone = network(own[None, :, int((own[1] == 0).sum()) :])
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
-
-
-def test_rows_take_the_task_of_the_nearest_key_of_their_frozen_features():
-    made = learnt(2)
-    assert method().model.inferred is None
-    model = made.model.eval()
-    x = torch.cat([tiny.samples("language", t).x for t in range(3)])
-    expected = []
-    for ids, mask in x:
-        h = tiny.network("language").network.model(ids[mask == 1][None]).last_hidden_state[0]
-        query = h.mean(dim=0)
-        expected.append(
-            max(range(2), key=lambda i: torch.cosine_similarity(query, model.keys[i], dim=0).item())
-        )
-    model(x)
-    assert model.inferred.tolist() == expected
-    model.generate(x[:, :, :-2], 1)
-    assert model.inferred.tolist() == expected
 
 
 def test_generation_uses_the_prefixes_of_the_inferred_task():

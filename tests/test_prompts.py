@@ -38,11 +38,6 @@ def cosine(a, b) -> float:
     return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def query(model, x: Tensor) -> np.ndarray:
-    """x (3, H, W) -> (width,) of the backbone alone."""
-    return model.backbone.encode(model.backbone.embed(x[None]))[0, 0].numpy()
-
-
 def logits_by_hand(model, x: Tensor, prefixes: dict) -> Tensor:
     """x (3, H, W) and prefixes, block -> (keys, values), each (length, width) -> (C,)."""
     tokens = model.backbone.embed(x[None])
@@ -73,38 +68,6 @@ def test_the_pool_picks_as_a_loop_over_samples_does():
 
 
 @torch.no_grad()
-def test_dualprompt_gives_each_sample_the_prompts_of_the_task_it_matches():
-    config = {"shared_layers": 1, "task_layers": 1, "inherit": False}
-    model = trained("dualprompt", **config).model
-    x, _ = union()
-    logits = model(x)
-    tasks = []
-    for sample, found in zip(x, logits, strict=True):
-        cosines = [cosine(query(model, sample), key.numpy()) for key in model.keys]
-        tasks.append(int(np.argmax(cosines)))
-        prefixes = {0: model.shared[:, 0], 1: model.prompts[tasks[-1]][:, 0]}
-        torch.testing.assert_close(
-            found, logits_by_hand(model, sample, prefixes), atol=1e-5, rtol=1e-4
-        )
-    assert len(set(tasks)) > 1
-
-
-@torch.no_grad()
-def test_dualprompt_trains_on_the_current_task_whatever_matches():
-    model = trained("dualprompt", 2).model
-    x, _ = union()
-    model.train()
-    logits = model(x)
-    for b, sample in enumerate(x):
-        prefixes = {0: model.shared[:, 0], 1: model.prompts[1][:, 0]}
-        torch.testing.assert_close(
-            logits[b], logits_by_hand(model, sample, prefixes), atol=1e-5, rtol=1e-4
-        )
-        mismatch = 1 - cosine(query(model, sample), model.keys[1].numpy())
-        assert float(model.mismatch[b]) == pytest.approx(mismatch, abs=1e-5)
-
-
-@torch.no_grad()
 def test_keys_of_tasks_not_learnt_are_not_chosen():
     model = trained("dualprompt", 2).model
     x, _ = union()
@@ -114,39 +77,6 @@ def test_keys_of_tasks_not_learnt_are_not_chosen():
     assert torch.equal(model.match(queries), before)
     model.task = 2
     assert (model.match(queries) == 2).any()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("n_tasks", [1, 3])
-def test_codaprompt_weighs_components_as_a_loop_does(n_tasks):
-    model = trained("codaprompt", n_tasks).model
-    x, _ = union(4)
-    logits = model(x)
-    for b, sample in enumerate(x):
-        q = query(model, sample)
-        prefixes = {}
-        for block in range(2):
-            prompt = torch.zeros(4, 24)
-            for task in range(n_tasks):
-                prompts, keys, attention = model.parts(task)
-                for m in range(3):
-                    w = cosine(q * attention[block, m].numpy(), keys[block, m].numpy())
-                    prompt += w * prompts[block, m]
-            prefixes[block] = (prompt[:2], prompt[2:])
-        torch.testing.assert_close(
-            logits[b], logits_by_hand(model, sample, prefixes), atol=1e-5, rtol=1e-4
-        )
-
-
-def test_with_attention_one_a_weight_is_the_cosine_of_query_and_key():
-    model = trained("codaprompt", 1, components=1, layers=1).model
-    x, _ = union(1)
-    with torch.no_grad():
-        model.attention[0].fill_(1)
-        w = cosine(query(model, x[0]), model.keys[0][0, 0].numpy())
-        prefixes = {0: (w * model.prompts[0][0, 0]).chunk(2)}
-        expected = logits_by_hand(model, x[0], prefixes)
-        torch.testing.assert_close(model(x[:1])[0], expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -266,20 +196,6 @@ def test_components_start_orthonormal_and_orthogonal_to_trained_ones():
         eye = torch.eye(3).expand(2, 3, 3)
         torch.testing.assert_close(new @ new.mT, eye, atol=1e-5, rtol=0)
         torch.testing.assert_close(new @ old.mT, torch.zeros(2, 3, 6), atol=1e-5, rtol=0)
-
-
-def test_the_orthogonality_term_is_summed_over_blocks_and_kinds():
-    method = trained("codaprompt", 2, orthogonality=0.3)
-    expected = 0.0
-    for kind in range(3):
-        for block in range(2):
-            rows = [part.flatten() for i in (0, 1) for part in method.model.parts(i)[kind][block]]
-            rows = torch.stack(rows).detach().numpy()
-            errors = [
-                (a @ b - (i == j)) ** 2 for i, a in enumerate(rows) for j, b in enumerate(rows)
-            ]
-            expected += 0.3 * float(np.mean(errors))
-    assert float(method.penalty(torch.tensor(0.0)).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 # The cache of queries

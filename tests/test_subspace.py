@@ -1,6 +1,5 @@
 """InfLoRA, SD-LoRA and RanPAC against numpy and loops written by hand."""
 
-import copy
 import math
 
 import numpy as np
@@ -15,6 +14,7 @@ from analysis.runs import read_suite
 from baselines.inflora import GradientMemory
 from baselines.ranpac import RIDGES, best_ridge, solve
 from tests import tiny
+from tests.references.subspaces import DualGPM
 
 WIDTH, RANK = 24, 3
 
@@ -118,41 +118,9 @@ def test_rows_without_a_free_direction_are_zero():
     torch.testing.assert_close(free, torch.diag(torch.tensor([1.0, 1.0, 0.0]).double()))
 
 
-class Reference:
-    """DualGPM with singular value decompositions in numpy, both modes spelled out."""
-
-    def __init__(self):
-        self.M, self.mode = None, "remove"
-
-    def grow(self, C, threshold):
-        d = len(C)
-        values = np.linalg.svd(C)[1] ** 2
-        total = values.sum()
-        if self.M is None:
-            n = int((np.cumsum(values) / total < threshold).sum())
-            self.M = np.linalg.svd(C)[0][:, : max(n, 1)]
-        elif self.mode == "remove":
-            U, S, _ = np.linalg.svd(C - self.M @ self.M.T @ C)
-            held, n = 1 - (S**2).sum() / total, 0
-            while held < threshold:
-                held += S[n] ** 2 / total
-                n += 1
-            self.M = np.hstack([self.M, U[:, :n]])
-        else:
-            U, S, _ = np.linalg.svd(self.M @ self.M.T @ C)
-            left, n = (S**2).sum() / total, 0
-            while left >= 1 - threshold:
-                left -= S[n] ** 2 / total
-                n += 1
-            rest = self.M - U[:, :n] @ U[:, :n].T @ self.M
-            self.M = np.linalg.svd(rest)[0][:, : self.M.shape[1] - n]
-        if self.mode == "remove" and self.M.shape[1] > d / 2:
-            self.M, self.mode = np.linalg.svd(self.M)[0][:, self.M.shape[1] :], "retain"
-
-
 @pytest.mark.parametrize("decay", [0.2, 0.5, 1.0])
 def test_the_memory_grows_as_dual_gpm(decay):
-    memory, reference = GradientMemory(torch.zeros(WIDTH, 0, dtype=torch.float64)), Reference()
+    memory, reference = GradientMemory(torch.zeros(WIDTH, 0, dtype=torch.float64)), DualGPM()
     dimensions = []
     for task, threshold in enumerate((0.6, 0.7, 0.8, 0.9, 0.95)):
         C = moment(task, decay)
@@ -200,38 +168,6 @@ def test_a_task_starts_where_the_last_one_ended():
     assert method._branches[0].A.any()
 
 
-def test_moments_are_those_of_the_block_inputs():
-    method = learnt("inflora", 1)
-    task = tiny.tasks("vision")[1]
-    x, _ = task.train.batch(torch.arange(12))
-    with torch.no_grad():
-        tokens = method.model.embed(x)
-        blocks = method.model.network.blocks
-        read = blocks[1].norm1(blocks[0](tokens)).flatten(0, 1).numpy().astype(np.float64)
-    np.testing.assert_allclose(method._moments(task)[1].numpy(), read.T @ read, rtol=1e-4)
-
-
-def test_merged_branches_equal_branches_that_are_added_up():
-    method = tiny.method("inflora", "vision", rank=RANK)
-    branch, keys_values = inputs_of(method)
-    pairs = []
-    merge = branch.merge
-
-    def remember():
-        pairs.append((branch.B.detach().clone(), branch.A.clone()))
-        merge()
-
-    branch.merge = remember
-    for task in tiny.tasks("vision"):
-        tiny.learn(method, task)
-    x = torch.randn(7, WIDTH, generator=generator())
-    expected = torch.cat([branch.qkv.k_proj(x), branch.qkv.v_proj(x)], dim=1).detach()
-    for B, A in pairs:
-        assert B.abs().max() > 1e-3
-        expected = expected + x @ A.T @ B.T
-    torch.testing.assert_close(keys_values(x), expected, atol=1e-5, rtol=1e-4)
-
-
 def test_merging_keeps_the_function():
     method = learnt("inflora", 1)
     method.begin(tiny.tasks("vision")[1])
@@ -242,13 +178,6 @@ def test_merging_keeps_the_function():
         branch.merge()
         assert not branch.B.any()
     torch.testing.assert_close(logits(method, images()), before, atol=1e-4, rtol=1e-4)
-
-
-def test_thresholds_rise_from_lamb_towards_lame(monkeypatch):
-    asked = []
-    monkeypatch.setattr(GradientMemory, "grow", lambda _, __, threshold: asked.append(threshold))
-    learnt("inflora", 3, lamb=0.7, layers=1)
-    assert asked == pytest.approx([0.7, 0.8, 0.9])
 
 
 # ---- SD-LoRA ---------------------------------------------------------------------------------
@@ -308,58 +237,7 @@ def test_carried_magnitudes_leave_no_jump_between_tasks():
     assert jumps[False] > 1e-3
 
 
-def test_one_task_equals_lora_with_a_trainable_scalar():
-    shared = {"batch_size": 12, "clip_norm": None, "learning_rate": 0.1}
-    method = tiny.method("sdlora", "vision", shared=shared, optimizer="sgd", rank=RANK)
-    net = copy.deepcopy(tiny.network("vision")).requires_grad_(False)
-    net.head.load_state_dict(method.model.head.state_dict())
-    scalar = torch.tensor(0.8, requires_grad=True)
-    trained = [scalar, *net.head.requires_grad_(True).parameters()]
-    blocks = [block.attn.qkv for block in net.network.blocks]
-    targets = [getattr(qkv, name) for qkv in blocks for name in ("q_proj", "v_proj")]
-    for target, projection in zip(targets, method._projections, strict=True):
-        A = projection.A.detach().clone().requires_grad_(True)
-        B = torch.zeros_like(projection.B).requires_grad_(True)
-        target.register_forward_hook(lambda _, x, y, A=A, B=B: y + scalar * (x[0] @ A.T) @ B.T)
-        trained += [A, B]
-    task = tiny.tasks("vision", epochs=6)[0]
-    tiny.learn(method, task)
-    velocity = [torch.zeros_like(p) for p in trained]
-    x, y = task.train.batch(torch.arange(12))
-    for _ in range(6):
-        loss = F.cross_entropy(net(x)[:, :2], y)
-        for p, v, g in zip(trained, velocity, torch.autograd.grad(loss, trained), strict=True):
-            v.mul_(0.9).add_(g)
-            p.data -= 0.1 * v
-    assert abs(scalar.item() - 0.8) > 1e-4
-    assert method._magnitudes[0].item() == pytest.approx(scalar.item(), abs=1e-6)
-    torch.testing.assert_close(logits(method, x), net(x).detach(), atol=1e-5, rtol=1e-4)
-
-
 # ---- RanPAC ----------------------------------------------------------------------------------
-
-
-def features_of(x, projection=None):
-    with torch.no_grad():
-        net = tiny.network("vision").eval()
-        f = net.encode(net.embed(x))[:, 0].double().numpy()
-    return f if projection is None else np.maximum(f @ projection.double().numpy(), 0)
-
-
-def all_at_once(projection=None):
-    parts = [tiny.samples("vision", t).batch(torch.arange(12)) for t in range(3)]
-    x, y = (torch.cat(values) for values in zip(*parts, strict=True))
-    return features_of(x, projection), np.eye(6)[y]
-
-
-@pytest.mark.parametrize("projections", [0, 40])
-def test_summed_over_tasks_it_is_the_ridge_regression_on_all_images(projections):
-    method = learnt("ranpac", 3, projections=projections, ridge=0.1)
-    h, y = all_at_once(method.model.projection)
-    weight = np.linalg.solve(h.T @ h + 0.1 * np.eye(h.shape[1]), h.T @ y)
-    np.testing.assert_allclose(method.model.weight, weight, rtol=1e-4, atol=1e-5)
-    expected = features_of(images(), method.model.projection) @ weight
-    np.testing.assert_allclose(logits(method, images()), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("config", [{"ridge": 0.1}, {"head": "mean"}])
@@ -371,15 +249,6 @@ def test_the_order_of_the_tasks_does_not_matter(config):
             tiny.learn(method, tasks[t])
     weights = [method.model.weight for method in methods]
     torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-5)
-
-
-def test_the_mean_head_is_the_cosine_to_class_means():
-    method = learnt("ranpac", 3, head="mean")
-    f, y = all_at_once()
-    means = np.stack([f[y[:, c] == 1].mean(axis=0) for c in range(6)])
-    x = features_of(images())
-    norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(means, axis=1))
-    np.testing.assert_allclose(logits(method, images()), x @ means.T / norms, atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "width"), [(60, 12), (30, 50)])

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
+from tests.references.trees import lower_bound
 from treelora import PRESETS, Node, Options, TreeRegulariser, build_tree
 from treelora.options import CHOICES
 from treelora.search import RandomSearch, SoftmaxSearch, TreeSearch, draw, flat
@@ -124,19 +125,6 @@ def test_every_arm_is_tried_before_one_is_repeated():
     assert sorted(pulled[:, 0].tolist()) == list(range(5))
 
 
-def lower_bounds(node, observed, step, thresholds=True):
-    """Equation 2 by recursion: the bound of a node, and the arm that the descent ends at."""
-    values = [residual for arm, residual in observed if arm in node.tasks]
-    own = -math.inf
-    if values:
-        own = sum(values) / len(values) - 2 * math.sqrt(math.log(step) / len(values))
-    if not node.children:
-        return own, node.tasks[0]
-    below = [lower_bounds(child, observed, step) for child in node.children]
-    smallest = min(below, key=lambda pair: pair[0])  # the first of equals
-    return max(own - node.threshold, smallest[0]), smallest[1]
-
-
 def check_equation_2(root, seed, steps=20):
     """The search chooses as the recursion does, at every step."""
     search = TreeSearch(root, n_levels=1)
@@ -145,7 +133,7 @@ def check_equation_2(root, seed, steps=20):
     for step in range(1, steps):
         chosen = search.choose()
         if observed:
-            assert chosen.item() == lower_bounds(root, observed, step)[1]
+            assert chosen.item() == lower_bound(root, observed, step)[1]
         # the largest residual, by which all are divided, is 1
         residual = torch.rand(1, generator=generator) if observed else torch.ones(1)
         search.observe(chosen, residual)
@@ -164,6 +152,40 @@ def test_it_is_so_where_depth_and_number_of_children_differ(seed):
     three = Node((0, 1, 2), 0.1, tuple(Node((task,)) for task in range(3)))
     two = Node((3, 4), 0.1, (Node((3,)), Node((4,))))
     check_equation_2(Node(tuple(range(6)), 0.2, (Node((5,)), three, two)), seed, steps=80)
+
+
+@given(stacks, st.integers(0, 10**6))
+@settings(deadline=None, max_examples=40)
+def test_with_whole_norms_it_is_equation_2_to_the_letter_in_each_matrix(rows, seed):
+    root, entries = build_tree(rows / 100), torch.tensor([1, 7])
+    search = TreeSearch(root, 2, entries=entries)
+    generator = torch.Generator().manual_seed(seed)
+    observed = [[], []]
+    for step in range(1, 15):
+        chosen = search.choose()
+        residual = 9 * torch.rand(2, generator=generator)  # in no way within [0, 1]
+        for level, arm in enumerate(chosen.tolist()):
+            if step > 1:
+                bound = lower_bound(root, observed[level], step, entries[level].item())
+                assert arm == bound[1]
+            observed[level].append((arm, residual[level].double().item()))
+        search.observe(chosen, residual)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 100.0]))
+@settings(deadline=None, max_examples=20)
+def test_the_bonus_outweighs_relative_residuals_and_not_whole_norms(seed, unit):
+    """What the bonus, at most 2 sqrt(log t), cannot make up for is pulled once and no more."""
+    steps, n = 120, 6
+    distance = 20 * unit * (1 + torch.rand(n, generator=torch.Generator().manual_seed(seed)))
+    best = distance.min()
+    relative, whole = TreeSearch(flat(n), 1), TreeSearch(flat(n), 1, entries=torch.tensor([9]))
+    for search in (relative, whole):
+        play(search, distance, steps)
+    hopeless = distance - best > 2 * math.sqrt(math.log(steps))
+    assert (whole.pulls[hopeless] == 1).all()
+    # a half of the largest is their greatest difference, and all are pulled again and again
+    assert relative.pulls.min() > steps / n / 3
 
 
 @pytest.mark.parametrize("name", ["lcb", "lcb_flat"])
@@ -266,14 +288,19 @@ def fed(n_tasks=3, shape=(3, 4), **options):
     return model, tree
 
 
-COMBINED = list(
-    itertools.product(SIMILARITIES, CHOICES["penalty_scale"], ("lcb", "random", "softmax"))
-)
+COMBINED = [
+    (similarity, scale, search, layerwise)
+    for similarity in SIMILARITIES
+    for scale in CHOICES["penalty_scale"]
+    for search in ("lcb", "random", "softmax")
+    for layerwise in ((False,) if scale in ("mean", "sum") else (False, True))
+]
 
 
-@pytest.mark.parametrize(("similarity", "scale", "search"), COMBINED)
-def test_the_gradient_is_the_one_by_hand(similarity, scale, search):
-    model, tree = fed(similarity=similarity, penalty_scale=scale, search=search, strength=0.3)
+@pytest.mark.parametrize(("similarity", "scale", "search", "layerwise"), COMBINED)
+def test_the_gradient_is_the_one_by_hand(similarity, scale, search, layerwise):
+    options = {"similarity": similarity, "penalty_scale": scale, "search": search}
+    model, tree = fed(**options, layerwise=layerwise, strength=0.3)
     current = random(3, 4, seed=99)
     tree.start_task(steps_per_epoch=4)
     model.fill(current)
@@ -283,18 +310,117 @@ def test_the_gradient_is_the_one_by_hand(similarity, scale, search):
     penalty = tree.penalty(torch.tensor(2.0))
     target = tree.adapters[chosen[0], torch.arange(3)]
     if similarity == "l1":
-        value, slope = (current - target).abs().sum() / 4, (current - target).sign() / 4
+        n = 1 if scale == "sum" else 4
+        value, slope = (current - target).abs().sum(dim=1) / n, (current - target).sign() / n
+        size = tree.adapters.abs().sum(dim=2).mean(dim=0) / n
     else:
         n = 4 if scale == "mean" else 1
-        value, slope = -(current * target).sum() / n, -target / n
+        value, slope = -(current * target).sum(dim=1) / n, -target / n
+        size = (tree.adapters**2).sum(dim=2).mean(dim=0) / n
+    if not layerwise:
+        value, size = value.sum(), size.sum()
     factor = {
-        "mean": 1.0,
+        "mean": torch.tensor(1.0),
+        "sum": torch.tensor(1.0),
         "loss": 2.0 / (value.abs() + 1e-5),
+        "constant": 2.0 / (size + 1e-5),
         "signed_loss": 2.0 / (value + 1e-5) * (1 if similarity == "l1" else -1),
     }[scale]
-    torch.testing.assert_close(penalty, 0.3 * factor * value)
+    torch.testing.assert_close(penalty, 0.3 * (factor * value).sum())
     penalty.backward()
-    torch.testing.assert_close(model.gradient(), 0.3 * factor * slope)
+    torch.testing.assert_close(model.gradient(), 0.3 * factor.reshape(-1, 1) * slope)
+
+
+def test_the_default_rounds_as_the_released_records_did():
+    """To the bit: the sum of the matrices' mean distances, divided by itself."""
+    model, tree = fed(1, strength=0.3)
+    current, loss = random(3, 4, seed=99), torch.tensor(1.7)
+    tree.start_task()
+    model.fill(current)
+    value = ((current - tree.adapters[0]).abs().sum(dim=1) / torch.tensor([4, 4, 4])).sum()
+    assert torch.equal(tree.penalty(loss).detach(), 0.3 * (value / (value.abs() + 1e-5) * loss))
+
+
+def pull(tree, model, entries, loss=2.0):
+    """The penalty's gradient at given entries, in a task that is under way."""
+    model.fill(entries)
+    tree.penalty(torch.tensor(loss)).backward()
+    return model.gradient()
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_a_constant_scale_pulls_near_the_target_as_it_does_far_from_it(layerwise):
+    found = {}
+    for scale in ("constant", "loss"):
+        model, tree = fed(1, penalty_scale=scale, layerwise=layerwise)
+        target = tree.adapters[0]
+        tree.start_task()
+        found[scale] = [pull(tree, model, target + d, loss) for d, loss in ((4, 2.0), (0.25, 1.0))]
+    far, near = found["constant"]
+    assert far.min() > 0 and torch.equal(far, near)
+    far, near = found["loss"]
+    torch.testing.assert_close(near, 8 * far, rtol=1e-3, atol=0)  # half the loss, a 16th as far
+
+
+def test_a_constant_scale_is_made_anew_for_every_task():
+    model, tree = fed(1, penalty_scale="constant")
+    pulls = []
+    for loss in (1.0, 3.0):
+        tree.start_task()
+        pulls.append(pull(tree, model, tree.adapters[0] + 1, loss))
+    torch.testing.assert_close(pulls[1], 3 * pulls[0])
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("scale", ["loss", "constant", "signed_loss"])
+def test_layerwise_the_pull_on_a_matrix_does_not_depend_on_their_number(similarity, scale):
+    first = {}
+    for layerwise, depth in itertools.product((False, True), (1, 3)):
+        options = {"penalty_scale": scale, "similarity": similarity, "layerwise": layerwise}
+        model, tree = tiny.Adapters(3, 4), None
+        tree = TreeRegulariser(model, Options(**options, depth=depth))
+        tree.start_task()
+        model.fill(random(3, 4, seed=1))
+        tree.end_task()
+        tree.start_task()
+        model.fill(random(3, 4, seed=2))
+        tree.penalty(torch.tensor(2.0)).backward()
+        first[layerwise, depth] = next(model.parameters()).grad
+    assert torch.equal(first[True, 1], first[True, 3])
+    torch.testing.assert_close(first[True, 1], first[False, 1])
+    assert not torch.isclose(first[False, 1], first[False, 3], rtol=0.1).any()
+
+
+def test_summed_it_is_equation_3_to_the_letter_whatever_the_matrices_sizes():
+    method = tiny.method("treelora", "language", penalty_scale="sum", strength=0.5)
+    for task in tiny.tasks("language", 2):
+        tiny.learn(method, task)
+    tree = method.regulariser
+    tree.start_task()
+    with torch.no_grad():
+        for parameter in tree.layout.parameters:
+            parameter.grad = None
+            parameter.add_(100)  # beyond all targets
+    tree.penalty(torch.tensor(9.0)).backward()
+    assert not tree.layout.uniform
+    assert all((p.grad == 0.5).all() for p in tree.layout.parameters)
+
+
+@pytest.mark.parametrize(("scale", "n"), [("largest", 4), ("sum", 1)])
+@pytest.mark.parametrize("search", ["lcb", "lcb_flat"])
+def test_the_search_observes_whole_norms_or_means_of_entries(search, scale, n):
+    model, tree = fed(2, search=search, residual_scale=scale)
+    tree.start_task()
+    current, seen = random(3, 4, seed=99), []
+    model.fill(current)
+    observe = tree._search.observe
+    tree._search.observe = lambda chosen, residual: seen.append((chosen, residual))
+    tree.penalty(torch.tensor(1.0))
+    (chosen, residual), *_ = seen
+    distance = (current - tree.signatures[chosen, torch.arange(3)]).abs().sum(dim=1)
+    torch.testing.assert_close(residual, distance / n)
+    observe(chosen, residual)
+    assert (tree._search._scale == (1 if scale == "sum" else residual)).all()
 
 
 def test_the_penalty_reaches_only_the_first_matrices():
@@ -460,6 +586,8 @@ def test_an_unknown_choice_is_refused_with_a_near_name(name):
         ({"depth": 0}, "depth must be at least 1"),
         ({"budget": 0}, "budget must be at least 1"),
         ({"average": True, "signature": "gradient"}, "average is for the signature adapter"),
+        ({"layerwise": True, "penalty_scale": "mean"}, "layerwise .* but penalty_scale is mean"),
+        ({"layerwise": True, "penalty_scale": "sum"}, "layerwise .* but penalty_scale is sum"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -105,9 +105,9 @@ def samples(modality: str, task: int, n: int = 12) -> Samples:
 
 
 def examples(data: Samples) -> list[tuple[str, str]]:
-    """Prompt and answer of each text sample, as words."""
-    parts = [(x[0], x[1]) for x in data.x]
-    return [tuple(TOKENIZER.decode(ids[m == k].tolist()) for k in (1, 2)) for ids, m in parts]
+    """Prompt, up to the space before the answer, and answer of each text sample, as words."""
+    parts = [[TOKENIZER.decode(ids[m == k].tolist()) for k in (1, 2)] for ids, m in data.x]
+    return [(f"{prompt} ", answer) for prompt, answer in parts]
 
 
 def tasks(modality: str, n: int = N_TASKS, epochs: int = 2) -> list[Task]:

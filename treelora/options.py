@@ -15,7 +15,8 @@ CHOICES = {
     "distance_sign": ("near", "far"),
     "schedule": ("constant", "ramp"),
     "restart": ("task", "epoch"),
-    "penalty_scale": ("loss", "mean", "signed_loss"),
+    "penalty_scale": ("loss", "constant", "mean", "sum", "signed_loss"),
+    "residual_scale": ("largest", "sum"),
 }
 
 
@@ -29,7 +30,9 @@ class Options:
     Attributes:
         strength: lambda of equation 3; 0.1 on vision and 0.5 on language in the paper.
         depth: adapted matrices that the tree and the penalty look at, from the first; None takes
-            all (section 3.3: 5 on vision; 64, all of a 7B model's, on language).
+            all. The paper has 64 on language, all matrices of a 7B model, and 5 on vision (section
+            3.3), where HiDe's code, in whose frame that is, counts blocks of two matrices each:
+            `depth: 10`.
         signature: what stands for a task's expected gradient (section 3.1). `adapter` is the
             low-rank weights, the sum of all updates (section 3.3, "practical implementation");
             `gradient` the running mean of the loss's gradient with respect to them. With
@@ -52,11 +55,32 @@ class Options:
             branch's threshold, at most 1.5 (released).
         schedule: `constant`, or a `ramp` from 0 to the strength within every epoch (released).
         restart: when the statistics of the search and the accumulator start anew.
-        penalty_scale: the paper does not say how the norm is scaled. `loss` rescales it to the size
-            of the loss; `mean` averages it over the entries of each matrix and sums over matrices,
-            and with the paper's lambda of 0.1 does next to nothing beside the loss. `signed_loss`
-            is the released form of `loss`: divided by the value with its sign, so that a negative
-            inner product is made more negative.
+        penalty_scale: the paper does not say how the norm of equation 3 is scaled.
+
+            - `loss`: each step's norm is rescaled to the size of that step's loss. The gradient is
+              strength * loss * grad log ||g - g_k||: it holds near the target and lets go far away.
+            - `constant`: one factor for the whole task, so that as in equation 3 the pull is as
+              strong near the target as far from it: the loss of its first step with a penalty,
+              divided by the norm of the finished tasks' adapters, ||g_k||, in the mean (by
+              <g_k, g_k> with `inner`). The distance itself is no measure: it starts from 0 where
+              the adapter is trained on.
+            - `mean`: averaged over the entries of each matrix and summed over matrices. With the
+              paper's lambda of 0.1 it does next to nothing beside the loss.
+            - `sum`: equation 3 to the letter, summed over all entries. Each is pulled by lambda
+              whatever the loss, whose gradient is some hundred times smaller.
+            - `signed_loss`: the released form of `loss`, divided by the value with its sign, so
+              that a negative inner product is made more negative.
+        layerwise: rescale each matrix by itself, not the sum over all. The sum's pull on one matrix
+            falls with the number of matrices, so that depth and strength are confounded; with this
+            it does not depend on the others, and is about as many times stronger as there are
+            matrices. Not with `mean` and `sum`, which rescale nothing.
+        residual_scale: of the residuals of `lcb` and `lcb_flat`. `largest` divides them by the
+            largest seen in their matrix, as the bounds presume [0, 1]; the bonus then exceeds the
+            differences between tasks for hundreds of steps, and tasks are pulled in turn. `sum` is
+            the norm of equation 2 to the letter, summed over all entries and not divided. A task
+            further away than the nearest by more than the bonus can be, 2 sqrt(log t), is then
+            pulled once only. Whether tasks are depends on the number of entries and how far they
+            move: with 4,000 in a matrix and 30 steps at 0.001 (the suite `cifar`) they are not.
         budget: the most adapters stored; beyond it the two closest are merged into their mean,
             weighted by their numbers of tasks (section 3.3). None stores all.
     """
@@ -75,6 +99,8 @@ class Options:
     schedule: str = "constant"
     restart: str = "task"
     penalty_scale: str = "loss"
+    layerwise: bool = False
+    residual_scale: str = "largest"
     budget: int | None = None
 
     def __post_init__(self):
@@ -96,6 +122,11 @@ class Options:
             raise ValueError(f"budget must be at least 1, but is {self.budget}")
         if self.average and self.signature == "gradient":
             raise ValueError("average is for the signature adapter: a gradient is always averaged")
+        if self.layerwise and self.penalty_scale in ("mean", "sum"):
+            raise ValueError(
+                f"layerwise is for a penalty that is rescaled, but penalty_scale is "
+                f"{self.penalty_scale}: leave it out"
+            )
 
     @property
     def needs_epochs(self) -> bool:

@@ -75,6 +75,7 @@ class TreeRegulariser:
             )
         self._steps_per_epoch = steps_per_epoch
         self._step = 0
+        self._factor: Tensor | None = None  # of the penalty, where it is constant
         self._arms = [list(tasks) for tasks in self.members]
         device = self.layout.parameters[0].device
         self._lengths = self.layout.lengths.to(device)
@@ -92,11 +93,12 @@ class TreeRegulariser:
     def _make_search(self) -> Search | None:
         n_arms, (n_levels, _) = len(self.signatures), self.layout.shape
         device = self._lengths.device
+        entries = self._lengths if self.options.residual_scale == "sum" else None
         match self.options.search:
             case "lcb":
-                return TreeSearch(self.tree, n_levels, device)
+                return TreeSearch(self.tree, n_levels, device, entries)
             case "lcb_flat":
-                return TreeSearch(flat(n_arms), n_levels, device)
+                return TreeSearch(flat(n_arms), n_levels, device, entries)
             case "random":
                 return RandomSearch(n_arms, n_levels, device, self._generator)
             case "softmax":
@@ -156,14 +158,32 @@ class TreeRegulariser:
 
     def _scaled(self, value: Tensor, loss: Tensor) -> Tensor:
         """Distances, or negative products, per matrix (L,), as one number to be lowered."""
-        by_entry = self.options.similarity == "l1" or self.options.penalty_scale == "mean"
-        value = (value / self._lengths).sum() if by_entry else value.sum()
-        if self.options.penalty_scale == "mean":
-            return value
-        if self.options.penalty_scale == "loss":
-            return value / (value.detach().abs() + 1e-5) * loss
-        scaled = value / (value.detach() + 1e-5) * loss
-        return scaled if self.options.similarity == "l1" else -scaled
+        value = self._measured(value)
+        match self.options.penalty_scale:
+            case "mean" | "sum":
+                return value
+            case "loss":
+                scaled = value / (value.detach().abs() + 1e-5) * loss
+            case "constant":
+                if self._factor is None:
+                    self._factor = loss / (self._measured(self._sizes()) + 1e-5)
+                scaled = value * self._factor
+            case "signed_loss":
+                scaled = value / (value.detach() + 1e-5) * loss
+                scaled = scaled if self.options.similarity == "l1" else -scaled
+        return scaled.sum() if self.options.layerwise else scaled
+
+    def _measured(self, value: Tensor) -> Tensor:
+        """Values per matrix (L,) in the unit that is rescaled: of each, or of all together."""
+        scale = self.options.penalty_scale
+        if scale == "mean" or (self.options.similarity == "l1" and scale != "sum"):
+            value = value / self._lengths
+        return value if self.options.layerwise else value.sum()
+
+    def _sizes(self) -> Tensor:
+        """What the stored adapters are in the measure of the penalty, (L,), in the mean."""
+        power = 1 if self.options.similarity == "l1" else 2
+        return self.adapters.abs().pow(power).sum(dim=2).mean(dim=0).to(self._lengths.device)
 
     def _rows(self, store: Tensor, chosen: Tensor) -> Tensor:
         """The chosen row of each matrix, (L, D)."""

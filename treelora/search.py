@@ -56,14 +56,28 @@ class TreeSearch(Search):
     goes from the root to the child with the smallest bound; what was never pulled comes first, and
     the first of equals. The bounds presume residuals in [0, 1], so residuals and thresholds are
     divided by the largest residual seen so far in the same matrix (the paper is silent on their
-    scale). log t moves all bounds at every step: they are computed anew, which touches a number per
-    node and matrix and no signature.
+    scale); with `entries` they are the norms of whole matrices and stay as they are. log t moves
+    all bounds at every step: they are computed anew, which touches a number per node and matrix and
+    no signature.
 
     `lcb_flat` is the same search on a tree whose root has all arms as children.
+
+    Args:
+        root: the tree over the arms; its thresholds are means over a matrix's entries.
+        n_levels: number of adapted matrices, L.
+        device: where the signatures are.
+        entries: (L,) of each matrix, where residuals are sums over them and nothing is divided.
     """
 
-    def __init__(self, root: Node, n_levels: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        root: Node,
+        n_levels: int,
+        device: torch.device | str = "cpu",
+        entries: Tensor | None = None,
+    ):
         super().__init__(len(root.tasks), n_levels, device)
+        self.per_entry = entries is None
         ranks = [[root]]  # the nodes by depth
         while below := [child for node in ranks[-1] for child in node.children]:
             ranks.append(below)
@@ -89,13 +103,16 @@ class TreeSearch(Search):
 
         self._arm = torch.tensor([node.tasks[0] for node in nodes], device=device)
         self._threshold = column([node.threshold for node in nodes] + [0.0])
+        if entries is not None:
+            self._threshold = self._threshold * entries
         shape = (nothing + 1, n_levels)
         self._leaf = torch.arange(nothing + 1, device=device)[:, None].repeat(1, n_levels)
         self._count = column([0.0]).repeat(shape)
         self._sum = column([0.0]).repeat(shape)
         self._mean = column([-math.inf] * nothing + [math.inf]).repeat(1, n_levels)
         self._width = column([0.0]).repeat(shape)  # 1 / sqrt(n)
-        self._scale = column([torch.finfo(torch.float64).tiny]).repeat(1, n_levels)[0]
+        smallest = torch.finfo(torch.float64).tiny if self.per_entry else 1.0
+        self._scale = column([smallest]).repeat(1, n_levels)[0]
         self.step = 0
 
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -131,7 +148,8 @@ class TreeSearch(Search):
         self._mean[path] = self._sum[path] / count
         self._mean[-1] = math.inf
         self._width[path] = count.rsqrt()
-        self._scale = torch.maximum(self._scale, residual)
+        if self.per_entry:
+            self._scale = torch.maximum(self._scale, residual)
 
 
 def _table(lists: list[list[int]], fill: int) -> Tensor:
