@@ -284,7 +284,7 @@ def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
     Raises:
         DataError: the method keeps a value that could not be read again.
     """
-    _check_state(method_state, "its state")
+    check_state(method_state, "its state")
     buffer = io.BytesIO()
     torch.save({"key": key, "method": method_state, "record": record}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -293,15 +293,15 @@ def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
 _READABLE = (torch.Tensor, torch.nn.Parameter, torch.Size, str, bytes, bool, int, float)
 
 
-def _check_state(value: Any, name: str) -> None:
+def check_state(value: Any, name: str) -> None:
     """Reading runs no code, so that only tensors, numbers, text and collections of them can be."""
     if type(value) in (dict, OrderedDict):
         for key, part in value.items():
-            _check_state(key, f"a name in {name}")
-            _check_state(part, f"{name}[{quoted(key)}]")
+            check_state(key, f"a name in {name}")
+            check_state(part, f"{name}[{quoted(key)}]")
     elif type(value) in (list, tuple, set):
         for i, part in enumerate(value):
-            _check_state(part, f"{name}[{i}]")
+            check_state(part, f"{name}[{i}]")
     elif value is not None and type(value) not in _READABLE:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise DataError(
