@@ -121,7 +121,7 @@ class StreamOptions:
         if self.size not in (None, 500, 5000):
             raise ValueError(f"size must be 500 or 5000, but is {self.size}")
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction must lie between 0 and 1, but is {self.test_fraction}")
+            raise ValueError(f"test_fraction must be between 0 and 1, but is {self.test_fraction}")
         if self.scoring not in (None, "released"):
             raise ValueError(f"scoring must be released or left out, not {self.scoring!r}")
         if self.max_prompt_tokens < 4:
@@ -551,12 +551,14 @@ def _typed(value: Any, hint: Any) -> Any:
                 reasons.append(str(error))
         raise TypeError(" or ".join(reasons))
     elif typing.get_origin(hint) is list:
-        if isinstance(value, list):
-            return [_typed(item, typing.get_args(hint)[0]) for item in value]
+        with suppress(TypeError):
+            if isinstance(value, list):
+                return [_typed(item, typing.get_args(hint)[0]) for item in value]
     elif typing.get_origin(hint) is dict:
-        if isinstance(value, dict):
-            of_key, of_value = typing.get_args(hint)
-            return {_typed(k, of_key): _typed(v, of_value) for k, v in value.items()}
+        with suppress(TypeError):
+            if isinstance(value, dict):
+                of_key, of_value = typing.get_args(hint)
+                return {_typed(k, of_key): _typed(v, of_value) for k, v in value.items()}
     elif hint is float and type(value) in (int, float, str):
         with suppress(ValueError, OverflowError):
             number = float(value)  # YAML reads 1e-3 as text

@@ -167,6 +167,7 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         (lambda d: first(d)["train"].update(learning_rate=10**400), "learning_rate must be float"),
         (lambda d: first(d)["train"].update(learning_rate="1e400"), "be a finite number"),
         (lambda d: first(d)["train"].update(batch_size=True), "batch_size must be int"),
+        (lambda d: first(d)["train"].update(epochs="12"), "epochs must be int or list"),
         (lambda d: first(d)["train"].update(batch_size=10**7), "batch_size must be at most"),
         (lambda d: first(d)["stream"].update(n_tasks=0), "n_tasks must be at least 1, but is 0"),
         (lambda d: first(d)["stream"].update(n_tasks=-1), "n_tasks must be at least 1"),
