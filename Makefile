@@ -10,9 +10,15 @@ WORKERS ?= 2
 # The full environment where it is current, else a light one without torch.
 LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
 
+# As one word of a shell command, whatever its characters. Neither `value` nor an environment
+# without it makes make expand the name of a suite.
+quoted = '$(subst ','\'',$(1))'
+NAME   = $(call quoted,$(value SUITE))
+unexport SUITE
+
 # --config takes all that follows it, so that another option must stand between it and a target.
-SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(SUITE) \
-            --workflow-profile $(PROFILE) --cores $(CORES)
+SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
+            --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"
 
@@ -23,26 +29,26 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "SUITE=$(SUITE)  a name in benchmarks/suites or the path of a suite file"
+	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
 	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)   PYTHON=$(PYTHON)"
 	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
 
 replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
 	@$(SNAKEMAKE)
-	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
+	@.venv/bin/python -m benchmarks.plan $(NAME) --complete
 
 plan: .venv/requirements.lock ## List what the suite runs, what is done, the time each needs (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.plan $(SUITE) $(PLAN)
+	@.venv/bin/python -m benchmarks.plan $(NAME) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do
-	@.venv/bin/python -m benchmarks.plan $(SUITE) --status
+	@.venv/bin/python -m benchmarks.plan $(NAME) --status
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
-	@.venv/bin/python -m benchmarks.results forget-failed $(SUITE)
+	@.venv/bin/python -m benchmarks.results forget-failed $(NAME)
 
 restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
 	@$(SNAKEMAKE) prepared
-	@.venv/bin/python -m benchmarks.results restore $(SUITE)
+	@.venv/bin/python -m benchmarks.results restore $(NAME)
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain
@@ -100,11 +106,11 @@ clean: ## Remove environments and caches; results/ and resources/ stay
 
 define install
 if cmp -s $< $@; then touch $@; exit; fi; \
-$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
   echo "Python 3.11 is needed and '$(PYTHON)' is not one:" \
        "install it or name it with PYTHON=/path/to/python3.11." >&2; exit 1; }; \
 echo "installing the pinned packages into $(1) ($(2), once)"; \
-$(PYTHON) -m venv --clear $(1) && \
+"$(PYTHON)" -m venv --clear $(1) && \
 $(1)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $< && \
 cp $< $@
 endef

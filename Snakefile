@@ -2,11 +2,12 @@
 # benchmarks/plan.py; a run's path holds the digest of everything that decides its result, so a
 # changed setting is another path and never a stale file.
 import os
+import re
 import sys
 from pathlib import Path
 
 from analysis.exhibits import files
-from benchmarks.files import DataError
+from benchmarks.files import DataError, check_writable
 from benchmarks.gpus import names
 from benchmarks.plan import backbone_inputs, load_plan, pretrain_inputs
 
@@ -19,17 +20,19 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 
 try:
     plan = load_plan(config.setdefault("suite", "demo"))
+    # Only these are jobs. Of a run that is made, the result is a file like any other: nothing makes
+    # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
+    open_runs = {run.directory: run for run in plan.runs if run.is_open()}
+    check_writable("results", "resources")
 except DataError as error:
     sys.exit(str(error))
 
-run_of = {run.directory: run for run in plan.runs}
 stream_digest = {name: "" for name in plan.pretrain_streams}
 stream_digest |= {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
 stream_arguments = {name: name for name in plan.pretrain_streams}
 stream_arguments |= {run.stream: run.stream_arguments for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
-RESULTS = [f"{directory}/result.json" for directory in run_of]
-RUN = "results/runs/{stream}/{label}/s{seed}-{key}"
+RESULTS = [f"{run.directory}/result.json" for run in plan.runs]
 OUT = f"results/{plan.name}"
 # A run that is promised a GPU does not train on the CPU: by the scheduler that took a job which asked
 # for one, or by a profile that counts them on this machine, which may have none.
@@ -42,11 +45,9 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 
 
 wildcard_constraints:
-    stream="|".join(stream_arguments),
-    backbone="|".join(plan.backbones),
-    label="[a-z0-9.-]+",
-    seed="[0-9]+",
-    key="[0-9a-f]{12}",
+    stream="|".join(map(re.escape, stream_arguments)),
+    backbone="|".join(map(re.escape, plan.backbones)),
+    run="|".join(map(re.escape, open_runs)) or "none",
 
 
 localrules:
@@ -96,7 +97,8 @@ rule prepare:
     message:
         "prepare the stream {wildcards.stream}"
     shell:
-        "python -m benchmarks.streams {params.arguments} --out $(dirname {output}) > {log} 2>&1"
+        "python -m benchmarks.streams {params.arguments}"
+        ' --out "$(dirname {output:q})" > {log:q} 2>&1'
 
 
 rule pretrain:
@@ -114,7 +116,8 @@ rule pretrain:
     message:
         "pre-train the backbone {wildcards.backbone}"
     shell:
-        "python -m benchmarks.pretrain {wildcards.backbone} --out $(dirname {output}) > {log} 2>&1"
+        "python -m benchmarks.pretrain {wildcards.backbone:q}"
+        ' --out "$(dirname {output:q})" > {log:q} 2>&1'
 
 
 rule backbone:
@@ -131,30 +134,35 @@ rule backbone:
     message:
         "find the backbone {wildcards.backbone}"
     shell:
-        "python -m benchmarks.backbones {wildcards.backbone} --out $(dirname {output}) > {log} 2>&1"
+        "python -m benchmarks.backbones {wildcards.backbone:q}"
+        ' --out "$(dirname {output:q})" > {log:q} 2>&1'
 
 
 rule train:
     input:
-        spec=lambda wildcards: ancient(run_of[RUN.format(**wildcards)].write_spec()),
-        stream=ancient("resources/streams/{stream}/manifest.json"),
-        backbone=lambda wildcards: ancient(
-            f"resources/backbones/{run_of[RUN.format(**wildcards)].backbone}/manifest.json"
+        spec=lambda wildcards: open_runs[wildcards.run].write_spec(),
+        stream=lambda wildcards: (
+            f"resources/streams/{open_runs[wildcards.run].stream}/manifest.json"
+        ),
+        backbone=lambda wildcards: (
+            f"resources/backbones/{open_runs[wildcards.run].backbone}/manifest.json"
         ),
     output:
-        f"{RUN}/result.json",
+        "{run}/result.json",
     log:
-        f"{RUN}/log.txt",
+        "{run}/log.txt",
     conda:
         "environment.yml"
     threads: plan.threads
     resources:
         gpu=1,
+    params:
+        what=lambda wildcards: open_runs[wildcards.run].title,
     message:
-        "train {wildcards.label} on {wildcards.stream}, seed {wildcards.seed}"
+        "train {params.what}"
     shell:
-        "python -m benchmarks.run {input.spec} --out $(dirname {output}) --threads {threads}"
-        f"{OWN_GPU} >> {{log}} 2>&1"
+        'python -m benchmarks.run {input.spec:q} --out "$(dirname {output:q})" --threads {threads}'
+        f"{OWN_GPU} >> {{log:q}} 2>&1"
 
 
 rule collect:
@@ -168,10 +176,12 @@ rule collect:
         "environment.yml"
     params:
         suite=config["suite"],
+        label=plan.label,
+        skipped=[run.directory for run in plan.skipped],
     message:
         "collect the results"
     shell:
-        "python -m benchmarks.results collect {params.suite} --out {output} 2> {log}"
+        "python -m benchmarks.results collect {params.suite:q} --out {output:q} 2> {log:q}"
 
 
 rule analyse:
@@ -187,7 +197,7 @@ rule analyse:
     message:
         "draw tables, figures and the report"
     shell:
-        "python -m analysis {input.runs} --out $(dirname {input.runs}) 2> {log}"
+        'python -m analysis {input.runs:q} --out "$(dirname {input.runs:q})" 2> {log:q}'
 
 
 # Without a declared output: Snakemake would delete the committed file before it makes the new one.
@@ -203,4 +213,4 @@ rule publish:
     message:
         "publish the results"
     shell:
-        "python -m benchmarks.results publish {params.suite} 2> {log}"
+        "python -m benchmarks.results publish {params.suite:q} 2> {log:q}"

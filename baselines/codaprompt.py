@@ -126,6 +126,8 @@ class CodaPrompt(TaskPromptMethod):
             for name in ("components", "prompt_length", "layers"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+            if self.orthogonality < 0:
+                raise ValueError(f"orthogonality must not be negative, but is {self.orthogonality}")
             if self.prompt_length % 2:
                 raise ValueError(f"prompt_length must be even, but is {self.prompt_length}")
 

@@ -88,6 +88,8 @@ class EWC(LoraMethod):
             for name in ("fisher_samples", "fisher_batch_size"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+            if self.strength < 0:
+                raise ValueError(f"strength must not be negative, but is {self.strength}")
             if self.trained not in TRAINED:
                 raise ValueError(
                     f"trained must be one of {', '.join(TRAINED)}, not {self.trained!r}"

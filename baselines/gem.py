@@ -49,6 +49,17 @@ class GEM(LoraMethod):
         memory_per_task: int = 100
         memory_strength: float = 0.05
 
+        def __post_init__(self):
+            super().__post_init__()
+            if self.memory_per_task < 1:
+                raise ValueError(
+                    f"memory_per_task must be at least 1, but is {self.memory_per_task}"
+                )
+            if self.memory_strength < 0:
+                raise ValueError(
+                    f"memory_strength must not be negative, but is {self.memory_strength}"
+                )
+
     @classmethod
     def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
         """The loop's, and at each step the memories of all earlier tasks."""

@@ -101,8 +101,6 @@ class HiDeLoRA(HiDe):
         def __post_init__(self):
             LoraSettings.__post_init__(self)
             HiDeSettings.__post_init__(self)
-            if self.layers is not None and self.layers < 1:
-                raise ValueError(f"layers must be at least 1, but is {self.layers}")
             if self.slow < 0:
                 raise ValueError(f"slow must not be negative, but is {self.slow}")
             if self.start not in STARTS:

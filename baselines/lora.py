@@ -27,10 +27,12 @@ class BranchSettings(Method.Config):
     def __post_init__(self):
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, but is {self.rank}")
+        if self.layers is not None and self.layers < 1:
+            raise ValueError(f"layers must be at least 1, but is {self.layers}")
 
     def check(self, adapted_matrices: int) -> None:
         blocks = adapted_matrices // PER_BLOCK
-        if self.layers is not None and not 1 <= self.layers <= blocks:
+        if self.layers is not None and self.layers > blocks:
             raise ValueError(
                 f"layers must lie between 1 and the backbone's {blocks}, but is {self.layers}"
             )
@@ -52,6 +54,8 @@ class LoraSettings(BranchSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be positive, but is {self.alpha}: 0 would learn nothing")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
         if not self.targets or self.targets != "".join(c for c in "qkv" if c in self.targets):

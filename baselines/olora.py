@@ -43,6 +43,12 @@ class OLoRA(LoraMethod):
         orthogonality: float = 0.5
         size: float = 0.0
 
+        def __post_init__(self):
+            super().__post_init__()
+            for name in ("orthogonality", "size"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
         """The earlier adapters, twice while they grow."""

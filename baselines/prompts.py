@@ -178,6 +178,10 @@ class PoolSettings(PromptSettings):
             raise ValueError(
                 f"top_k must lie between 1 and pool_size, {self.pool_size}, but is {self.top_k}"
             )
+        if self.prompt_length < 1:
+            raise ValueError(f"prompt_length must be at least 1, but is {self.prompt_length}")
+        if self.pull < 0:
+            raise ValueError(f"pull must not be negative, but is {self.pull}")
 
 
 class PoolMethod(PromptMethod):

@@ -104,6 +104,8 @@ class SDLoRA(Method):
 
         def __post_init__(self):
             super().__post_init__()
+            if not self.magnitude > 0:
+                raise ValueError(f"magnitude must be positive, but is {self.magnitude}")
             if self.optimizer not in OPTIMIZERS:
                 raise ValueError(
                     f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"

@@ -19,26 +19,29 @@ and the methods with what they set themselves:
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks import backbones, causal_lms, streams
-from benchmarks.files import DataError, digest_of
+from benchmarks import backbones, causal_lms, streams, suite_text
+from benchmarks.files import DataError, digest_of, quoted
 from benchmarks.text import BOUNDARIES, TRUNCATIONS
 
 SUITES = Path(__file__).parent / "suites"
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
 TEST_BATCH_SIZE = 128  # where a suite says none
+MOST_SEED = 2**32 - 1  # of scikit-learn's generators
+MOST = 10**6  # of every other whole number: no machine has room for what a larger one asks for
 
 # Of StreamOptions: what a stream's content depends on.
 CONTENT_OPTIONS = ("path", "test_fraction", "tasks", "size", "scoring", "keep_leaks")
@@ -46,6 +49,11 @@ CONTENT_OPTIONS = ("path", "test_fraction", "tasks", "size", "scoring", "keep_le
 TEXT_OPTIONS = {
     *("max_answer_tokens", "truncation", "boundary", "chat_template"),
     *("decoding", "max_new_tokens"),
+}
+# What concerns streams of one modality only.
+_OF = {
+    "vision": ("train_per_class", "test_per_class"),
+    "language": ("train_per_task", "test_per_task", "max_prompt_tokens", *sorted(TEXT_OPTIONS)),
 }
 _CHOICES = {
     "order": ("seed", "fixed"),
@@ -106,12 +114,14 @@ class StreamOptions:
                 value = getattr(self, name)
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
         limits = ("train_per_class", "test_per_class", "train_per_task", "test_per_task")
-        for name in (*limits, "max_answer_tokens", "max_new_tokens"):
+        for name in (*limits, "n_tasks", "max_answer_tokens", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         if self.size not in (None, 500, 5000):
             raise ValueError(f"size must be 500 or 5000, but is {self.size}")
+        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction must be between 0 and 1, but is {self.test_fraction}")
         if self.scoring not in (None, "released"):
             raise ValueError(f"scoring must be released or left out, not {self.scoring!r}")
         if self.max_prompt_tokens < 4:
@@ -137,6 +147,8 @@ class BackboneOptions:
     weights: str | None = None
 
     def __post_init__(self):
+        if self.image_size is not None and not 1 <= self.image_size <= 4096:
+            raise ValueError(f"image_size must lie between 1 and 4096, but is {self.image_size}")
         known = backbones.NORMALISATIONS
         if self.normalisation is not None and self.normalisation not in known:
             raise ValueError(
@@ -187,6 +199,10 @@ class TrainOptions:
             raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
         if self.loss_mean not in (None, "samples"):
             raise ValueError(f"loss_mean must be samples or left out, not {self.loss_mean!r}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(
+                f"clip_norm must be positive, but is {self.clip_norm}: for no clipping set null"
+            )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
@@ -240,22 +256,31 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise DataError(f"no suite is called {name!r} and no such .yaml file exists: {hint}")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"the suite file {path} does not exist: check the path") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    document = suite_text.read(path)
     where = path.name
+    _check_name(path.stem, where)
     allowed = {"label", "seeds", "threads", "experiments"}
     _check_keys(document, allowed, {"label", "seeds", "experiments"}, where)
-    seeds = document["seeds"]
+    label, seeds, experiments = (document[key] for key in ("label", "seeds", "experiments"))
+    if not isinstance(label, str) or not 0 < len(label.strip()) <= 500:
+        raise DataError(
+            f"{where}: label must be text, up to 500 characters and in quotes if need be, "
+            f"but is {quoted(label)}"
+        )
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
-        raise DataError(f"{where}: seeds must be a list of integers, but is {seeds!r}")
+        raise DataError(f"{where}: seeds must be a list of integers, but is {quoted(seeds)}")
+    if not all(0 <= seed <= MOST_SEED for seed in seeds):
+        raise DataError(
+            f"{where}: seeds must lie between 0 and {MOST_SEED}, but are {quoted(seeds)}"
+        )
     if len(set(seeds)) < len(seeds):
-        raise DataError(f"{where}: seeds must differ, but are {seeds}")
+        raise DataError(f"{where}: seeds must differ, but are {quoted(seeds)}")
+    if not isinstance(experiments, list) or not experiments:
+        raise DataError(
+            f"{where}: experiments must be a list of at least one, but is {quoted(experiments)}"
+        )
     runs = []
-    for i, experiment in enumerate(document["experiments"]):
+    for i, experiment in enumerate(experiments):
         runs += _resolve(experiment, seeds, f"{where}, experiment {i + 1}", data_dir)
     names = Counter(
         (
@@ -268,14 +293,28 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
     if doubled:
         stream, _, label, _ = min(doubled)
         raise DataError(f"{where}: {label} stands twice on stream {stream}; give one another name")
-    return Suite(path.stem, str(document["label"]), _threads(document, where), runs)
+    return Suite(path.stem, label, _threads(document, where), runs)
 
 
 def _threads(document: dict, where: str) -> int:
     threads = document.get("threads", 1)
-    if type(threads) is not int or threads < 1:
-        raise DataError(f"{where}: threads must be a positive integer, but is {threads!r}")
+    if type(threads) is not int or not 1 <= threads <= 1024:
+        raise DataError(f"{where}: threads must be a positive integer, but is {quoted(threads)}")
     return threads
+
+
+def _check_name(name: str, where: str) -> None:
+    """A suite's name becomes that of a folder, and a word of Snakemake's, which knows patterns."""
+    harmless = all(
+        c in "._+-(),'" or unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "Zs"
+        for c in name
+    )
+    if not harmless or name[:1] in ".-+" or name in ("runs", "specs") or len(name.encode()) > 150:
+        raise DataError(
+            f"{where}: results are kept under a suite's name, which can have letters, digits, "
+            f"spaces and . _ + - ( ) , ' and must not begin with a dot or be runs or specs: rename "
+            f"the file"
+        )
 
 
 def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) -> list[RunSpec]:
@@ -283,6 +322,12 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
 
     parts = {"stream", "backbone", "train", "methods"}
     _check_keys(experiment, parts, parts, where)
+    if not isinstance(experiment["train"], dict):
+        raise DataError(
+            f"{where}: train must be a mapping of settings, but is {quoted(experiment['train'])}"
+        )
+    if not isinstance(experiment["methods"], dict) or not experiment["methods"]:
+        raise DataError(f"{where}: methods must map at least one method's name to its settings")
     stream, own_options = stream_options(experiment["stream"], f"{where}, stream")
     backbone = from_mapping(BackboneOptions, experiment["backbone"], f"{where}, backbone")
     module = streams.load(stream.name)
@@ -296,8 +341,16 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             f"{where}: stream {stream.name} is {modality}, "
             f"but backbone {backbone.name} is {network.modality}"
         )
-    if modality == "language" and backbone.normalisation is not None:
-        raise DataError(f"{where}: normalisation is of pixels; leave it out on language")
+    for name in ("normalisation", "image_size") if modality == "language" else ():
+        if getattr(backbone, name) is not None:
+            raise DataError(f"{where}: {name} is of pixels; leave it out on language")
+    _check_size(network, backbone.image_size, where)
+    for other, names in _OF.items():
+        for name in names if other != modality else ():
+            if name in _without_defaults(stream):
+                raise DataError(
+                    f"{where}, stream: {name} is of {other} streams; leave it out on {modality}"
+                )
     if modality == "vision" and backbone.weights is not None:
         raise DataError(f"{where}: weights is of language models; leave it out on vision")
     if modality == "language":
@@ -316,14 +369,20 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
         digest = module.fingerprint(data_dir, **own_options)
         counted = getattr(module, "n_classes", None)
         whole = counted(**own_options) if counted else getattr(module, "N_CLASSES", None)
+        counted = getattr(module, "n_items", None)
+        items = counted(**own_options) if counted else getattr(module, "N_ITEMS", None)
     except DataError as error:
         raise DataError(f"{where}, stream: {error}") from error
     n_tasks = stream.n_tasks or own_tasks
     if n_tasks is None:
         raise DataError(f"{where}, stream: n_tasks is missing: say how many {stream.name} has")
-    if (whole and (n_tasks < 1 or whole % n_tasks)) or (not whole and n_tasks > own_tasks):
+    if (whole and whole % n_tasks) or (not whole and n_tasks > own_tasks):
         limit = f"divide its {whole} classes" if whole else f"be at most {own_tasks}"
         raise DataError(f"{where}: n_tasks of {stream.name} must {limit}, but is {n_tasks}")
+    if items and not getattr(module, "OPTIONS", ()):  # others have what a user brings
+        whole_stream = modality == "vision" or n_tasks == own_tasks  # tasks differ in size
+        units = items["classes"] if modality == "vision" else own_tasks
+        _check_limits(stream, items, units if whole_stream else 1, f"{where}, stream")
     own_n_tasks = None if n_tasks == own_tasks else n_tasks
     stream = dataclasses.replace(stream, n_tasks=own_n_tasks)  # the default has one key
     stream_key = _without_defaults(stream) | {"digest": digest}
@@ -332,18 +391,20 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     backbone_key = _without_defaults(backbone) | {
         "digest": backbones.fingerprint(backbone.name, data_dir)
     }
-    if not isinstance(experiment["methods"], dict) or not experiment["methods"]:
-        raise DataError(f"{where}: methods must map at least one method's name to its settings")
     shared = {f.name for f in dataclasses.fields(TrainOptions)}
     runs = []
     for label, own in experiment["methods"].items():
-        place = f"{where}, method {label}"
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", str(label)):
+        place = f"{where}, method {label[:100]}"
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", label):
             raise DataError(
-                f"{place}: a name has lower-case letters, digits, hyphens and dots only"
+                f"{place}: a name has lower-case letters, digits, hyphens and dots only, up to 100"
             )
+        if own is not None and not isinstance(own, dict):
+            raise DataError(f"{place}: a mapping of settings was expected, but found {quoted(own)}")
         own = dict(own or {})
         name = own.pop("method", label)
+        if not isinstance(name, str):
+            raise DataError(f"{place}: method must be a method's name, but is {quoted(name)}")
         try:
             method = baselines.load(name, modality)
         except ValueError as error:
@@ -362,6 +423,11 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             raise DataError(f"{place}: loss_mean is of text; leave it out on vision")
         if modality == "vision" and train.checkpointing:
             raise DataError(f"{place}: checkpointing is of language models; leave it out on vision")
+        if train.augment is not None and getattr(config, "cache_queries", False):
+            raise DataError(
+                f"{place}: cache_queries needs the same pixels in every epoch, but augment is "
+                f"{train.augment}: leave one of the two out"
+            )
         mask = _mask(train.mask, modality, place)
         if method.offline and mask is not None:
             mask = "all"  # all classes are there from the start
@@ -401,6 +467,29 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     return runs
 
 
+def _check_size(network: backbones.Backbone, size: int | None, where: str) -> None:
+    """An image is cut into whole patches, or its border would be left out without a word."""
+    found = re.search(r"_patch(\d+)", network.architecture.get("model_name", ""))
+    patch = network.architecture.get("patch_size", int(found[1]) if found else 1)
+    if size is not None and size % patch:
+        raise DataError(
+            f"{where}, backbone: image_size must be a multiple of {patch}, the patch of "
+            f"{network.name}, but is {size}"
+        )
+
+
+def _check_limits(stream: StreamOptions, items: Mapping, units: int, where: str) -> None:
+    """What each class or task is limited to can be had, as far as the whole stream's size says."""
+    for part in ("train", "test"):
+        for unit in ("class", "task"):
+            limit = getattr(stream, f"{part}_per_{unit}")
+            if limit is not None and limit * units > items[part]:
+                raise DataError(
+                    f"{where}: {part}_per_{unit} asks for {limit} items, but {stream.name} has "
+                    f"{items[part]:,} in all: lower it"
+                )
+
+
 def stream_options(mapping: Any, where: str) -> tuple[StreamOptions, dict]:
     """A stream's options, and those of them that its content depends on.
 
@@ -423,9 +512,9 @@ def _preset(presets: Mapping, own: dict, where: str) -> dict:
     if "preset" not in own:
         return {}
     name = own.pop("preset")
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         known = f"one of {', '.join(presets)}" if presets else "left out, as there are none"
-        raise DataError(f"{where}: preset must be {known}, but is {name!r}")
+        raise DataError(f"{where}: preset must be {known}, but is {quoted(name)}")
     return dict(presets[name])
 
 
@@ -455,7 +544,7 @@ def from_mapping(cls: type, mapping: Any, where: str) -> Any:
         try:
             values[key] = _typed(value, hints[key])
         except TypeError as error:
-            raise DataError(f"{where}: {key} must be {error}, but is {value!r}") from error
+            raise DataError(f"{where}: {key} must be {error}, but is {quoted(value)}") from error
     try:
         return cls(**values)
     except ValueError as error:
@@ -463,38 +552,49 @@ def from_mapping(cls: type, mapping: Any, where: str) -> Any:
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """The value as the annotated type; TypeError names the type if it is not one."""
+    """The value as the annotated type; TypeError says what it must be if it is not.
+
+    A number is finite, and a whole one no larger than `MOST`; a field's own bounds are checked by
+    its class.
+    """
     if isinstance(hint, types.UnionType):
+        reasons = []
         for option in typing.get_args(hint):
             try:
                 return _typed(value, option)
-            except TypeError:
-                continue
+            except TypeError as error:
+                reasons.append(str(error))
+        raise TypeError(" or ".join(reasons))
     elif typing.get_origin(hint) is list:
-        if isinstance(value, list):
-            return [_typed(item, typing.get_args(hint)[0]) for item in value]
+        with suppress(TypeError):
+            if isinstance(value, list):
+                return [_typed(item, typing.get_args(hint)[0]) for item in value]
     elif typing.get_origin(hint) is dict:
-        if isinstance(value, dict):
-            of_key, of_value = typing.get_args(hint)
-            return {_typed(k, of_key): _typed(v, of_value) for k, v in value.items()}
+        with suppress(TypeError):
+            if isinstance(value, dict):
+                of_key, of_value = typing.get_args(hint)
+                return {_typed(k, of_key): _typed(v, of_value) for k, v in value.items()}
     elif hint is float and type(value) in (int, float, str):
-        try:
-            return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
+        with suppress(ValueError, OverflowError):
+            number = float(value)  # YAML reads 1e-3 as text
+            if not math.isfinite(number):
+                raise TypeError("a finite number")
+            return number
+    elif hint is int and type(value) is int and abs(value) > MOST:
+        raise TypeError(f"at most {MOST:,}")
     elif type(value) is hint or (hint is types.NoneType and value is None):
         return value
-    raise TypeError(str(getattr(hint, "__name__", hint)))
+    raise TypeError("null" if hint is types.NoneType else getattr(hint, "__name__", str(hint)))
 
 
 def _check_keys(mapping: Any, allowed: set[str], required: set[str], where: str) -> None:
     if not isinstance(mapping, dict):
-        raise DataError(f"{where}: a mapping of settings was expected, but found {mapping!r}")
+        raise DataError(f"{where}: a mapping of settings was expected, but found {quoted(mapping)}")
     for key in mapping:
         if key not in allowed:
-            near = get_close_matches(str(key), allowed, n=1)
+            near = get_close_matches(str(key)[:100], allowed, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(allowed))}"
-            raise DataError(f"{where}: {key!r} is no setting here: {hint}")
+            raise DataError(f"{where}: {quoted(key)} is no setting here: {hint}")
     missing = sorted(required - mapping.keys())
     if missing:
         raise DataError(f"{where}: {missing[0]} is missing: add it")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
-import re
+import reprlib
 import stat
+import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,26 @@ DATA_DIR_VARIABLE = "TREELORA_DATA"
 
 class DataError(ValueError):
     """Input that cannot be used; the message is one sentence for the user."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
+
+
+def shown(text: str) -> str:
+    """Text from outside for a terminal or a log: what would steer it is spelt out."""
+    steers = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in steers else c
+        for c in text
+    )
+
+
+def quoted(value: Any) -> str:
+    """An offending value for a sentence, cut short however much it stands for."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxlist, brief.maxtuple, brief.maxdict = 2, 4, 4, 4
+    brief.maxstring, brief.maxother, brief.maxlong = 60, 60, 30
+    return brief.repr(value)
 
 
 @contextmanager
@@ -38,7 +61,6 @@ def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The first line of an error, its kind before it where it says little alone."""
     text = str(error).partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
     if isinstance(error, OSError | ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -56,16 +78,17 @@ def require_plain(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; an older version survives a failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise DataError(
             f"{path} could not be saved ({error.strerror}): make room and run again, "
             f"nothing that was saved before is lost"
@@ -78,14 +101,66 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def check_writable(*folders: str | Path) -> None:
+    """DataError if nothing can be saved in one of the folders, before hours of work show it."""
+    for folder in folders:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise DataError(
+                f"nothing can be saved in {Path(folder).resolve()} ({error.strerror}): make the "
+                f"folder writable, or work in a copy that is"
+            ) from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; DataError names a corrupt or missing file."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file: remove it and run again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: run make replicate, which makes it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): correct that first") from error
+    except ValueError as error:  # of JSON or of UTF-8
         raise DataError(f"{path} is not valid JSON ({error}): delete it and run again") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError for what Python alone would let pass, or choke on."""
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {quoted(doubled)} stands twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f"the whole number {quoted(text)} has more than 64 bits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"the number {quoted(text)} is not finite")
+    return float(text)
 
 
 def sha256_of(path: Path) -> str:

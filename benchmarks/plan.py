@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks import backbones, estimate, streams
@@ -23,6 +25,9 @@ from benchmarks.files import (
     DataError,
     add_data_dir_option,
     data_dir,
+    parse_json,
+    read_json,
+    shown,
     write_json,
 )
 from benchmarks.results import PUBLISHED, read_record
@@ -58,6 +63,12 @@ class Run:
         return self.spec["backbone"]["name"]
 
     @property
+    def title(self) -> str:
+        """The run in words, for a line of progress."""
+        label, seed = self.spec["method"]["label"], self.spec["seed"]
+        return f"{label} on {self.stream}, seed {seed}"
+
+    @property
     def directory(self) -> str:
         label, seed = self.spec["method"]["label"], self.spec["seed"]
         return f"{RUNS}/{self.stream}/{label}/s{seed}-{self.key}"
@@ -65,8 +76,13 @@ class Run:
     def write_spec(self) -> str:
         """Save what `benchmarks.run` needs, if it is not there yet, and return its path."""
         path = Path("results/specs") / f"{self.spec['method']['label']}-{self.key}.json"
-        if not path.exists():
-            write_json(path, {"key": self.key, "spec": self.spec})
+        asked = {"key": self.key, "spec": self.spec}
+        try:
+            there = path.exists() and read_json(path) == asked
+        except DataError:  # damaged
+            there = False
+        if not there:
+            write_json(path, asked)
         return str(path)
 
     def status(self) -> str:
@@ -75,6 +91,10 @@ class Run:
         if (folder / "result.json").exists():
             return read_record(folder / "result.json", self.key)["status"]
         return "started" if (folder / "state.pt").exists() else "open"
+
+    def is_open(self) -> bool:
+        """Whether the run is still to be made; a failed one is made again on request only."""
+        return self.status() in ("started", "open")
 
 
 @dataclass(frozen=True)
@@ -136,26 +156,41 @@ def pretrain_inputs(name: str) -> list[str]:
 
 
 def recorded_seconds() -> dict[str, float]:
-    """Seconds of recorded runs by what decides them, loading included; the last one counts."""
+    """Seconds of recorded runs by what decides them, loading included; the last one counts.
+
+    A record that cannot be read is another suite's, as this suite's were read for their status: it
+    is named on stderr and left out.
+    """
     known = {}
-    for record in _records():
-        if record.get("status") == "done":
-            parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
-            inside = sum(task[part] for task in record["tasks"] for part in parts)
-            started, finished = (
-                datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
-            )
-            whole = (finished - started).total_seconds()  # of the last attempt, if there were more
-            known[_kind(record["spec"])] = max(inside, whole)
+    damaged = set()
+    for path, read in _records():
+        try:
+            record = read()
+            if record["status"] == "done":
+                known[_kind(record["spec"])] = _seconds(record)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            damaged.add(path)
+    for path in sorted(damaged):
+        print(f"{shown(str(path))} has what is no result record: left out", file=sys.stderr)
     return known
 
 
-def _records() -> Iterator[dict]:
+def _seconds(record: dict) -> float:
+    parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
+    inside = sum(task[part] for task in record["tasks"] for part in parts)
+    started, finished = (
+        datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
+    )
+    return max(inside, (finished - started).total_seconds())  # of the last attempt
+
+
+def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
+    """The file of each record, and how to read it."""
     for path in sorted(PUBLISHED.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        for line in path.read_bytes().splitlines():
+            yield path, partial(parse_json, line)
     for path in sorted(RUNS.glob("*/*/*/result.json")):
-        yield json.loads(path.read_text(encoding="utf-8"))
+        yield path, partial(read_json, path)
 
 
 def _kind(spec: dict) -> str:
@@ -173,12 +208,12 @@ def describe(
     counts = ", ".join(
         f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
     )
-    lines = [f"suite {plan.name}: {plan.label}", f"{len(plan.runs)} runs: {counts}"]
+    lines = [f"suite {plan.name}: {shown(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
     if only_status:
         for run, status in zip(plan.runs, statuses, strict=True):
             if status == "failed":
                 record = read_record(Path(run.directory) / "result.json", run.key)
-                lines.append(f"  failed: {run.directory}: {record['error']}")
+                lines.append(f"  failed: {run.directory}: {shown(record['error'])}")
         report = Path("results") / plan.name / "report/index.html"
         if report.exists():
             lines.append(f"report: {report}")
@@ -267,6 +302,9 @@ def main() -> None:
     )
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     parser.add_argument("--status", action="store_true", help="only counts, and why runs failed")
+    parser.add_argument(
+        "--complete", action="store_true", help="as --status, and fail while runs are open"
+    )
     parser.add_argument("--runs", action="store_true", help="a line for each run")
     parser.add_argument(
         "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
@@ -276,9 +314,16 @@ def main() -> None:
     if o.tflops is not None and not o.tflops > 0:
         parser.error(f"--tflops must be positive, but is {o.tflops}")
     try:
-        print(describe(load_plan(o.suite, o.data_dir), o.status, o.runs, o.tflops))
+        plan = load_plan(o.suite, o.data_dir)
+        print(describe(plan, o.status or o.complete, o.runs, o.tflops))
+        left = sum(run.is_open() for run in plan.runs) if o.complete else 0
     except DataError as error:
         raise SystemExit(str(error)) from error
+    if left:
+        raise SystemExit(
+            f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
+            f"and look above or in their log.txt for why they were not made"
+        )
 
 
 if __name__ == "__main__":

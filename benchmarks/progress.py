@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.files import shown
+
 
 class Progress:
     """One line about work that takes a while: every second on a terminal, every ten in a log file.
@@ -54,4 +56,4 @@ class Progress:
     def say(self, text: str, last: bool = False) -> None:
         """Show a line; on a terminal it replaces the one before, unless that was the last."""
         start, end = ("\r\033[K", "\n" if last else "") if self._terminal else ("", "\n")
-        print(f"{start}{self.name}: {text}", end=end, file=sys.stderr, flush=True)
+        print(f"{start}{shown(f'{self.name}: {text}')}", end=end, file=sys.stderr, flush=True)

@@ -15,8 +15,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from analysis import records
 from benchmarks import streams
-from benchmarks.files import DataError, add_data_dir_option, read_json, write_bytes, write_json
+from benchmarks.files import (
+    DataError,
+    add_data_dir_option,
+    quoted,
+    read_json,
+    write_bytes,
+    write_json,
+)
 
 SCHEMA = 1
 PUBLISHED = Path(__file__).parent / "published"
@@ -37,11 +45,20 @@ def read_record(path: Path, key: str) -> dict:
         raise DataError(f"{path} is no result record: delete it and run again")
     if record["schema"] != SCHEMA:
         raise DataError(
-            f"{path} has schema {record['schema']!r}, but this version reads {SCHEMA}: "
+            f"{path} has schema {quoted(record['schema'])}, but this version reads {SCHEMA}: "
             f"delete it and run again"
         )
     if record["key"] != key:
-        raise DataError(f"{path} belongs to run {record['key']}, not {key}: delete it")
+        raise DataError(
+            f"{path} belongs to run {quoted(record['key'])}, not {key}: delete it and run again"
+        )
+    failed = record["status"] == "failed" and isinstance(record["error"], str)
+    spec = record["spec"]
+    whole = isinstance(spec, dict) and all(
+        isinstance(spec.get(part), dict) for part in ("stream", "backbone", "method")
+    )
+    if not whole or not (failed or record["status"] == "done"):
+        raise DataError(f"{path} is damaged: delete it and run again")
     return record
 
 
@@ -138,19 +155,24 @@ def restore(plan) -> int:
     """Save the published records of a plan's runs as if they had been made here.
 
     A record counts if its key is the run's: settings, data, weights and code version are the same.
+
+    Raises:
+        DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
     """
     wanted = {run.key: run for run in plan.runs}
+    try:
+        published = [records.read(path)[0] for path in sorted(PUBLISHED.glob("*.jsonl"))]
+    except records.RecordError as error:
+        raise DataError(str(error)) from error
     restored = 0
-    for path in sorted(PUBLISHED.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            run = wanted.get(record["key"])
-            if run is None or record["status"] != "done" or run.status() == "done":
-                continue
-            del record["suite"]
-            record["spec"]["method"]["label"] = run.spec["method"]["label"]
-            write_record(Path(run.directory) / "result.json", record)
-            restored += 1
+    for record in (record for file in published for record in file):
+        run = wanted.get(record["key"])
+        if run is None or record["status"] != "done" or run.status() == "done":
+            continue
+        del record["suite"]
+        record["spec"]["method"]["label"] = run.spec["method"]["label"]
+        write_record(Path(run.directory) / "result.json", record)
+        restored += 1
     return restored
 
 

@@ -12,13 +12,18 @@ import dataclasses
 import datetime
 import io
 import os
+import pickle
 import random
 import sys
 import time
+import zipfile
+import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +34,15 @@ from benchmarks import backbones, causal_lms, devices, gpus, memory, streams
 from benchmarks.config import TEST_BATCH_SIZE
 from benchmarks.data import RESOURCES, TaskData, load_stream, union, union_epochs
 from benchmarks.evaluate import score
-from benchmarks.files import DataError, read_json, seed_for, write_bytes
+from benchmarks.files import (
+    DataError,
+    check_writable,
+    quoted,
+    read_json,
+    seed_for,
+    shown,
+    write_bytes,
+)
 from benchmarks.floor import floor
 from benchmarks.progress import Progress
 from benchmarks.results import provenance, read_record, write_record
@@ -267,20 +280,61 @@ class TestCurve:
 
 
 def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
+    """Save what a run continues from.
+
+    Raises:
+        DataError: the method keeps a value that could not be read again.
+    """
+    check_state(method_state, "its state")
     buffer = io.BytesIO()
     torch.save({"key": key, "method": method_state, "record": record}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
+_READABLE = (torch.Tensor, torch.nn.Parameter, torch.Size, str, bytes, bool, int, float)
+
+
+def check_state(value: Any, name: str) -> None:
+    """Reading runs no code, so that only tensors, numbers, text and collections of them can be."""
+    if type(value) in (dict, OrderedDict):
+        for key, part in value.items():
+            check_state(key, f"a name in {name}")
+            check_state(part, f"{name}[{quoted(key)}]")
+    elif type(value) in (list, tuple, set):
+        for i, part in enumerate(value):
+            check_state(part, f"{name}[{i}]")
+    elif value is not None and type(value) not in _READABLE:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise DataError(
+            f"the method cannot be saved, as {name} is a {kind}: let state_dict() give a tensor, "
+            f"a number or text instead; torch.as_tensor() makes a tensor of an array"
+        )
+
+
 def _load_state(path: Path, key: str, device: str) -> dict:
+    if not _is_whole(path):
+        raise DataError(f"{path} is corrupt: delete it to start the run again")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        own = state["key"]
-    except Exception as error:
-        raise DataError(f"{path} is corrupt: delete it to start the run again") from error
-    if own != key:
-        raise DataError(f"{path} belongs to run {own}, not {key}: delete it")
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} is whole, but holds more than tensors, numbers and text, which is not read: "
+            f"delete it to start the run again"
+        ) from error
+    if not isinstance(state, dict) or not {"key", "method", "record"} <= state.keys():
+        raise DataError(f"{path} is no state of a run: delete it to start the run again")
+    if state["key"] != key:
+        raise DataError(f"{path} belongs to run {state['key']}, not {key}: delete it")
     return state
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether each part has the checksum the file keeps of it; torch does not look."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        return False
 
 
 def run(spec_path: Path, out: Path) -> dict:
@@ -290,6 +344,8 @@ def run(spec_path: Path, out: Path) -> dict:
         DataError: the spec or an existing record is corrupt, or nothing could be saved.
     """
     asked = read_json(spec_path)
+    if not isinstance(asked, dict) or not {"spec", "key"} <= asked.keys():
+        raise DataError(f"{spec_path} is no spec of a run: delete it and run again")
     spec, key = asked["spec"], asked["key"]
     path = out / "result.json"
     if path.exists():
@@ -297,7 +353,7 @@ def run(spec_path: Path, out: Path) -> dict:
         if record["status"] == "done":
             print(f"{path} is there already", file=sys.stderr)
             return record
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     started = _now()
     facts = provenance() | {"started": started, "threads": torch.get_num_threads()}
     record = {"status": "done", "error": None, "key": key, "spec": spec}
@@ -306,9 +362,9 @@ def run(spec_path: Path, out: Path) -> dict:
     except Exception as error:
         text = str(error).strip() or "no message"
         sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
-        print(sentence, file=sys.stderr)
+        print(shown(sentence), file=sys.stderr)
         record |= getattr(error, "record", {})
-        record |= {"status": "failed", "error": " ".join(sentence.split())}
+        record |= {"status": "failed", "error": " ".join(sentence.split())[:2000]}
         measured = {}
     facts |= measured.pop("provenance", {}) | {"finished": _now()}
     record |= measured | {"provenance": facts}

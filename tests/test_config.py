@@ -1,12 +1,27 @@
 """Suites are checked before anything runs, one sentence each; keys change when they must."""
 
 import copy
+import dataclasses
+import functools
+import os
+import typing
 
 import pytest
 import yaml
 
-from benchmarks.config import SUITES, load_suite
+import baselines
+from benchmarks.config import (
+    SUITES,
+    BackboneOptions,
+    StreamOptions,
+    TrainOptions,
+    from_mapping,
+    load_suite,
+)
 from benchmarks.files import DataError
+
+MODALITIES = ("vision", "language")
+hints = functools.cache(typing.get_type_hints)
 
 SUITE = {
     "label": "a test",
@@ -135,6 +150,60 @@ def test_runs_are_the_product_of_methods_and_seeds(suite):
         (lambda d: first(d).update(methods={}), "methods must map at least one"),
         (lambda d: first(d)["methods"].update({"Tree LoRA": {}}), "lower-case letters"),
         (lambda d: d["experiments"].append(first(d)), "seqlora stands twice on stream glyphs"),
+        (lambda d: d.update(label=7), "label must be text, .* but is 7"),
+        (lambda d: d.update(label=None), "label must be text, .* but is None"),
+        (lambda d: d.update(seeds=[]), "seeds must be a list of integers"),
+        (lambda d: d.update(seeds=[-1]), "seeds must lie between 0 and 4294967295"),
+        (lambda d: d.update(seeds=[2**64]), "seeds must lie between 0 and 4294967295"),
+        (lambda d: d.update(threads=10**9), "threads must be a positive integer"),
+        (lambda d: d.update(experiments=[]), "experiments must be a list of at least one"),
+        (lambda d: d.update(experiments=None), "experiments must be a list of at least one"),
+        (lambda d: d.update(experiments={"a": 1}), "experiments must be a list of at least one"),
+        (lambda d: first(d).update(train=None), "train must be a mapping of settings"),
+        (lambda d: first(d).update(methods=None), "methods must map at least one"),
+        (lambda d: first(d).update(methods=["seqlora"]), "methods must map at least one"),
+        (lambda d: first(d)["methods"].update(seqlora=[]), "mapping of settings was expected"),
+        (lambda d: first(d)["methods"]["seqlora"].update(method=1), "a method's name, but is 1"),
+        (lambda d: first(d)["methods"]["seqlora"].update(preset=[1]), "preset must be left out"),
+        (lambda d: first(d)["methods"].update({"a" * 101: None}), "up to 100"),
+        (lambda d: first(d)["train"].update(clip_norm=0), "clip_norm must be positive, but is 0"),
+        (lambda d: first(d)["train"].update(clip_norm=-1), "clip_norm must be positive"),
+        (lambda d: first(d)["train"].update(clip_norm=float("inf")), "a finite number or null"),
+        (lambda d: first(d)["train"].update(learning_rate=10**400), "learning_rate must be float"),
+        (lambda d: first(d)["train"].update(learning_rate="1e400"), "be a finite number"),
+        (lambda d: first(d)["train"].update(batch_size=True), "batch_size must be int"),
+        (lambda d: first(d)["train"].update(epochs="12"), "epochs must be int or list"),
+        (lambda d: first(d)["train"].update(batch_size=10**7), "batch_size must be at most"),
+        (lambda d: first(d)["stream"].update(n_tasks=0), "n_tasks must be at least 1, but is 0"),
+        (lambda d: first(d)["stream"].update(n_tasks=-1), "n_tasks must be at least 1"),
+        (
+            lambda d: first(d)["stream"].update(train_per_class=81),
+            "train_per_class asks for 81 items, but glyphs has 8,000 in all",
+        ),
+        (lambda d: first(d)["stream"].update(train_per_task=4), "train_per_task is of language"),
+        (
+            lambda d: d["experiments"][1]["stream"].update(train_per_class=4),
+            "train_per_class is of vision streams",
+        ),
+        (
+            lambda d: d["experiments"][1]["stream"].update(test_per_task=10**5),
+            "test_per_task asks for 100000 items, but docs has",
+        ),
+        (lambda d: first(d)["backbone"].update(image_size=0), "image_size must lie between 1"),
+        (
+            lambda d: first(d)["backbone"].update(image_size=36),
+            "must be a multiple of 8, the patch",
+        ),
+        (
+            lambda d: d["experiments"][1]["backbone"].update(image_size=32),
+            "image_size is of pixels",
+        ),
+        (
+            lambda d: first(d)["methods"].update(
+                l2p={"cache_queries": True, "augment": "crop_flip"}
+            ),
+            "cache_queries needs the same pixels in every epoch",
+        ),
     ],
 )
 def test_a_bad_suite_is_refused_with_a_sentence(suite, change, sentence):
@@ -153,6 +222,136 @@ def test_an_unknown_suite_or_file_is_named(tmp_path):
     broken.write_text("label: [")
     with pytest.raises(DataError, match="broken.yaml is not valid YAML"):
         load_suite(str(broken))
+
+
+WRITTEN = """label: a test
+seeds: [0]
+experiments:
+  - stream: {name: glyphs, train_per_class: 4}
+    backbone: {name: micro-vit}
+    train: {epochs: 1, mask: current}
+    methods:
+      seqlora: {}
+"""
+
+
+def written(folder, text, name="own.yaml"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_suite(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (WRITTEN + "      seqlora: {rank: 4}\n", "'seqlora' stands twice, in lines 8 and 9"),
+        (WRITTEN + "seeds: [1]\n", "'seeds' stands twice, in lines 2 and 9"),
+        (WRITTEN + "      'seqlora': {}\n", "'seqlora' stands twice, in lines 8 and 9"),
+        (WRITTEN.replace("epochs: 1", "epochs: 010"), "epochs must be int .*'010'"),
+        (WRITTEN.replace("epochs: 1", "epochs: 1:30"), "epochs must be int .*'1:30'"),
+        (WRITTEN.replace("epochs: 1", "epochs: 2024-05-01"), "'2024-05-01'"),
+        (WRITTEN.replace("label: a test", "label: no"), "label must be text, .* but is False"),
+        (WRITTEN.replace("a test", '"\\ud800"'), "a character that no file can hold"),
+        (WRITTEN + "      [seqlora]: {}\n", "a name was expected in line 9"),
+        (WRITTEN.encode("utf-16"), "is not UTF-8 text"),
+        (WRITTEN.replace("a test", "caf\u00e9").encode("latin-1"), "is not UTF-8 text .byte 11"),
+        (WRITTEN.replace("a test", "a\0test"), "is not valid YAML"),
+        (WRITTEN.replace("      seqlora", "\tseqlora"), "is not valid YAML"),
+        (WRITTEN + "---\n" + WRITTEN, "is not valid YAML"),
+        ("[" * 5000, "nested too deeply"),
+        ("x" * 2_000_000, "that is no suite file"),
+        ("", "a mapping of settings was expected, but found None"),
+        (WRITTEN.replace("[0]", "9" * 5000), "seeds must be|is not valid YAML"),
+    ],
+)
+def test_a_suite_file_is_checked_as_it_is_written(tmp_path, text, sentence):
+    with pytest.raises(DataError, match=sentence) as caught:
+        written(tmp_path, text)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert "own.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["no", "1", "1e3", "2024-05-01", "null", "0x10", "1.0"])
+def test_a_name_is_text_whatever_yaml_would_make_of_it(tmp_path, label):
+    loaded = written(tmp_path, WRITTEN + f"      {label}: {{method: seqlora, rank: 4}}\n")
+    assert [r.spec["method"]["label"] for r in loaded.runs] == ["seqlora", label]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
+    assert keys(written(tmp_path, b"\xef\xbb\xbf" + WRITTEN.encode())) == keys(
+        written(tmp_path, WRITTEN)
+    )
+
+
+def test_a_suite_that_is_no_plain_file_is_refused(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("folder", "pipe"):
+        with pytest.raises(DataError, match=f"{name}.yaml is no file"):
+            load_suite(str(tmp_path / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("laugh", ["seeds: *a8", "seeds: [0]\nlabel: *a8", "seeds: [0]\n? *a8"])
+def test_what_anchors_multiply_is_not_written_out(tmp_path, laugh):
+    levels = [f"  - &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    text = "\n".join(["experiments:", "  - &a0 [x]", *levels, laugh, "threads: 1\n"])
+    with pytest.raises(DataError) as caught:
+        written(tmp_path, text)
+    assert len(str(caught.value)) < 500
+
+
+def test_merges_of_merges_do_not_multiply(tmp_path):
+    levels = [f"  - &m{i} {{<<: [{','.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 12)]
+    text = "\n".join(["seeds: [0]", "label: x", "experiments:", "  - &m0 {a: 1}", *levels, ""])
+    with pytest.raises(DataError, match="'a' is no setting here"):
+        written(tmp_path, text)
+
+
+def test_a_merged_setting_gives_way_to_a_method_s_own(tmp_path):
+    text = WRITTEN.replace("seqlora: {}", "seqlora: &own {rank: 4, dropout: 0.1}")
+    loaded = written(tmp_path, text + "      treelora: {<<: *own, rank: 2}\n")
+    configs = [run.spec["method"]["config"] for run in loaded.runs]
+    assert [(c["rank"], c["dropout"]) for c in configs] == [(4, 0.1), (2, 0.1)]
+
+
+@pytest.mark.parametrize(
+    "name", ["my suite", "cafe\u0301", "\u5b9f\u9a13", "a (1)", "it's", "9.40\u202fPM"]
+)
+def test_a_harmless_file_name_is_accepted(tmp_path, name):
+    assert written(tmp_path, WRITTEN, f"{name}.yaml").name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch x)", "`x`", "a;b", "{run}", "a\nb", "\x1b[2J", "..", "-x", "runs", "a" * 200]
+)
+def test_a_file_name_that_is_no_plain_name_is_refused(tmp_path, name):
+    with pytest.raises(DataError, match="rename the file") as caught:
+        written(tmp_path, WRITTEN, f"{name}.yaml")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+NUMBERS = [
+    (cls, field.name)
+    for cls in (
+        *(StreamOptions, BackboneOptions, TrainOptions),
+        *(baselines.load(name, m).Config for name in baselines.names() for m in MODALITIES),
+    )
+    for field in dataclasses.fields(cls)
+    if {int, float} & {*typing.get_args(hints(cls)[field.name]), hints(cls)[field.name]}
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), dict.fromkeys(NUMBERS), ids=str)
+def test_every_number_of_every_setting_has_bounds(cls, name):
+    """No setting, of a method or shared, takes what is not finite, negative, too large or true."""
+    needed = {"name": "glyphs"} if "name" in hints(cls) else {}
+    needed |= {"epochs": 1} if "epochs" in hints(cls) else {}
+    for value in (float("nan"), float("inf"), -float("inf"), ".inf", -1, -0.5, 10**18, True):
+        hint = hints(cls)[name]
+        if value == 10**18 and float in (hint, *typing.get_args(hint)):
+            continue  # a large number, and a number it is
+        with pytest.raises(DataError, match=name):
+            from_mapping(cls, needed | {name: value}, "here")
 
 
 def keys(loaded):

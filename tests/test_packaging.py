@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 2**20
@@ -122,24 +123,26 @@ class Bench:
 
     def __init__(self, folder: Path):
         self.folder, self.notes, self.broken = folder, folder / "notes", folder / "broken"
+        self.unfinished = folder / "unfinished"
         shutil.copy(ROOT / "Makefile", folder)
         (folder / "requirements.lock").write_text("# nothing\n")
         self.python = folder / "python"
         self.python.write_text(
             f"""#!/bin/sh
-            echo "$@" >> {self.notes}
+            echo "$@" >> '{self.notes}'
             case "$*" in
               *" venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-              *" pip "*) test ! -e {self.broken} ;;
+              *" pip "*) test ! -e '{self.broken}' ;;
+              *" --complete") test ! -e '{self.unfinished}' ;;
             esac
             """
         )
         self.python.chmod(0o755)
 
-    def make(self, python: str | None = None) -> tuple[int, str, str]:
-        """`make status`: its exit code, what it says, and what was asked of Python."""
+    def make(self, python: str | None = None, *words: str) -> tuple[int, str, str]:
+        """`make status`, or words: its exit code, what it says, and what was asked of Python."""
         self.notes.unlink(missing_ok=True)
-        command = ["make", "status", f"PYTHON={python or self.python}"]
+        command = ["make", *(words or ["status"]), f"PYTHON={python or self.python}"]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
         done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True)
         notes = self.notes.read_text() if self.notes.exists() else ""
@@ -148,7 +151,29 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path) -> Bench:
-    return Bench(tmp_path)
+    folder = tmp_path / "a checkout"
+    folder.mkdir()
+    return Bench(folder)
+
+
+def test_replicate_fails_while_runs_are_open(bench):
+    """Whatever Snakemake ended with."""
+    code, _, asked = bench.make(None, "replicate")
+    assert code == 0 and re.search(r"-m snakemake .*\n-m benchmarks.plan demo --complete\n", asked)
+    bench.unfinished.touch()
+    assert bench.make(None, "replicate")[0] != 0
+    assert bench.make(None, "status")[0] == 0
+
+
+@pytest.mark.parametrize("suite", ["my suite's (1).yaml", "$(shell touch x).yaml", "`touch x`;"])
+def test_a_suite_s_name_is_one_word_whatever_it_has(bench, suite):
+    bench.make()
+    for target in ("replicate", "plan", "status", "retry", "restore"):
+        code, said, asked = bench.make(None, target, f"SUITE={suite}")
+        assert code == 0 and f" {suite}" in asked, said
+    value = re.search(r"--config (suite=.*) --workflow-profile", asked)[1]
+    assert parse_config([value]) == {"suite": suite}
+    assert not (bench.folder / "x").exists()
 
 
 def test_the_environment_is_made_once(bench):

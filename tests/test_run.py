@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from baselines.seqlora import SeqLoRA
 from benchmarks import files, results
 from benchmarks import run as runner
 from benchmarks.backbones import fingerprint, prepare
@@ -22,6 +23,7 @@ from benchmarks.data import load_stream
 from benchmarks.evaluate import score
 from benchmarks.files import DataError, read_json, write_bytes, write_json
 from benchmarks.plan import describe, load_plan
+from benchmarks.progress import Progress
 from benchmarks.streams import glyphs
 
 ROOT = Path(__file__).parent.parent
@@ -261,8 +263,15 @@ def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypat
         ('{"schema": 99, "status": "done", "error": null, "key": "", "spec": {}}', "has schema 99"),
         (
             '{"schema": 1, "status": "done", "error": null, "key": "abc", "spec": {}}',
-            "belongs to run abc",
+            "belongs to run 'abc'",
         ),
+        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
+        ('{"schema": 18446744073709551616}', "more than 64 bits"),
+        ('{"schema": 1e999}', "is not finite"),
+        ('{"schema": NaN}', "is not finite"),
+        ("[" * 10**5, "nested too deeply"),
+        ("\ufeff{}", "is not valid JSON"),
+        ("9" * 5000, "more than 64 bits"),
     ],
 )
 def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentence):
@@ -276,15 +285,157 @@ def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentenc
     assert path.read_text() == content
 
 
+def test_a_record_that_is_no_file_is_named(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    path = Path(one.directory) / "result.json"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="result.json is no file"):
+        one.status()
+
+
+@pytest.mark.parametrize("changes", [{"status": "lost"}, {"spec": {}}, {"status": "failed"}])
+def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    whole = {"schema": 1, "status": "done", "error": None, "key": one.key, "spec": one.spec}
+    path = Path(one.directory) / "result.json"
+    write_json(path, whole)
+    assert not one.is_open()
+    write_json(path, whole | changes)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        describe(plan, only_status=True)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"status": "done"}', '{"status": "done", "spec": 1}']
+)
+def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
+    project, monkeypatch, capsys, content
+):
+    monkeypatch.setattr("benchmarks.plan.PUBLISHED", project / "published")
+    published = project / "published/other.jsonl"
+    alien = Path("results/runs/other/seqlora/s0-abc/result.json")
+    for path in (published, alien):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{content}\n")
+    assert "1 runs: 1 open" in describe(plan_of({"seqlora": {}}))
+    said = capsys.readouterr().err
+    assert said.count(str(alien)) == 1 and said.count(str(published)) == 1
+
+
+def test_text_from_outside_does_not_steer_the_terminal(project, capsys):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    object.__setattr__(plan, "label", "a\x1b[2Jb\nc")
+    record = {"schema": 1, "status": "failed", "key": one.key, "spec": one.spec}
+    write_json(Path(one.directory) / "result.json", record | {"error": "x\x1b]0;y\x07\u202e"})
+    lines = describe(plan, only_status=True)
+    Progress("z\x1b[1m", 1, "steps").say("task \x1b[31m")
+    for text in (lines, str(DataError("\x1b[2J\n")), capsys.readouterr().err):
+        assert not set(text) & set("\x1b\x07\u202e") and "\\x1b" in text
+    assert len(lines.splitlines()) == 3
+
+
 def test_a_corrupt_state_is_named(project):
     (one,) = plan_of({"seqlora": {}}).runs
     state = Path(one.directory) / "state.pt"
     state.parent.mkdir(parents=True)
-    state.write_bytes(b"not a state")
+    torch.save({"key": one.key, "method": {"a": torch.ones(1000)}, "record": {}}, state)
+    whole = state.read_bytes()
+    flipped = whole.replace(np.ones(1000, np.float32).tobytes(), bytes(4000))
+    assert flipped != whole
+    for content in (b"not a state", whole[:-100], flipped):
+        state.write_bytes(content)
+        record = make(one)
+        assert record["status"] == "failed"
+        assert "state.pt is corrupt: delete it" in record["error"]
+        assert state.read_bytes() == content
+
+
+def test_a_value_that_could_not_be_read_again_is_refused_when_it_is_saved(project, monkeypatch):
+    (one,) = plan_of({"seqlora": {}}).runs
+    kept = {"norms": {"of": [1.0, np.ones(2)]}}
+    state_dict = SeqLoRA.state_dict
+    monkeypatch.setattr(SeqLoRA, "state_dict", lambda self: state_dict(self) | kept)
     record = make(one)
-    assert record["status"] == "failed"
-    assert "state.pt is corrupt: delete it" in record["error"]
-    assert state.read_bytes() == b"not a state"
+    assert record["status"] == "failed" and not (Path(one.directory) / "state.pt").exists()
+    assert "['norms']['of'][1] is a numpy.ndarray" in record["error"]
+    for value in (np.float64(1), {1.5: {Path("a")}}, np.str_("a"), lambda: 0):
+        kept["norms"] = value
+        assert "cannot be saved" in make(one)["error"]
+    kept["norms"] = {"a": (1, 2.0, None, True, "b", b"c", {3}, torch.ones(1))}
+    assert make(one)["status"] == "done"
+
+
+def test_a_whole_state_is_not_called_corrupt(project, monkeypatch):
+    (one,) = plan_of({"seqlora": {}}).runs
+    state = Path(one.directory) / "state.pt"
+    state.parent.mkdir(parents=True)
+    torch.save({"key": one.key, "method": np.ones(2), "record": {}}, state)
+    assert "is whole, but holds more than tensors" in make(one)["error"]
+    torch.save([1], state)
+    assert "is no state of a run" in make(one)["error"]
+
+    def no_memory(*arguments, **options):
+        raise torch.OutOfMemoryError("there is no memory")
+
+    monkeypatch.setattr(torch, "load", no_memory)
+    error = make(one)["error"]
+    assert "there is no memory" in error and "corrupt" not in error
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(project, monkeypatch):
+    (one,) = plan_of({"seqlora": {}}).runs
+    spec = Path(one.write_spec())
+    Path("blocked").write_text("a file")
+    for call in (
+        lambda: runner.run(spec, Path("blocked/run")),
+        lambda: files.check_writable("fine", "blocked"),
+        lambda: write_json(Path("blocked/a.json"), {}),
+    ):
+        with pytest.raises(DataError, match="blocked"):
+            call()
+
+    def read_only(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(DataError, match="fine .Read-only file system.: make the folder writable"):
+        files.check_writable("fine")
+
+
+def test_a_damaged_spec_is_written_anew(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    spec = Path(one.write_spec())
+    whole = spec.read_bytes()
+    spec.write_bytes(whole[:100])
+    assert one.write_spec() == str(spec) and spec.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"spec": {}}'])
+def test_a_spec_that_is_none_is_named(project, content):
+    Path("spec.json").write_text(content)
+    with pytest.raises(DataError, match="spec.json is no spec of a run"):
+        runner.run(Path("spec.json"), Path("out"))
+
+
+def test_only_what_was_published_is_restored(project, monkeypatch):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    record = make(one)
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    path = Path(one.directory) / "result.json"
+    write_json(path, record | {"provenance": record["provenance"] | {"dirty": False}})
+    published = results.publish(plan, Path("runs.jsonl"))
+    path.unlink()
+    assert results.restore(plan) == 1 and one.status() == "done"
+    path.unlink()
+    published.write_text(published.read_text().replace('"seed": 0', '"seed": 00'))
+    with pytest.raises(DataError, match="own.jsonl has the digest"):
+        results.restore(plan)
+    assert not path.exists()
 
 
 def test_other_data_than_asked_is_refused(project):

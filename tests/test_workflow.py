@@ -1,5 +1,6 @@
 """The workflow from end to end, on a copy of the working tree."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -65,8 +66,8 @@ def scheduled(shown: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout in which the smoke suite has been run."""
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    """A checkout in which the smoke suite has been run, in a folder whose name has a space."""
+    checkout = Checkout(tmp_path_factory.mktemp("a checkout"))
     checkout.snakemake()
     return checkout
 
@@ -106,6 +107,27 @@ def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
     assert {"prepare", "backbone"}.isdisjoint(scheduled(shown))
 
 
+def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
+    """Of the runs that are done none is made again, though their stream is gone as well."""
+    moved = {
+        checkout.files("results/runs/glyphs/seqlora/*/result.json")[0]: "glyphs.json",
+        checkout.files("results/runs/docs/olora/*/result.json")[0]: "docs.json",
+        checkout.folder / "resources/streams/docs/manifest.json": "manifest.json",
+    }
+    for path, name in moved.items():
+        path.rename(checkout.folder / name)
+    shown = checkout.snakemake("--dry-run", "--forcerun", "prepare", "backbone")
+    status = checkout.run(sys.executable, "-m", "benchmarks.plan", "smoke", "--complete")
+    for path, name in moved.items():
+        (checkout.folder / name).rename(path)
+    assert set(TRAIN.findall(shown)) == {("seqlora", "glyphs", "0"), ("olora", "docs", "0")}
+    made = scheduled(shown)
+    assert (made["prepare"], made["backbone"], made["train"]) == (2, 2, 2)
+    assert status.returncode == 1 and "2 of 7 runs are still open" in status.stdout
+    status = checkout.run(sys.executable, "-m", "benchmarks.plan", "smoke", "--complete")
+    assert status.returncode == 0 and "7 runs: 7 done" in status.stdout
+
+
 def test_deleted_exhibits_are_redrawn_without_training(checkout):
     deleted = [checkout.files(f"results/smoke/{kind}/*")[0] for kind in ("tables", "figures")]
     before = [path.read_bytes() for path in deleted]
@@ -113,6 +135,15 @@ def test_deleted_exhibits_are_redrawn_without_training(checkout):
         path.unlink()
     assert scheduled(checkout.snakemake()) == {"analyse": 1, "all": 1}
     assert [path.read_bytes() for path in deleted] == before
+
+
+def test_a_changed_label_reaches_the_report_without_training(checkout):
+    path = checkout.folder / "benchmarks/suites/smoke.yaml"
+    written = path.read_text()
+    path.write_text(written.replace("label: smoke test", "label: another test"))
+    made = scheduled(checkout.snakemake("--dry-run"))
+    path.write_text(written)
+    assert made == {"collect": 1, "analyse": 1, "all": 1}
 
 
 def test_changed_analysis_code_redraws_and_does_not_train(checkout):
@@ -151,22 +182,29 @@ def test_figures_are_drawn_without_torch(checkout, tmp_path):
 
 
 def test_a_failed_run_is_reported_and_made_again_on_request(checkout):
-    """The other runs go on, and the failure is shown with its reason."""
+    """The other runs go on, and the failure is shown with its reason.
+
+    In a suite whose name has what a shell would not take for one word.
+    """
+    name = "my suite's (1).yaml"
     suite = smoke()
     experiment = suite["experiments"][0]
     suite["experiments"] = [experiment]
     diverging = {"method": "seqlora", "learning_rate": 1e30, "clip_norm": None}
     experiment["methods"] = {"diverging": diverging, "seqlora": experiment["methods"]["seqlora"]}
-    (checkout.folder / "failing.yaml").write_text(yaml.safe_dump(suite))
-    assert scheduled(checkout.snakemake(suite="failing.yaml"))["train"] == len(suite["seeds"])
-    page = (checkout.folder / "results/failing/report/index.html").read_text()
+    (checkout.folder / name).write_text(yaml.safe_dump(suite))
+    assert scheduled(checkout.snakemake(suite=name))["train"] == len(suite["seeds"])
+    page = (checkout.folder / "results/my suite's (1)/report/index.html").read_text()
     assert "diverging" in page and "failed" in page and "lower learning_rate" in page
-    assert scheduled(checkout.snakemake(suite="failing.yaml")) == {}
-    shown = checkout.run(sys.executable, "-m", "benchmarks.plan", "failing.yaml", "--status").stdout
-    assert "lower learning_rate" in shown and "report: results/failing/report/index.html" in shown
-    done = checkout.run(sys.executable, "-m", "benchmarks.results", "forget-failed", "failing.yaml")
+    assert scheduled(checkout.snakemake(suite=name)) == {}
+    shown = checkout.run(sys.executable, "-m", "benchmarks.plan", name, "--status").stdout
+    assert (
+        "lower learning_rate" in shown
+        and "report: results/my suite's (1)/report/index.html" in shown
+    )
+    done = checkout.run(sys.executable, "-m", "benchmarks.results", "forget-failed", name)
     assert done.returncode == 0, done.stdout
-    shown = checkout.snakemake("--dry-run", suite="failing.yaml")
+    shown = checkout.snakemake("--dry-run", suite=name)
     assert {label for label, _, _ in TRAIN.findall(shown)} == {"diverging"}
 
 
@@ -205,7 +243,10 @@ def test_published_results_count_as_done(checkout):
     """Restored, they need no training, and are what was published to the byte."""
     runs = checkout.folder / "results/smoke/runs.jsonl"
     published = runs.read_bytes()
-    (checkout.folder / "benchmarks/published/smoke.jsonl").write_bytes(published)
+    folder = checkout.folder / "benchmarks/published"
+    (folder / "smoke.jsonl").write_bytes(published)
+    with open(folder / "SHA256SUMS", "a") as sums:
+        sums.write(f"{hashlib.sha256(published).hexdigest()}  smoke.jsonl\n")
     for record in checkout.files("results/runs/*/*/*/result.json"):
         record.unlink()
     assert "train" in scheduled(checkout.snakemake("--dry-run"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -111,6 +112,8 @@ class Options:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, but is {value!r}{hint}"
                 )
+        if not math.isfinite(self.strength):
+            raise ValueError(f"strength must be a finite number, but is {self.strength}")
         if self.strength < 0:
             raise ValueError(f"strength must not be negative, but is {self.strength}")
         if self.depth is not None and self.depth < 1:

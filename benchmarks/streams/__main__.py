@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import streams
 from benchmarks.config import StreamOptions, stream_options
-from benchmarks.files import DataError, add_data_dir_option
+from benchmarks.files import DataError, add_data_dir_option, shown
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         own = _own(options.name, options.options)
         manifest = streams.prepare(options.name, options.out, options.data_dir, **own)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {shown(str(error))}")
     seconds = time.perf_counter() - start
     print(
         f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
