@@ -27,6 +27,9 @@ On language the loss of a sample is the mean over its answer's tokens. With `tra
 no adapter: the whole network is trained, in float32 (full fine-tuning). S and m are then two copies
 of the network, beside its weights, their gradient and Adam's two moments, and in a step the penalty
 holds one more.
+
+Checked against an independent reference over three tasks (`tests/references`); Fisher and penalty
+are Avalanche's own code. No other was run beside it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ Departures:
 2. adapters on the projections `targets`; the paper's are on query, key, value and output, with
    dropout 0.05, trained at 3e-4 after a warm-up;
 3. units that are all of one importance, as after a single step, are 0: important to none.
+
+Checked against an independent reference over three tasks (`tests/references`); no public code was
+run beside it.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import baselines
 from analysis import compare, tables
 from analysis.exhibits import fitting
 from analysis.runs import read_suite
 from tests.fake_records import record, write
+from tests.test_three_tasks import CASES
 
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/published/peers.jsonl"
 PEERS = compare.table("peers.csv")
@@ -54,3 +56,9 @@ def test_docstrings_give_both_numbers():
         score = 100 * sum(run["R"][-1]) / len(run["R"][-1])
         assert f"{row.peer} {row.commit}" in text, name
         assert f"{row.acc:.1f}" in text and f"{score:.1f}" in text, (row.label, score)
+
+
+def test_every_docstring_says_what_its_method_was_checked_against():
+    for name, modality in CASES:
+        text = importlib.import_module(baselines.load(name, modality).__module__).__doc__
+        assert "Checked against" in text, name
