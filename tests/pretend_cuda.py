@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
+from benchmarks import run as runner
+
 NAME, PEAK_BYTES, FREE_BYTES = "Pretended GPU", 123_456_789, 2**34
 _GENERATOR = torch.Generator()  # the GPU's own
 _HALVED = (F.linear, F.conv2d, torch.matmul, torch.Tensor.matmul, F.scaled_dot_product_attention)
@@ -204,6 +206,8 @@ def pretended():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer(value)))
         for name, value in {"autocast": _Autocast, "Generator": _Generator, "load": load}.items():
             stack.enter_context(mock.patch.object(torch, name, value))
+        readable = (*runner._READABLE, Far)  # it is a plain tensor in a file
+        stack.enter_context(mock.patch.object(runner, "_READABLE", readable))
         stack.enter_context(_Pretend())
         yield places
 

@@ -803,7 +803,7 @@ def test_bad_records_are_refused_and_nothing_is_lost(tmp_path, capsys, spoil, sa
     assert before == after and before
 
 
-@pytest.mark.parametrize("name", ["x/../../victim/NOTES", "javascript:alert(1)//", "..", "/tmp/x"])
+@pytest.mark.parametrize("name", ["x/../../victim/NOTES", "javascript:alert(1)//", "..", "/some/x"])
 def test_a_strangers_names_lead_nowhere_else(tmp_path, capsys, name):
     victim = tmp_path / "victim" / "NOTES.md"
     victim.parent.mkdir()

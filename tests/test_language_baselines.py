@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import baselines
 from baselines.base import Task
@@ -151,11 +150,11 @@ def test_the_fisher_information_and_penalty_of_a_linear_model():
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     x = torch.tensor([[1.0], [2.0]])
-    data = TensorDataset(x, torch.zeros(2, 1), torch.zeros(2))
+    data = Samples(x, torch.zeros(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def loss(output, y):
-        return 0.5 * (output - y).square().mean()
+        return 0.5 * (output[:, 0] - y).square().mean()
 
     fisher = plugin.compute_importances(model, loss, optimizer, data, "cpu", 2)
     assert fisher["weight"].data.item() == pytest.approx(8.5)
