@@ -1,5 +1,6 @@
 """Runs: killed and resumed, failed, refused; records and what gathers them."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -436,6 +437,21 @@ def test_only_what_was_published_is_restored(project, monkeypatch):
     with pytest.raises(DataError, match="own.jsonl has the digest"):
         results.restore(plan)
     assert not path.exists()
+
+
+def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    record = make(one)
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    path = Path(one.directory) / "result.json"
+    for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
+        facts = record["provenance"] | {"dirty": False, "threads": threads}
+        write_json(path, record | {"provenance": facts})
+        results.publish(suite, Path("runs.jsonl"))
+    path.unlink()
+    assert results.restore(plan) == 1
+    assert read_json(path)["provenance"]["threads"] == 7
 
 
 def test_other_data_than_asked_is_refused(project):
