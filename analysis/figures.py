@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from analysis.lettering import drawn, use_fallbacks, width
 from analysis.metrics import running_accuracy
@@ -184,6 +184,7 @@ def fig4c(panel: Panel) -> Figure:
     if speeds and max(speeds) > 8 * min(speeds):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
         axes.xaxis.set_minor_formatter(axes.xaxis.get_major_formatter())
     axes.margins(0.16)
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
