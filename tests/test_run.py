@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from baselines.prompts import QueryCache
 from baselines.seqlora import SeqLoRA
 from benchmarks import files, results
 from benchmarks import run as runner
@@ -216,6 +217,27 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys):
     assert (Path(one.directory) / "state.pt").exists()
     assert make(one)["R"] == whole["R"]
     assert "continues after task 2 of 3" in capsys.readouterr().err
+
+
+def test_queries_of_test_images_are_kept_from_row_to_row(project, monkeypatch):
+    (one,) = plan_of({"l2p": {"pool_size": 4, "top_k": 2}}).runs
+    asked, repeated = [], QueryCache.repeated
+
+    def spy(self, test):
+        asked.append(test)
+        return repeated(self, test)
+
+    monkeypatch.setattr(QueryCache, "repeated", spy)
+    assert make(one)["status"] == "done"
+    assert asked == [test for row in range(N_TASKS) for test in range(row + 1)]
+
+
+def test_the_start_of_the_classifier_reaches_the_run(project):
+    losses = []
+    for changes in ({}, {"head_init": "zero"}):
+        (one,) = plan_of({"seqlora": {}}, **changes).runs
+        losses.append(make(one)["tasks"][0]["last_loss"])
+    assert losses[0] != losses[1]
 
 
 def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
