@@ -66,6 +66,7 @@ def record(
     if modality == "language":
         limits = {"train_per_task": 400, "test_per_task": 100}
     key = hashlib.sha256(f"{suite}{stream}{method}{seed}".encode()).hexdigest()[:12]
+    version = {"ewc": 3, "fix": 2}.get(method, 1)  # l2p's on images is an old one
     config = {"rank": 8, "alpha": 16, "targets": ["q", "v"]}
     if method == "treelora":
         config |= {"depth": 5, "strength": 0.1, "scale": "mean"}
@@ -79,7 +80,7 @@ def record(
             **{"protocol": 1, "seed": seed, "modality": modality},
             "stream": {"name": stream, "digest": "d" * 64, "order": "seed", "n_tasks": n, **limits},
             "backbone": {"name": backbone, "digest": "b" * 64, "image_size": 32},
-            "method": {"label": method, "name": method, "version": 1, "config": config},
+            "method": {"label": method, "name": method, "version": version, "config": config},
             "train": {
                 **{"epochs": [6] * n, "batch_size": 32, "learning_rate": 0.005},
                 **{"optimizer": "adam", "clip_norm": 1.0, "optimizer_reset": True},

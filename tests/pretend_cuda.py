@@ -2,14 +2,14 @@
 
     python tests/pretend_cuda.py benchmarks.run SPEC.json --out FOLDER
 
-runs a module so, and `pretended()` is a context for tests: torch.cuda answers, and what is put on
-"cuda" lies in a memory of its own, computed by the CPU. What mixes the two memories, reads one as
-if it was the other, or draws from the wrong generator, fails here as there. Kernels, their numbers
-and their speed are only seen on a real one.
+calls the main() of a module so, and `pretended()` is a context for tests: torch.cuda answers, and
+what is put on "cuda" lies in a memory of its own, computed by the CPU. What mixes the two memories,
+reads one as if it was the other, or draws from the wrong generator, fails here as there. Kernels,
+their numbers and their speed are only seen on a real one.
 """
 
 import contextlib
-import runpy
+import importlib
 import sys
 from unittest import mock
 
@@ -215,4 +215,4 @@ def pretended():
 if __name__ == "__main__":
     with pretended():
         sys.argv = sys.argv[1:]
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        importlib.import_module(sys.argv[0]).main()
