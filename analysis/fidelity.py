@@ -83,7 +83,8 @@ def _measured(entry: dict, panel: Panel) -> Iterator[str]:
 
 def _text(values: pd.Series) -> str:
     values = values.dropna()
-    return f"{Effect('', interval(values), len(values)).text()}, {len(values)} seeds"
+    seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+    return f"{Effect('', interval(values), len(values)).text()}, {seeds}"
 
 
 def _yaml(settings: dict) -> str:
