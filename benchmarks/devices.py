@@ -74,6 +74,7 @@ def tf32(device: str) -> dict | None:
 
 
 def name(device: str) -> str:
+    """The GPU's or the CPU's, as its maker calls it; nothing of the machine around it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     try:
