@@ -35,25 +35,25 @@ help: ## List the commands
 
 replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
 	@$(SNAKEMAKE)
-	@.venv/bin/python -m benchmarks.plan $(NAME) --complete
+	@.venv/bin/python -m benchmarks.runs.plan $(NAME) --complete
 
 plan: .venv/requirements.lock ## List what the suite runs, what is done, the time each needs (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.plan $(NAME) $(PLAN)
+	@.venv/bin/python -m benchmarks.runs.plan $(NAME) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do
-	@.venv/bin/python -m benchmarks.plan $(NAME) --status
+	@.venv/bin/python -m benchmarks.runs.plan $(NAME) --status
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
-	@.venv/bin/python -m benchmarks.results forget-failed $(NAME)
+	@.venv/bin/python -m benchmarks.runs.results forget-failed $(NAME)
 
 restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
 	@$(SNAKEMAKE) prepared
-	@.venv/bin/python -m benchmarks.results restore $(NAME)
+	@.venv/bin/python -m benchmarks.runs.results restore $(NAME)
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain
-	@mkdir -p benchmarks/pretrained
-	@cp resources/pretrained/*.safetensors resources/pretrained/*.json benchmarks/pretrained
+	@mkdir -p benchmarks/backbones/pretrained
+	@cp resources/pretrained/*.safetensors resources/pretrained/*.json benchmarks/backbones/pretrained
 
 figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
@@ -69,8 +69,8 @@ publish: .venv/requirements.lock ## Copy the results of a complete suite to benc
 	@cp results/readme/figures/fig4a-glyphs.svg docs/accuracy.svg
 
 experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the regret of the search, operations and bytes
-	@.venv/bin/python -m benchmarks.accounting --out benchmarks/published/accounting.json
-	@.venv/bin/python -m benchmarks.regret --out benchmarks/published/regret.json
+	@.venv/bin/python -m benchmarks.experiments.accounting --out benchmarks/published/accounting.json
+	@.venv/bin/python -m benchmarks.experiments.regret --out benchmarks/published/regret.json
 
 test: lint ## Check style and workflow, then run every test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup

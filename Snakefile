@@ -1,5 +1,5 @@
 # The workflow of one suite: `snakemake --config suite=smoke`. What to run is decided in
-# benchmarks/plan.py; a run's path holds the digest of everything that decides its result, so a
+# benchmarks/runs/plan.py; a run's path holds the digest of everything that decides its result, so a
 # changed setting is another path and never a stale file.
 import os
 import re
@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from analysis.exhibits import files
-from benchmarks.files import DataError, check_writable
-from benchmarks.gpus import names
-from benchmarks.plan import backbone_inputs, load_plan, pretrain_inputs
+from benchmarks.common.files import DataError, check_writable
+from benchmarks.runs.gpus import names
+from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
 
 
 workdir: workflow.basedir
@@ -116,7 +116,7 @@ rule pretrain:
     message:
         "pre-train the backbone {wildcards.backbone}"
     shell:
-        "python -m benchmarks.pretrain {wildcards.backbone:q}"
+        "python -m benchmarks.backbones.pretrain {wildcards.backbone:q}"
         ' --out "$(dirname {output:q})" > {log:q} 2>&1'
 
 
@@ -161,7 +161,7 @@ rule train:
     message:
         "train {params.what}"
     shell:
-        'python -m benchmarks.run {input.spec:q} --out "$(dirname {output:q})" --threads {threads}'
+        'python -m benchmarks.runs.run {input.spec:q} --out "$(dirname {output:q})" --threads {threads}'
         f"{OWN_GPU} >> {{log:q}} 2>&1"
 
 
@@ -181,7 +181,7 @@ rule collect:
     message:
         "collect the results"
     shell:
-        "python -m benchmarks.results collect {params.suite:q} --out {output:q} 2> {log:q}"
+        "python -m benchmarks.runs.results collect {params.suite:q} --out {output:q} 2> {log:q}"
 
 
 rule analyse:
@@ -213,4 +213,4 @@ rule publish:
     message:
         "publish the results"
     shell:
-        "python -m benchmarks.results publish {params.suite:q} 2> {log:q}"
+        "python -m benchmarks.runs.results publish {params.suite:q} 2> {log:q}"

@@ -57,12 +57,10 @@ class Accounting(NamedTuple):
 
 
 def load(path: Path) -> Accounting:
-    """Read what `python -m benchmarks.accounting` wrote."""
+    """Read what `python -m benchmarks.experiments.accounting` wrote."""
     data = parse(read_bytes(path))
     if not isinstance(data, dict) or data.get("kind") != "accounting" or data.get("schema") != 1:
-        raise ValueError(
-            f"{path} is no accounting file of schema 1: make it with benchmarks.accounting"
-        )
+        raise ValueError(f"{path} is no accounting file of schema 1: make it anew")
     rows = pd.DataFrame(data["rows"])
     if not ((rows["model"] == TABLE8_MODEL) & (rows["task"] == TASK)).any():
         raise ValueError(f"{path} lacks {TABLE8_MODEL} at task {TASK}: count it with the defaults")

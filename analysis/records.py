@@ -245,7 +245,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise RecordError(
             f"{path} cannot be read ({error.strerror}): give a runs.jsonl that "
-            "`python -m benchmarks.results collect` has written."
+            "`python -m benchmarks.runs.results collect` has written."
         ) from None
     _check_published(path, hashlib.sha256(content).hexdigest())
     return content
@@ -261,7 +261,7 @@ def _check_published(path: Path, digest: str) -> None:
     if expected is None:
         raise RecordError(
             f"{path} is not listed in {sums}: published files are added with "
-            "`python -m benchmarks.results publish`."
+            "`python -m benchmarks.runs.results publish`."
         )
     if expected != digest:
         raise RecordError(

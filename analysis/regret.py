@@ -73,10 +73,10 @@ class Regret(NamedTuple):
 
 
 def load(path: Path) -> Regret:
-    """Read what `python -m benchmarks.regret` wrote."""
+    """Read what `python -m benchmarks.experiments.regret` wrote."""
     data = parse(read_bytes(path))
     if not isinstance(data, dict) or data.get("kind") != "regret" or data.get("schema") != 1:
-        raise ValueError(f"{path} is no regret file of schema 1: make it with benchmarks.regret")
+        raise ValueError(f"{path} is no regret file of schema 1: make it anew")
     rows = pd.DataFrame(data["rows"])
     kinds = ("regret", "instances", "cost")
     regret, *others = (rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds)

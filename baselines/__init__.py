@@ -1,6 +1,6 @@
 """Continual-learning methods, one per file; dropping a file in here adds a method.
 
-A file defines one subclass of `baselines.base.Method`. Nothing is registered anywhere: suites name
+A file defines one subclass of `common.base.Method`. Nothing is registered anywhere: suites name
 the file, and contract tests, tables and figures follow. Where a method is another one on text,
 `<name>_language.py` defines that.
 """
@@ -12,7 +12,7 @@ import inspect
 from difflib import get_close_matches
 from pathlib import Path
 
-from baselines.base import Method
+from baselines.common.base import Method
 
 _SHARED = {
     "__init__",

@@ -8,7 +8,7 @@ token:
     w_m = cos(q * A_m, K_m),    prompt = sum_m w_m P_m
 
 without a softmax, so that everything is trained by the classification loss. The first half of the
-prompt's rows are keys, the second half values put before the block's own (see `baselines.prefix`).
+prompt's rows are keys, the second half values put before the block's own (see `common.prefix`).
 A task trains its own components; those of earlier tasks stay active and frozen. New ones start as
 random unit vectors orthogonal to all before them. The loss adds
 
@@ -39,9 +39,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Task
-from baselines.prefix import encode_with_prefixes
-from baselines.prompts import (
+from baselines.common.base import Task
+from baselines.common.prefix import encode_with_prefixes
+from baselines.common.prompts import (
     PromptedVision,
     PromptSettings,
     QueryCache,

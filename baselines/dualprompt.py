@@ -1,7 +1,7 @@
 """DualPrompt: prompts shared by all tasks in early blocks, a prompt per task in later ones.
 
 Wang et al., "DualPrompt: Complementary Prompting for Rehearsal-free Continual Learning" (ECCV
-2022). The backbone is frozen; prompts are prefixes, keys and values apart (see `baselines.prefix`).
+2022). The backbone is frozen; prompts are prefixes, keys and values apart (see `common.prefix`).
 Blocks 1..`shared_layers` take the general prompt, the next `task_layers` the expert prompt of a
 task, which has one key for all its blocks. Training uses the current task's and minimises
 
@@ -37,9 +37,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Task
-from baselines.prefix import encode_with_prefixes
-from baselines.prompts import (
+from baselines.common.base import Task
+from baselines.common.prefix import encode_with_prefixes
+from baselines.common.prompts import (
     PromptedVision,
     PromptSettings,
     QueryCache,

@@ -42,9 +42,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Needs
+from baselines.common.base import Needs
+from baselines.common.prompts import QueryCache, prompt_mean
 from baselines.dualprompt import DualPrompt
-from baselines.prompts import QueryCache, prompt_mean
 
 ATTENTION = "prefixed"
 

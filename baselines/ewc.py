@@ -42,8 +42,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from baselines.base import Needs
-from baselines.lora import LoraMethod, LoraSettings
+from baselines.common.base import Needs
+from baselines.common.lora import LoraMethod, LoraSettings
 
 TRAINED = ("adapter", "all")
 

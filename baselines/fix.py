@@ -21,7 +21,7 @@ of these what no training answer of the task contains. Where each training answe
 ends after its first token.
 
 The task of a prompt is inferred, as for all methods here: by nearest mean of hashed word counts
-among the tasks so far (`benchmarks.router`). Before the first task a prompt stands alone.
+among the tasks so far (`common.router`). Before the first task a prompt stands alone.
 
 Departures:
 1. TRACE's evaluation knows the task;
@@ -52,9 +52,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Method, Needs, Task
-from benchmarks.router import WordRouter
-from benchmarks.text import Tokenizer, pad_left
+from baselines.common.base import Method, Needs, Task
+from baselines.common.router import WordRouter
+from benchmarks.streams.common.encoding import Tokenizer, pad_left
 
 HEADER = "The following examples show how to answer.\nExamples:\n\n"
 SEPARATOR = "\n\n"  # after each item

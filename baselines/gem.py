@@ -31,9 +31,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from baselines.base import Needs
-from baselines.lora import LoraMethod, LoraSettings
-from benchmarks.text import trim_left
+from baselines.common.base import Needs
+from baselines.common.lora import LoraMethod, LoraSettings
+from benchmarks.streams.common.encoding import trim_left
 
 
 class GEM(LoraMethod):

@@ -1,7 +1,7 @@
 """HiDeLoRA: hierarchical decomposition with adapters.
 
 Wang et al., "HiDe-PET: Continual Learning via Hierarchical Decomposition of Parameter-Efficient
-Tuning" (arXiv 2407.05229); `baselines.hide` says what the decomposition is. Stage 0 trains one
+Tuning" (arXiv 2407.05229); `common.hide` says what the decomposition is. Stage 0 trains one
 adapter shared by all tasks, from the second task on at `slow` times the learning rate, and a
 classifier at the full rate. Stage 1 trains the adapter (A_t, B_t) of the task, started from the
 previous task's, and the second classifier; afterwards
@@ -40,8 +40,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from baselines.hide import HiDe, HiDeSettings, TwoPass
-from baselines.lora import PER_BLOCK, LoraSettings, add_lora
+from baselines.common.hide import HiDe, HiDeSettings, TwoPass
+from baselines.common.lora import PER_BLOCK, LoraSettings, add_lora
 
 STARTS = ("rank", "width")
 
@@ -85,7 +85,7 @@ class HiDeLoRA(HiDe):
 
     @dataclass(frozen=True)
     class Config(HiDeSettings, LoraSettings):
-        """Settings of the adapters and of the decomposition, see `baselines.hide.HiDeSettings`.
+        """Settings of the adapters and of the decomposition, see `common.hide.HiDeSettings`.
 
         Attributes:
             layers: more than the backbone has blocks adapts all.

@@ -10,7 +10,7 @@ Tuning" (arXiv 2407.05229), which is about image classes; `baselines.hidelora` i
    many features as a stream has samples, just where the plain S errs most.
 2. Within-task prediction: task t trains low-rank branches (A_t, B_t) that start as the previous
    task's; afterwards A_t <- (1 - m) A_t + m mean_{i<t} A_i, and B_t likewise.
-3. The contrastive term of `baselines.hide` on the hidden state under the task's own branches,
+3. The contrastive term of `common.hide` on the hidden state under the task's own branches,
    averaged over the prompt, with one stored mean for each earlier task.
 
 A prompt is answered in two passes: phi, then generation with the branches of the task inferred.
@@ -41,11 +41,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Needs, Task
-from baselines.hide import READ_SIZE, contrast
-from baselines.lora import LoraSettings
-from baselines.mixture import MixedModel, MixtureMethod
-from baselines.prompts import prompt_mean
+from baselines.common.base import Needs, Task
+from baselines.common.hide import READ_SIZE, contrast
+from baselines.common.lora import LoraSettings
+from baselines.common.mixture import MixedModel, MixtureMethod
+from baselines.common.prompts import prompt_mean
 
 COVARIANCES = ("ledoit-wolf", "sample")
 
@@ -156,7 +156,7 @@ class HiDeLoRALanguage(MixtureMethod):
 
     @dataclass(frozen=True)
     class Config(LoraSettings):
-        """Settings of the branches, see `baselines.lora.LoraSettings`, and of the decomposition.
+        """Settings of the branches, see `common.lora.LoraSettings`, and of the decomposition.
 
         Attributes:
             contrast: weight of the contrastive term; the authors' on ImageNet-R.

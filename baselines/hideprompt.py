@@ -1,13 +1,13 @@
 """HiDe-Prompt: hierarchical decomposition with prompts.
 
 Wang, Xie, Zhang, Huang, Su, Zhu, "Hierarchical Decomposition of Prompt-Based Continual Learning"
-(NeurIPS 2023); `baselines.hide` says what the decomposition is. Stage 0 trains a classifier on the
+(NeurIPS 2023); `common.hide` says what the decomposition is. Stage 0 trains a classifier on the
 frozen backbone's feature f,
 
     g(f) = LayerNorm(f + W_2 GELU(W_1 f)),   logits = W g(f) + b,
 
 W_1 doubling the width; the alignment trains all of it too. Stage 1 trains the task's prompts E_t,
-`prompt_length` keys and values in the attention of the first blocks (`baselines.prefix`), started
+`prompt_length` keys and values in the attention of the first blocks (`common.prefix`), started
 from the previous task's, and a second classifier. The prompts that act in training, and are stored
 afterwards, are
 
@@ -51,9 +51,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from baselines.base import Task
-from baselines.hide import HiDe, HiDeSettings, TwoPass
-from baselines.prefix import encode_with_prefixes
+from baselines.common.base import Task
+from baselines.common.hide import HiDe, HiDeSettings, TwoPass
+from baselines.common.prefix import encode_with_prefixes
 
 
 class _ResidualMLP(nn.Module):
@@ -119,7 +119,7 @@ class HiDePrompt(HiDe):
 
     @dataclass(frozen=True)
     class Config(HiDeSettings):
-        """Settings of the prompts and of the decomposition, see `baselines.hide.HiDeSettings`.
+        """Settings of the prompts and of the decomposition, see `common.hide.HiDeSettings`.
 
         Attributes:
             prompt_length: keys, and as many values, of a block.

@@ -8,7 +8,7 @@ Checked against an independent reference over three tasks (`tests/references`); 
 run beside it.
 """
 
-from baselines.lora import LoraMethod
+from baselines.common.lora import LoraMethod
 
 
 class Joint(LoraMethod):

@@ -33,7 +33,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.prompts import PoolMethod, PoolSettings, PromptedVision, PromptPool, QueryCache
+from baselines.common.prompts import (
+    PoolMethod,
+    PoolSettings,
+    PromptedVision,
+    PromptPool,
+    QueryCache,
+)
 
 INITIAL = {"wide": (-1.0, 1.0), "narrow": (0.0, 0.01)}
 CHOICES = {

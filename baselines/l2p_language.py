@@ -19,8 +19,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Needs
-from baselines.prompts import PoolMethod, PoolSettings, PromptPool, QueryCache, prompt_mean
+from baselines.common.base import Needs
+from baselines.common.prompts import PoolMethod, PoolSettings, PromptPool, QueryCache, prompt_mean
 
 
 class _Prompted(nn.Module):

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.base import Needs, Task
-from baselines.lora import LoraMethod, LoraSettings
+from baselines.common.base import Needs, Task
+from baselines.common.lora import LoraMethod, LoraSettings
 
 PROJECT = ("step", "gradient")
 OPTIMIZERS = ("adam", "sgd")
@@ -63,7 +63,7 @@ def project(vector: Tensor, basis: Tensor) -> Tensor:
 
 
 def gold_logit(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean logit of what is asked for, a scalar; logits and y as in `baselines.base`."""
+    """The mean logit of what is asked for, a scalar; logits and y as in `common.base`."""
     if y.dim() == 2:
         y = y[:, -logits.shape[1] :]
     asked = y != -100

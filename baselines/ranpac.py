@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Method, Task
+from baselines.common.base import Method, Task
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
 HEADS = ("ridge", "mean")

@@ -48,9 +48,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Needs, Task
-from baselines.lora import LoraSettings
-from baselines.mixture import MixedModel, MixtureMethod
+from baselines.common.base import Needs, Task
+from baselines.common.lora import LoraSettings
+from baselines.common.mixture import MixedModel, MixtureMethod
 
 REPLAYS = ("features", "none")
 
@@ -94,7 +94,7 @@ class SAPT(MixtureMethod):
 
     @dataclass(frozen=True)
     class Config(LoraSettings):
-        """Settings of the branches, see `baselines.lora.LoraSettings`, and of the attention.
+        """Settings of the branches, see `common.lora.LoraSettings`, and of the attention.
 
         Attributes:
             bottleneck: width between Q's two linear maps.

@@ -39,8 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import Method, Task
-from baselines.lora import BranchSettings
+from baselines.common.base import Method, Task
+from baselines.common.lora import BranchSettings
 
 OPTIMIZERS = ("adam", "sgd")
 

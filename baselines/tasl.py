@@ -40,8 +40,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Needs, Task
-from baselines.lora import LoraMethod, LoraSettings
+from baselines.common.base import Needs, Task
+from baselines.common.lora import LoraMethod, LoraSettings
 
 
 class Importance:

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from baselines.base import Needs, Task
-from baselines.lora import LoraMethod, LoraSettings, adapter_sizes
+from baselines.common.base import Needs, Task
+from baselines.common.lora import LoraMethod, LoraSettings, adapter_sizes
 from treelora import PRESETS, Options, TreeRegulariser
 
 

@@ -1,6 +1,6 @@
 """A GPU as the code meets it, on a machine that has none.
 
-    python tests/pretend_cuda.py benchmarks.run SPEC.json --out FOLDER
+    python tests/pretend_cuda.py benchmarks.runs.run SPEC.json --out FOLDER
 
 calls the main() of a module so, and `pretended()` is a context for tests: torch.cuda answers, and
 what is put on "cuda" lies in a memory of its own, computed by the CPU. What mixes the two memories,
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks import run as runner
+from benchmarks.runs import run as runner
 
 NAME, PEAK_BYTES, FREE_BYTES = "Pretended GPU", 123_456_789, 2**34
 _GENERATOR = torch.Generator()  # the GPU's own

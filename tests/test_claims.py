@@ -440,7 +440,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("topic", "owner", "settings"), OPTIONS, ids=lambda value: str(value)[:30])
 def test_every_option_exists(topic, owner, settings):
     import baselines
-    from benchmarks.config import StreamOptions, TrainOptions, from_mapping
+    from benchmarks.runs.config import StreamOptions, TrainOptions, from_mapping
 
     assert settings, topic
     if owner == "stream":

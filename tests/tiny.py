@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 import baselines
-from baselines.base import Setting, Task
+from baselines.common.base import Setting, Task
 from benchmarks import backbones
-from benchmarks.data import Samples
-from benchmarks.text import Tokenizer
+from benchmarks.streams.common.encoding import Tokenizer
+from benchmarks.streams.common.tasks import Samples
 
 N_TASKS, PER_TASK = 3, 2  # classes per task
 VISION = backbones.Backbone(

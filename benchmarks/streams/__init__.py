@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.files import DataError, write_bytes, write_json
+from benchmarks.common.files import DataError, write_bytes, write_json
 
 __all__ = ["load", "names", "own_options", "place", "prepare", "write_npz"]
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import streams
-from benchmarks.config import StreamOptions, stream_options
-from benchmarks.files import DataError, add_data_dir_option, shown
+from benchmarks.common.files import DataError, add_data_dir_option, shown
+from benchmarks.runs.config import StreamOptions, stream_options
 
 
 def main(arguments: list[str] | None = None) -> None:

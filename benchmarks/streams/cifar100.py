@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.download import fetch
-from benchmarks.files import DataError, one_sentence, require_plain, sha256_of
-from benchmarks.streams import _images, write_npz
+from benchmarks.common.download import fetch
+from benchmarks.common.files import DataError, one_sentence, require_plain, sha256_of
+from benchmarks.streams import write_npz
+from benchmarks.streams.common import images as _images
 
 MODALITY = "vision"
 N_TASKS = 10

@@ -15,8 +15,8 @@ training and 5,794 for testing.
 import re
 from pathlib import Path
 
-from benchmarks.files import DataError
-from benchmarks.streams import _images
+from benchmarks.common.files import DataError
+from benchmarks.streams.common import images as _images
 
 MODALITY = "vision"
 N_TASKS = 10

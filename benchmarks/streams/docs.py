@@ -19,8 +19,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.files import DataError, write_bytes
-from benchmarks.progress import Progress
+from benchmarks.common.files import DataError, write_bytes
+from benchmarks.common.progress import Progress
 
 MODALITY = "language"
 N_TASKS = 8

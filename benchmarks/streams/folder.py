@@ -15,8 +15,8 @@ are ignored. `_images.decode` says what becomes of orientation, transparency, 16
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.files import DataError, digest_of
-from benchmarks.streams import _images
+from benchmarks.common.files import DataError, digest_of
+from benchmarks.streams.common import images as _images
 
 MODALITY = "vision"
 N_TASKS = None  # the suite says it

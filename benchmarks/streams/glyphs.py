@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.files import DataError
+from benchmarks.common.files import DataError
 from benchmarks.streams import write_npz
 
 MODALITY = "vision"

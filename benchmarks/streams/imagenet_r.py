@@ -14,7 +14,7 @@ paper's split, most of which were drawn at random. Classes are named by their Wo
 
 from pathlib import Path
 
-from benchmarks.streams import _images
+from benchmarks.streams.common import images as _images
 
 MODALITY = "vision"
 N_TASKS = 10

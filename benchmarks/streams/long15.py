@@ -3,7 +3,7 @@
 The paper does not print their order; it is that of the authors' code.
 """
 
-from benchmarks.streams._text import Benchmark
+from benchmarks.streams.common.packs import Benchmark
 
 stream = Benchmark(
     "long15",

@@ -1,6 +1,6 @@
 """math_llm: the three tasks of TRACE that need reasoning, the stream of the paper's Table 7."""
 
-from benchmarks.streams._text import Benchmark
+from benchmarks.streams.common.packs import Benchmark
 
 stream = Benchmark(
     "math_llm",

@@ -1,6 +1,6 @@
 """order5: order 5 of O-LoRA (Wang et al. 2023, arXiv 2310.14152), 15 tasks with labels."""
 
-from benchmarks.streams._text import Benchmark
+from benchmarks.streams.common.packs import Benchmark
 
 stream = Benchmark(
     "order5",

@@ -12,9 +12,10 @@ prompts unless a file has no other. A relative path starts at the folder in whic
 
 from pathlib import Path
 
-from benchmarks import scores
-from benchmarks.files import DataError
-from benchmarks.streams import _images, _text
+from benchmarks.common.files import DataError
+from benchmarks.scoring import scores
+from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import packs as _text
 
 MODALITY = "language"
 N_TASKS = None  # the suite says it

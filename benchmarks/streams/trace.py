@@ -1,6 +1,6 @@
 """trace: the eight tasks of TRACE (Wang et al. 2023, arXiv 2310.06762) in their order."""
 
-from benchmarks.streams._text import Benchmark
+from benchmarks.streams.common.packs import Benchmark
 
 stream = Benchmark(
     "trace",

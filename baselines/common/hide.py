@@ -1,0 +1,379 @@
+"""What the methods of hierarchical decomposition share: two stages, statistics, alignment.
+
+Wang et al., "Hierarchical Decomposition of Prompt-Based Continual Learning" (HiDe-Prompt, NeurIPS
+2023), and Wang et al., "HiDe-PET" (arXiv 2407.05229), split class-incremental learning into
+task-identity inference (a first model's best class names the task), within-task prediction
+(parameters of each task) and task-adaptive prediction (a classifier aligned on pseudo-features of
+all classes seen). Each task is learnt in two stages:
+
+    0  the first model, on uninstructed features; at inference it chooses the task of each image;
+    1  the task's own parameters, and one classifier on the features instructed by them.
+
+At the end of each stage Gaussians that stand for the features of the task's classes are stored
+(`ClassStatistics`), and from the second task on the stage's classifier is trained on draws from
+those of all classes seen (`align`), so that no image is kept. Stage 1 adds a contrastive term,
+
+    contrast * mean_i -log softmax(Z Z' / 0.8)_ii,   Z = [stored means of earlier classes; batch],
+
+which is about 0 for features of large norm; the record has its last value for each task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from baselines.common.base import Method, Setting, Task
+
+STATISTICS = ("multi-centroid", "covariance", "variance")
+TEMPERATURE = 0.8
+VARIANCE_FLOOR = 1e-4  # added to each variance before drawing
+READ_SIZE = 128  # samples of a forward pass that reads features
+
+
+@dataclass(frozen=True)
+class HiDeSettings(Method.Config):
+    """Settings of what the two stages share; the defaults are the released ones.
+
+    Attributes:
+        statistics: of a class's features: "multi-centroid" is mean and variances of each of
+            `centroids` k-means clusters, "covariance" one mean and covariance, "variance" one mean
+            and variances.
+        centroids: clusters of a class, fewer where it has less than two samples for each.
+        alignment_rate: learning rate of the alignment, SGD with momentum 0.9, cosine to 0.
+        alignment_epochs: of the alignment.
+        alignment_samples: drawn of each Gaussian in an epoch, and the batch size.
+        alignment_full: use all that an epoch draws; as released, it stops after as many batches as
+            there are old classes, with ten centroids after less than a tenth.
+        contrast: weight of the contrastive term.
+        momentum: m, the weight of the earlier tasks' mean in a task's parameters.
+    """
+
+    statistics: str = "multi-centroid"
+    centroids: int = 10
+    alignment_rate: float = 0.005
+    alignment_epochs: int = 30
+    alignment_samples: int = 120
+    alignment_full: bool = False
+    contrast: float = 0.01
+    momentum: float = 0.1
+
+    def __post_init__(self):
+        if self.statistics not in STATISTICS:
+            known = ", ".join(STATISTICS)
+            raise ValueError(f"statistics must be one of {known}, not {self.statistics!r}")
+        for name in ("centroids", "alignment_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        for name in ("alignment_rate", "alignment_epochs", "contrast"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must lie in [0, 1], but is {self.momentum}")
+
+
+class ClassStatistics:
+    """Gaussians that stand for the features of the classes seen, width d.
+
+    Args:
+        kind: see `HiDeSettings.statistics`.
+        centroids: clusters of a class, at most.
+        seed: of k-means.
+
+    Attributes:
+        labels: (K,) the class of each Gaussian.
+        means: (K, d).
+        factors: what standard normal draws are multiplied with: standard deviations (K, d), or
+            lower triangles (K, d, d) of "covariance".
+    """
+
+    def __init__(self, kind: str, centroids: int, seed: int, device: torch.device | str):
+        self.kind = kind
+        self.centroids = centroids
+        self.seed = seed
+        self._device = device
+        self.labels = torch.empty(0, dtype=torch.long, device=device)
+        self.means = self.factors = torch.empty(0, device=device)
+
+    def add(self, features: Tensor, y: Tensor) -> None:
+        """Describe the classes that features (n, d) with labels (n,) belong to."""
+        for label in y.unique():
+            parts = [self._describe(part) for part in self._parts(features[y == label])]
+            means, factors = (torch.stack(values) for values in zip(*parts, strict=True))
+            first = len(self.labels) == 0
+            self.labels = torch.cat([self.labels, label.repeat(len(means))])
+            self.means = means if first else torch.cat([self.means, means])
+            self.factors = factors if first else torch.cat([self.factors, factors])
+
+    def _parts(self, x: Tensor) -> list[Tensor]:
+        """The clusters of one class (n, d); those without any spread count as outliers."""
+        n_clusters = min(self.centroids, len(x) // 2)
+        if self.kind != "multi-centroid" or n_clusters < 2:
+            return [x]
+        from sklearn.cluster import KMeans  # seconds to import
+
+        kmeans = KMeans(n_clusters, n_init=1, random_state=self.seed)
+        cluster = torch.from_numpy(kmeans.fit_predict(x.cpu().numpy())).to(x.device)
+        parts = [x[cluster == c] for c in range(n_clusters)]
+        return [part for part in parts if (part != part[:1]).any()] or [x]
+
+    def _describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (d,) and factor of samples (n, d)."""
+        mean, correction = x.mean(dim=0), int(self.kind != "multi-centroid" and len(x) > 1)
+        if self.kind == "covariance":  # in double precision, as it has less samples than entries
+            covariance = torch.cov(x.double().T, correction=correction)
+            covariance.diagonal().add_(VARIANCE_FLOOR)
+            return mean, torch.linalg.cholesky(covariance).to(x.dtype)
+        return mean, (x.var(dim=0, correction=correction) + VARIANCE_FLOOR).sqrt()
+
+    def draw(self, chosen: Tensor) -> Tensor:
+        """One pseudo-feature of each chosen Gaussian: positions (n,) -> (n, d)."""
+        noise = torch.randn(len(chosen), self.means.shape[1], device=self.means.device)
+        if self.factors.dim() == 2:
+            return self.means[chosen] + self.factors[chosen] * noise
+        for k in chosen.unique():
+            rows = chosen == k
+            noise[rows] = noise[rows] @ self.factors[k].T
+        return self.means[chosen] + noise
+
+    def state_dict(self) -> dict:
+        return {"labels": self.labels, "means": self.means, "factors": self.factors}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.labels, self.means, self.factors = (
+            state[name].to(self._device) for name in ("labels", "means", "factors")
+        )
+
+
+def align(
+    classifier: nn.Module,
+    statistics: ClassStatistics,
+    n_seen: int,
+    n_old: int,
+    settings: HiDeSettings,
+) -> None:
+    """Train a classifier on pseudo-features of the first `n_seen` classes, `n_old` of them old."""
+    optimizer = torch.optim.SGD(classifier.parameters(), settings.alignment_rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, max(1, settings.alignment_epochs)
+    )
+    size = settings.alignment_samples
+    n_gaussians = len(statistics.labels)
+    n_used = size * (n_gaussians if settings.alignment_full else n_old)
+    for _ in range(settings.alignment_epochs):
+        # Only what is used of the epoch's shuffled draws is drawn.
+        chosen = torch.randperm(size * n_gaussians)[:n_used] % n_gaussians
+        chosen = chosen.to(statistics.labels.device)
+        x, y = statistics.draw(chosen), statistics.labels[chosen]
+        for batch, target in zip(x.split(size), y.split(size), strict=True):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(batch)[:, :n_seen], target).backward()
+            optimizer.step()
+        schedule.step()
+    optimizer.zero_grad()
+
+
+def contrast(features: Tensor, means: Tensor) -> Tensor:
+    """The contrastive term of batch features (B, d) among stored means (K, d), a scalar."""
+    z = torch.cat([means, features]) if len(means) else features
+    return F.cross_entropy(z @ z.T / TEMPERATURE, torch.arange(len(z), device=z.device))
+
+
+class TwoPass(nn.Module):
+    """A network that infers the task of each image, and then classifies it with that task's part.
+
+    A subclass defines `uninstructed` and `instructed`.
+
+    Args:
+        backbone: a `backbones.models.VisionModel`; its head is the classifier of stage 1.
+        identity: from uninstructed features (B, width) to logits (B, C), the classifier of stage 0.
+        task_of_class: (C,).
+
+    Attributes:
+        stage: the one that is trained.
+        task: the latest task; at inference classes of later ones are out of the question.
+        features: (B, width) instructed features of the last forward pass in training.
+        inferred: (B,) tasks inferred in the last forward pass in evaluation.
+    """
+
+    def __init__(self, backbone: nn.Module, identity: nn.Module, task_of_class: Tensor):
+        super().__init__()
+        self.backbone = backbone
+        self.identity = identity
+        self.register_buffer("task_of_class", task_of_class, persistent=False)
+        self.stage = self.task = 0
+        self.features = self.inferred = None
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The stage's own."""
+        return self.backbone.head if self.stage else self.identity
+
+    def uninstructed(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> features (B, width) that no task's parameters touch."""
+        raise NotImplementedError
+
+    def instructed(self, x: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Images -> features (B, width) with the parameters of tasks (B,); None for the latest."""
+        raise NotImplementedError
+
+    def infer(self, features: Tensor) -> Tensor:
+        """Uninstructed features (B, width) -> the task of the best class seen so far (B,)."""
+        unseen = self.task_of_class > self.task
+        best = self.identity(features).masked_fill(unseen, -torch.inf).argmax(dim=1)
+        return self.task_of_class[best]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            self.inferred = self.infer(self.uninstructed(x))
+            return self.backbone.head(self.instructed(x, self.inferred))
+        if self.stage == 0:
+            return self.identity(self.uninstructed(x))
+        self.features = self.instructed(x)
+        return self.backbone.head(self.features)
+
+
+class HiDe(Method):
+    """The two stages; a subclass says in `adapt` all that is learnt and in `select` what when.
+
+    Each stage of each task starts with a fresh optimiser whatever the run's `optimizer_reset` says,
+    as stages train different parameters.
+    """
+
+    stages = 2
+
+    def __init__(self, backbone: nn.Module, config: HiDeSettings, setting: Setting):
+        super().__init__(backbone, config, setting)
+        self._learnt = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self._statistics = [
+            ClassStatistics(config.statistics, config.centroids, setting.seed, setting.device)
+            for _ in range(self.stages)
+        ]
+        self._contrast = torch.zeros(())
+        self._contrasts: list[float] = []
+        self._routed: list[float] = []
+
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        """The loop's, and at the end of each stage one that reads features."""
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + cls.stages * n, backward
+
+    @classmethod
+    def skip(cls, modality: str) -> str | None:
+        if modality == "language":
+            return "the decomposition needs classes, each of one task, and text has none"
+        return None
+
+    def select(self) -> None:
+        """Let what the model's stage and task train require a gradient, and nothing else."""
+        self.model.identity.requires_grad_(self.model.stage == 0)
+        self.model.backbone.head.requires_grad_(self.model.stage == 1)
+
+    def continue_previous(self) -> None:
+        """Start the parameters of the model's task from those of the task before."""
+        raise NotImplementedError
+
+    def mix(self) -> None:
+        """Mix the trained parameters of the model's task with the earlier tasks' mean."""
+        raise NotImplementedError
+
+    def stage_task(self, task: Task) -> Task:
+        """The task as the model's stage sees it."""
+        return task
+
+    def alignment(self) -> HiDeSettings:
+        """The settings of the alignment that ends the model's stage."""
+        return self.config
+
+    def learn(self, task: Task, report: Callable[[Tensor, int], None] | None = None) -> dict:
+        start = time.perf_counter()
+        reports = []
+        self.model.task = task.index
+        if task.index > 0:
+            self.continue_previous()
+        for stage in range(self.stages):
+            self.model.stage = stage
+            reports.append(self.loop.learn(self.stage_task(task), report))
+        whole = joined(reports)
+        counted = whole["train_seconds"] + whole.get("compile_seconds", 0.0)
+        return whole | {"consolidate_seconds": time.perf_counter() - start - counted}
+
+    def begin(self, task: Task) -> None:
+        self.select()
+        self.loop.optimizer = None
+
+    def batch_penalty(self) -> Tensor | float:
+        if self.model.stage == 0 or self.config.contrast == 0:
+            return 0.0
+        term = contrast(self.model.features.float(), self._statistics[1].means)
+        self._contrast = term.detach()
+        return self.config.contrast * term
+
+    def end(self, task: Task) -> None:
+        model = self.model
+        self.loop.optimizer = None
+        if model.stage == 1:
+            if task.index > 0:
+                self.mix()
+            self._contrasts.append(self._contrast.item())
+        read = model.instructed if model.stage else model.uninstructed
+        features, y = self.read(task.train, read)
+        self._statistics[model.stage].add(features, y)
+        if task.index > 0:
+            n_old, n_seen = ((model.task_of_class < task.index + i).sum().item() for i in (0, 1))
+            statistics = self._statistics[model.stage]
+            align(model.classifier, statistics, n_seen, n_old, self.alignment())
+        if model.stage == 0:
+            self._routed.append((model.infer(features) == task.index).float().mean().item())
+
+    @torch.no_grad()
+    def read(self, data: Dataset, features: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (n, width) and labels (n,) of all samples, as evaluation would see them."""
+        self.model.eval()
+        xs, ys = [], []
+        for positions in torch.arange(len(data)).split(READ_SIZE):
+            x, y = (part.to(self.setting.device) for part in data.batch(positions))
+            xs.append(features(x))
+            ys.append(y)
+        return torch.cat(xs), torch.cat(ys)
+
+    def state_dict(self) -> dict:
+        own = self.model.named_parameters()
+        return super().state_dict() | {
+            "parameters": {n: p.detach() for n, p in own if n in self._learnt},
+            "task": self.model.task,
+            "statistics": [statistics.state_dict() for statistics in self._statistics],
+            "contrasts": self._contrasts,
+            "routed": self._routed,
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        super().load_state_dict(state)
+        self.model.task, self.model.stage = state["task"], self.stages - 1
+        self.select()
+        for statistics, kept in zip(self._statistics, state["statistics"], strict=True):
+            statistics.load_state_dict(kept)
+        self._contrasts, self._routed = list(state["contrasts"]), list(state["routed"])
+
+    def diagnostics(self) -> dict:
+        """Per task: the contrastive term at the last step, and the share of the task's training
+        images whose task was inferred rightly when its first stage was over."""
+        return {"contrast": self._contrasts, "train_task_accuracy": self._routed}
+
+
+def joined(reports: list[dict]) -> dict:
+    """One report of `Method.learn` for several stages that followed each other."""
+    whole = dict(reports[0])
+    for report in reports[1:]:
+        done = whole["samples"]
+        later = [point | {"samples": point["samples"] + done} for point in report["curve"]]
+        sums = {n: whole[n] + v for n, v in report.items() if n not in ("curve", "last_loss")}
+        whole = sums | {"curve": whole["curve"] + later, "last_loss": report["last_loss"]}
+    return whole

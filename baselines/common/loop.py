@@ -1,0 +1,266 @@
+"""The one training loop: Avalanche's supervised template over in-memory tensors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.data import Dataset
+
+# Avalanche warns at import about optional packages that are not used here.
+logging.getLogger("avalanche").setLevel(logging.ERROR)
+
+from avalanche.core import SupervisedPlugin  # noqa: E402
+from avalanche.training.templates import SupervisedTemplate  # noqa: E402
+
+from baselines.common import compiler  # noqa: E402
+from baselines.common.augment import CropFlip  # noqa: E402
+from baselines.common.base import ClassificationLoss, Method, Setting, Task, TokenLoss  # noqa: E402
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+def _call(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
+
+
+class TrainableView(nn.Module):
+    """A model in training precision that lists only its trainable parameters.
+
+    Avalanche's EWC and GEM copy or concatenate all of `named_parameters()`, at every step; behind
+    this view that is the adapter and not the frozen backbone.
+    """
+
+    def __init__(self, model: nn.Module, setting: Setting):
+        super().__init__()
+        self.model = model
+        self._device = torch.device(setting.device).type
+        self._mixed = setting.precision == "bfloat16"
+        self._call = torch.compile(_call, backend=compiler.BACKEND) if setting.compile else _call
+        self._structure = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List anew, after a change of what is trained."""
+        parameters = list(super().named_parameters())
+        self._trainable = [(n, p) for n, p in parameters if p.requires_grad]
+        structure = [(n, p.shape, p.requires_grad) for n, p in parameters]
+        if self._call is not _call and structure != self._structure:
+            compiler.reset()  # the limit on recompilations is for one network, not for the run
+        self._structure = structure
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._mixed):
+            return self._call(self.model, x)
+
+    def named_parameters(self, *args, **kwargs):
+        return iter(self._trainable)
+
+
+class Batches:
+    """Shuffled mini-batches of a dataset that can be indexed with a tensor of positions."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, generator: torch.Generator):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self):
+        order = torch.randperm(len(self.dataset), generator=self.generator)
+        for chosen in order.split(self.batch_size):
+            x, y = self.dataset.batch(chosen)
+            # Avalanche wants a task label, the last; there is none
+            yield [x, y, chosen, torch.zeros_like(chosen)]
+
+
+class _NoMetrics(SupervisedPlugin):
+    """Stands where Avalanche's evaluation would: evaluation is ours, and not part of TIME."""
+
+    def get_last_metrics(self) -> dict:
+        return {}
+
+
+class Loop(SupervisedTemplate):
+    """Avalanche's strategy for one method: its plugins, its penalty, timing and progress."""
+
+    def __init__(self, *, method: Method):
+        setting = method.setting
+        self.method = method
+        self.setting = setting
+        criterion = (
+            TokenLoss(setting.loss_mean)
+            if setting.modality == "language"
+            else ClassificationLoss(setting.mask, setting.task_of_class)
+        )
+        super().__init__(
+            model=TrainableView(method.model, setting),
+            optimizer=None,
+            criterion=criterion,
+            train_mb_size=setting.batch_size,
+            device=setting.device,
+            plugins=method.plugins(),
+            evaluator=_NoMetrics(),
+        )
+        self._augment = None
+        if setting.compile:
+            compiler.check(setting.device)
+
+    @property
+    def mb_positions(self) -> torch.Tensor:
+        """Where the samples of the mini-batch lie in the task's training set, (B,)."""
+        return self.mbatch[2]
+
+    # What Avalanche's template asks for, on our terms
+
+    def train_dataset_adaptation(self, **kwargs):
+        self.adapted_dataset = self.experience.dataset
+
+    def make_train_dataloader(self, **kwargs):
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        self.dataloader = Batches(self.adapted_dataset, self.train_mb_size, generator)
+        if self.setting.augment:
+            own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # the order stays
+            self._augment = CropFlip(self.method.image_size, own)
+
+    def check_model_and_optimizer(self, **kwargs):
+        if self.optimizer is None or self.setting.optimizer_reset:
+            self.make_optimizer()
+
+    def make_optimizer(self, **kwargs):
+        self.optimizer = self.method.optimizer(list(self.model.parameters()))
+
+    def _unpack_minibatch(self):
+        self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+        if self._augment:
+            self.mbatch[0] = self._augment(self.mbatch[0])
+
+    def forward(self):
+        size = self.setting.micro_batch_size
+        if size is None or len(self.mb_y) <= size:
+            self._parts = None
+            return self.model(self.mb_x)
+        self._parts = self._learn_parts(size)
+        return None  # no plugin finds the output of one part and takes it for the batch's
+
+    def criterion(self):
+        if self._parts is None:
+            loss, terms = self._criterion(self.mb_output, self.mb_y), self.method.batch_penalty()
+        else:
+            loss, terms = self._parts
+        return loss + terms + self.method.penalty(loss)
+
+    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor]:
+        """The batch's loss and its other terms, after forward and backward passes part by part.
+
+        The parts are differentiated by twins of the parameters that share their memory. The step's
+        one backward pass then goes through a term that is zero and has the gradient of all parts,
+        so that hooks of plugins and parameters meet it as that of a batch which was not split.
+        """
+        twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
+        n_terms = self._criterion.n_terms
+        loss, terms = 0.0, 0.0
+        for x, y in zip(self.mb_x.split(size), self.mb_y.split(size), strict=True):
+            output = functional_call(self.model, twins, (x,), tie_weights=False)
+            part = self._criterion(output, y) * (n_terms(y) / n_terms(self.mb_y))
+            term = self.method.batch_penalty() * (len(y) / len(self.mb_y))
+            (part + term).backward()
+            loss, terms = loss + part.detach(), terms + torch.as_tensor(term).detach()
+        gradients = [(p, twins[n].grad) for n, p in self.model.named_parameters()]
+        products = sum((p * g).sum() for p, g in gradients if g is not None)
+        return loss, terms + (products - products.detach())
+
+    def optimizer_step(self):
+        if self.setting.clip_norm is not None:  # after the plugins' changes of the gradient
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.setting.clip_norm)
+        self.optimizer.step()
+
+    def training_epoch(self, **kwargs):
+        self._synchronise()
+        start, compiled = time.perf_counter(), compiler.seconds()
+        super().training_epoch(**kwargs)
+        self._synchronise()
+        compiled = compiler.seconds() - compiled
+        self.train_seconds += time.perf_counter() - start - compiled
+        self._check_loss(self.loss.item())
+
+    def _after_training_iteration(self, **kwargs):
+        super()._after_training_iteration(**kwargs)
+        self.steps += 1
+        self.samples += len(self.mb_y)
+        if self._report is not None:
+            self._report(self.loss, len(self.mb_y))
+        if self.steps % self._curve_every == 0:
+            loss = self._check_loss(self.loss.item())
+            self.curve.append({"samples": self.samples, "loss": loss})
+
+    # What the methods ask for
+
+    def learn(self, task: Task, report=None) -> dict:
+        """Train on one task; see `Method.learn`."""
+        start, compiled = time.perf_counter(), compiler.seconds()
+        self.train_seconds, self.steps, self.samples, self.curve = 0.0, 0, 0, []
+        steps = math.ceil(len(task.train) / self.train_mb_size) * task.epochs
+        self._curve_every = max(1, steps // 20)
+        self._report = report
+        self.train_epochs = task.epochs
+        self._criterion.task = task.index
+        self.method.begin(task)
+        self.model.refresh()
+        experience = SimpleNamespace(
+            dataset=task.train,
+            current_experience=task.index,
+            origin_stream=SimpleNamespace(name="train"),
+        )
+        self._last_loss = None
+        self.train(experience, eval_streams=[])
+        self.method.end(task)
+        self._synchronise()
+        compiled = compiler.seconds() - compiled
+        elapsed = time.perf_counter() - start - compiled
+        work = {
+            "steps": self.steps,
+            "samples": self.samples,
+            "last_loss": self._last_loss,
+            "curve": self.curve,
+            "train_seconds": self.train_seconds,
+            "consolidate_seconds": elapsed - self.train_seconds,
+        }
+        return work | {"compile_seconds": compiled} if self.setting.compile else work
+
+    def state_dict(self) -> dict:
+        """The number of finished tasks and, if it lives on, the optimiser's state."""
+        keep = self.optimizer is not None and not self.setting.optimizer_reset
+        return {
+            "finished_tasks": self.clock.train_exp_counter,
+            "optimizer": self.optimizer.state_dict() if keep else None,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.clock.train_exp_counter = state["finished_tasks"]
+        self.model.refresh()
+        if state["optimizer"] is not None:
+            self.make_optimizer()
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def _check_loss(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the loss became {loss} at step {self.steps} of the task: "
+                f"lower learning_rate (now {self.setting.learning_rate}) or set clip_norm"
+            )
+        self._last_loss = loss
+        return loss
+
+    def _synchronise(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

@@ -1,0 +1,112 @@
+"""What the LoRA methods share: PEFT's adapters on projections of the attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import nn
+
+from baselines.common.base import Method, Needs
+
+PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
+
+
+@dataclass(frozen=True)
+class BranchSettings(Method.Config):
+    """Where low-rank branches B A are added to the backbone.
+
+    Attributes:
+        rank: r; HiDeLoRA and TreeLoRA's appendix A.3 use 10 on vision, the released code 8.
+        layers: how many transformer blocks are adapted, from the first; None adapts all.
+    """
+
+    rank: int = 8
+    layers: int | None = None
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, but is {self.rank}")
+        if self.layers is not None and self.layers < 1:
+            raise ValueError(f"layers must be at least 1, but is {self.layers}")
+
+    def check(self, adapted_matrices: int) -> None:
+        blocks = adapted_matrices // PER_BLOCK
+        if self.layers is not None and self.layers > blocks:
+            raise ValueError(
+                f"layers must lie between 1 and the backbone's {blocks}, but is {self.layers}"
+            )
+
+
+@dataclass(frozen=True)
+class LoraSettings(BranchSettings):
+    """Settings of PEFT's adapters; see also `BranchSettings`.
+
+    Attributes:
+        alpha: the adapter's output is scaled by alpha / r.
+        dropout: on the adapter's input.
+        targets: the adapted projections of a block, letters of "qkv": query, key, value.
+    """
+
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str = "qv"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be positive, but is {self.alpha}: 0 would learn nothing")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
+        if not self.targets or self.targets != "".join(c for c in "qkv" if c in self.targets):
+            raise ValueError(f"targets must be letters of qkv in this order, not {self.targets!r}")
+
+    def adapted_matrices(self, available: int) -> int:
+        """How many matrices are adapted where the query and value projections are `available`."""
+        blocks = available // PER_BLOCK if self.layers is None else self.layers
+        return blocks * len(self.targets)
+
+
+def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
+    """Freeze the backbone, add a trainable adapter by PEFT, keep a classifier trainable."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds to import
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=[f"{letter}_proj" for letter in settings.targets],
+        layers_to_transform=None if settings.layers is None else list(range(settings.layers)),
+        layers_pattern=None if settings.layers is None else ["blocks", "layers"],
+    )
+    model = inject_adapter_in_model(config, backbone, adapter_name=adapter)
+    for name, parameter in model.named_parameters():
+        in_adapter = f".lora_A.{adapter}." in name or f".lora_B.{adapter}." in name
+        if in_adapter:
+            parameter.data = parameter.data.float()  # whatever precision the frozen weights have
+        parameter.requires_grad_(in_adapter or name.startswith("head."))
+    return model
+
+
+def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
+    """Parameters of the adapter of each matrix that is to be adapted."""
+    attentions = [module for module in backbone.modules() if hasattr(module, "q_proj")]
+    projections = [
+        getattr(attention, f"{letter}_proj")
+        for attention in attentions[: settings.layers]
+        for letter in settings.targets
+    ]
+    return [settings.rank * (p.in_features + p.out_features) for p in projections]
+
+
+class LoraMethod(Method):
+    """A method that trains one adapter (and, on vision, the classifier) through the stream."""
+
+    Config = LoraSettings
+
+    @classmethod
+    def needs(cls, config, needs: Needs) -> Needs:
+        return dataclasses.replace(needs, trained=sum(adapter_sizes(needs.backbone, config)))
+
+    def adapt(self, backbone: nn.Module) -> nn.Module:
+        return add_lora(backbone, self.config)

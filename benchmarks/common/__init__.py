@@ -1,0 +1,1 @@
+"""What all rooms use: files, downloads, progress, the device."""

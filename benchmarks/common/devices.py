@@ -1,0 +1,86 @@
+"""The device that a process trains on: its name, clock, memory and precision."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.common.files import DataError
+
+
+def find() -> str:
+    """The GPU where torch sees one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def require_gpu() -> None:
+    """Start CUDA, for a process that was promised a GPU.
+
+    Raises:
+        DataError: torch cannot compute on it.
+    """
+    try:
+        torch.ones(1, device="cuda").item()
+    except (AssertionError, RuntimeError) as error:  # without CUDA torch asserts
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise DataError(
+            f"this run was promised a GPU, but torch cannot use one ({reason}): it did not start "
+            f"and lost nothing, mend the driver or run it on another machine"
+        ) from error
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was asked, before a clock is read."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def reset_peak(device: str) -> None:
+    """Peak memory counts from here on."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # then the peak is that of the whole process
+
+
+def peak_bytes(device: str) -> int:
+    """Peak memory since the last reset: allocated on the GPU, resident on the CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def tf32(device: str) -> dict | None:
+    """Where float32 work may lose 13 bits of precision to TF32 on this GPU: torch's defaults."""
+    if device == "cpu":
+        return None
+    return {
+        "matmul": torch.get_float32_matmul_precision() != "highest",
+        "convolution": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def name(device: str) -> str:
+    """The GPU's or the CPU's, as its maker calls it; nothing of the machine around it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU, {line.partition(':')[2].strip()}"
+    except OSError:
+        pass
+    return "CPU"

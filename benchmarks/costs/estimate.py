@@ -1,0 +1,135 @@
+"""GPU time of runs that nobody has made: operations counted, throughput assumed.
+
+    seconds = operations of all passes / (tflops * 10^12) + bytes read in generation / bandwidth
+
+Operations of one forward and one backward pass are those of the network with LoRA, counted on the
+meta device (`experiments.accounting`); on language for a prompt as long as it may be, and in
+proportion for the lengths that the stream's items have where it knows them. How many passes a task
+takes the method says (`Method.passes`); tests before the first and after each task take a forward
+pass for each item, and for each further token of a batch's answers all weights are read once.
+Loading, set-up, searches, projections, longer prompts (`fix`) and elementwise work are left out,
+and small networks do not reach a GPU's throughput.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from typing import NamedTuple
+
+import baselines
+from benchmarks import backbones, streams
+from benchmarks.runs.config import TEST_BATCH_SIZE
+
+# Assumed of an H200: 45 % of the 67 TFLOP/s of float32 without TF32, 30 % of bfloat16's 989.
+TFLOPS = {"float32": 30.0, "bfloat16": 300.0}
+BYTES_PER_SECOND = 2.4e12  # half of an H200's
+
+
+class Cost(NamedTuple):
+    """Operations of a forward and of a backward pass of one sample; bytes of the weights."""
+
+    forward: int
+    backward: int
+    weight_bytes: int
+
+
+def basis(tflops: float | None) -> str:
+    """What the estimates rest on, as one line."""
+    assumed = f"{tflops:g}" if tflops else f"{TFLOPS['float32']:g} ({TFLOPS['bfloat16']:g} in bf16)"
+    return (
+        f"~ is an estimate: operations of the network's passes at an assumed {assumed} TFLOP/s, "
+        f"{'as asked' if tflops else 'an H200 at 45 % (30 %) of its peak'} (--tflops changes it), "
+        f"and the weights read for each generated token at {BYTES_PER_SECOND / 1e12:g} TB/s"
+    )
+
+
+def seconds(spec: dict, tflops: float | None = None) -> float | None:
+    """The estimate for a run's spec; None where the stream does not say how many items it has."""
+    sizes = items(spec)
+    if sizes is None:
+        return None
+    n_train, n_test = sizes
+    limit, train = spec["stream"]["max_prompt_tokens"], spec["train"]
+    cost = pass_operations(spec["backbone"]["name"], spec["backbone"]["image_size"], limit)
+    method = baselines.load(spec["method"]["name"], spec["modality"])
+    config = method.Config(**spec["method"]["config"])
+    n_tasks, epochs = spec["stream"]["n_tasks"], train["epochs"]
+    lengths = _lengths(spec)
+    forward = backward = written = 0.0
+    for task, (item, prompt, answer) in enumerate(lengths):
+        # an offline method learns the union, each sample as often as its own task asks for
+        before = 0 if method.offline else task
+        done = method.passes(config, before, round(n_train), epochs[task], train["batch_size"])
+        tested = 2 if method.offline else 1 + n_tasks - task
+        passed = done[0] + (done[1] if train.get("checkpointing") else 0)  # once more, backwards
+        forward += passed * item / limit + tested * n_test * prompt / limit
+        backward += done[1] * item / limit
+        batches = math.ceil(n_test / (train.get("test_batch_size") or TEST_BATCH_SIZE))
+        written += tested * batches * answer
+    operations = forward * cost.forward + backward * cost.backward
+    reading = written * cost.weight_bytes / BYTES_PER_SECOND
+    return operations / (1e12 * (tflops or TFLOPS[train["precision"]])) + reading
+
+
+def _lengths(spec: dict) -> list[tuple[float, float, float]]:
+    """Of each task: tokens of a training item, of a test prompt, and of its answers but the first.
+
+    Those of the stream, or prompts as long as the limit; images all have the same length.
+    """
+    stream = spec["stream"]
+    limit, n_tasks = stream["max_prompt_tokens"], stream["n_tasks"]
+    known = getattr(streams.load(stream["name"]), "N_TOKENS", None)
+    if known is None:
+        return [(limit, limit, 0)] * n_tasks
+    if stream["order"] == "seed":
+        known = [tuple(sum(values) / len(known) for values in zip(*known, strict=True))] * n_tasks
+    most = stream.get("max_new_tokens") or math.inf
+    longest = limit + (stream.get("max_answer_tokens") or 512)
+    return [
+        (min(item, longest), min(prompt, limit), min(answer, most))
+        for item, prompt, answer in known[:n_tasks]
+    ]
+
+
+def items(spec: dict) -> tuple[float, float] | None:
+    """Training and test items of a task, on average."""
+    stream = spec["stream"]
+    module = streams.load(stream["name"])
+    counted = getattr(module, "n_items", None)
+    own = streams.own_options(stream)
+    counts = counted(**own) if counted else getattr(module, "N_ITEMS", None)
+    if counts is None:
+        return None
+    vision = spec["modality"] == "vision"
+    unit, n_units = ("class", counts["classes"]) if vision else ("task", module.N_TASKS)
+    splits = hasattr(module, "N_CLASSES")  # into as many tasks as asked; others have their own
+    n_tasks = stream["n_tasks"] if splits else module.N_TASKS
+
+    def of_task(part: str) -> float:
+        limit = stream[f"{part}_per_{unit}"]
+        return min(counts[part], (limit or counts[part]) * n_units) / n_tasks
+
+    return of_task("train"), of_task("test")
+
+
+@functools.cache
+def pass_operations(name: str, image_size: int | None, tokens: int):
+    """What passes of one sample cost, and the network's size in half precision."""
+    import torch
+
+    from baselines.common.lora import LoraSettings, add_lora
+    from benchmarks.experiments.accounting import passes
+
+    backbone = backbones.find(name)
+    vision = backbone.modality == "vision"
+    build = backbones.build_vision if vision else backbones.build_language
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element")
+        model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
+    weight_bytes = 2 * sum(p.numel() for p in model.parameters())
+    if not vision:
+        model = model.network
+        model.config._attn_implementation = "eager"
+    return Cost(*passes(model, backbone.modality, tokens), weight_bytes)

@@ -1,0 +1,1 @@
+"""What streams share: sources, pictures, packs of text, tensors."""

@@ -1,0 +1,179 @@
+"""DualPrompt on text: prefixes in attention by hand, caches, padding, matching by keys."""
+
+import pytest
+import torch
+
+from baselines.dualprompt_language import DualPromptLanguage, Prefixes, random_prefix
+from benchmarks import backbones
+from tests import tiny
+from tests.references.common import read
+
+SMALL = tiny.SMALL["dualprompt"]
+
+
+def method(shared=None, **config):
+    config = DualPromptLanguage.Config(**(SMALL | config))
+    return DualPromptLanguage(
+        tiny.network("language"), config, tiny.setting("language", **shared or {})
+    )
+
+
+def learnt(n_tasks, **config):
+    made = method({"learning_rate": 0.1}, **config)
+    for task in tiny.tasks("language", n_tasks):
+        tiny.learn(made, task)
+    return made
+
+
+def prefixed(batch, lengths=(3, 5)):
+    """A tiny network with random prefixes of different length in its two blocks, and these."""
+    network = tiny.network("language")
+    prefixes = Prefixes(network)
+    torch.manual_seed(3)
+    layers = {
+        i: torch.randn(2, 1, 2, n, 8).expand(2, batch, 2, n, 8) for i, n in enumerate(lengths)
+    }
+    prefixes.use(layers)
+    return network, prefixes, layers
+
+
+def prompts():
+    return tiny.samples("language", 0).x[:4, :, :-2]
+
+
+def by_hand(network, layers, ids):
+    """Logits (L, V) of one unpadded text, the prefixed attention written out."""
+    prefixes = {i: layer[:, 0] for i, layer in layers.items()}
+    return network.network.lm_head(read(network, network.embed(ids), prefixes=prefixes))
+
+
+def test_without_prefixes_logits_and_answers_are_the_models_own():
+    network, prefixes, _ = prefixed(4)
+    other = network(tiny.samples("language", 0).x[:4])
+    prefixes.use({})
+    plain = tiny.network("language")
+    x = tiny.samples("language", 0).x[:4]
+    assert torch.equal(network(x), plain(x)) and not torch.equal(other, plain(x))
+    assert torch.equal(network.generate(prompts(), 5), plain.generate(prompts(), 5))
+
+
+def test_prefixed_attention_is_that_of_the_equation():
+    network, _, layers = prefixed(4)
+    x = prompts()
+    hidden = network.hidden(network.embed(x[:, 0]), x[:, 1])
+    logits = network.network.lm_head(hidden)
+    for row, (ids, mask) in enumerate(x):
+        expected = by_hand(network, layers, ids[mask > 0])
+        torch.testing.assert_close(logits[row, mask > 0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_answers_in_a_batch_equal_those_alone_and_those_without_a_cache():
+    network, prefixes, layers = prefixed(4)
+    together = network.generate(prompts(), 6).tolist()
+    prefixes.use({i: layer[:, :1] for i, layer in layers.items()})
+    for answer, (ids, mask) in zip(together, prompts(), strict=True):
+        text = ids[mask > 0]
+        alone = network.generate(torch.stack([text, torch.ones_like(text)])[None], 6)[0].tolist()
+        assert answer[: len(alone)] == alone
+        for token in alone:
+            assert by_hand(network, layers, text)[-1].argmax() == token
+            text = torch.cat([text, torch.tensor([token])])
+
+
+def test_a_prefix_starts_as_the_keys_and_values_of_tokens_in_front():
+    """Without rotation the first block cannot tell a prefix from tokens that stand before."""
+    network = tiny.network("language")
+    torch.manual_seed(7)
+    prefix = random_prefix(network, range(1), 3)
+    torch.manual_seed(7)
+    ids = torch.randint(network.vocabulary, (1, 3))
+    block = network.network.model.layers[0]
+    x = block.input_layernorm(network.embed(ids))
+    values = block.self_attn.v_proj(x)[0].unflatten(1, (2, 8)).transpose(0, 1)
+    torch.testing.assert_close(prefix[1, 0], values)
+    keys = block.self_attn.k_proj(x)[0].unflatten(1, (2, 8)).transpose(0, 1)
+    torch.testing.assert_close(prefix[0, 0, :, 0], keys[:, 0])  # position 0 is not rotated
+    torch.testing.assert_close(prefix[0, 0].norm(dim=2), keys.norm(dim=2))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma"])
+def test_other_architectures_take_prefixes_and_ignore_padding(kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from benchmarks.backbones.models import LanguageModel
+
+    config = AutoConfig.for_model(kind, head_dim=8, **tiny.LANGUAGE.architecture)
+    torch.manual_seed(0)
+    network = LanguageModel(AutoModelForCausalLM.from_config(config)).eval()
+    x = tiny.samples("language", 0).x[:4]
+    plain = network(x)
+    prefixes = Prefixes(network)
+    assert torch.equal(network(x), plain)
+    layer = random_prefix(network, range(1, 2), 3)[:, 0]
+    prefixes.use({1: layer[:, None].expand(-1, 4, -1, -1, -1)})
+    together = network(x)
+    assert not torch.allclose(together, plain)
+    prefixes.use({1: layer[:, None]})
+    for row, own in enumerate(x):
+        alone = network(own[None, :, int((own[1] == 0).sum()) :])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_generation_uses_the_prefixes_of_the_inferred_task():
+    made = learnt(2, pull=0.0)
+    model = made.model.eval()
+    with torch.no_grad():
+        for i, prompt in enumerate(model.prompts):
+            prompt.normal_(std=2 * (i + 1))
+    x = tiny.samples("language", 0).x[:, :, :-2]
+    answers = model.generate(x, 4)
+    inferred = model.inferred.clone()
+    network = tiny.network("language")
+    prefixes = Prefixes(network)
+    for row, task in enumerate(inferred.tolist()):
+        prefixes.use({0: model.shared[:, 0, None], 1: model.prompts[task][:, 0, None]})
+        alone = network.generate(x[row : row + 1], 4)[0].tolist()
+        assert answers[row, : len(alone)].tolist() == alone
+
+
+def test_a_task_trains_the_general_prefix_its_own_and_its_key_only():
+    made = learnt(1)
+    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+    tiny.learn(made, tiny.tasks("language")[1])
+    changed = {n for n, p in made.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"shared", "prompts.1", "keys.1"}
+
+
+def test_a_key_is_pulled_to_its_queries():
+    def mismatch(made):
+        made.model.train()
+        made.model(tiny.samples("language", 0).x)
+        return made.model.mismatch.mean().item()
+
+    made = method({"learning_rate": 0.1})
+    made.begin(tiny.tasks("language")[0])
+    before = mismatch(made)
+    assert made.batch_penalty().item() == pytest.approx(before)
+    tiny.learn(made, tiny.tasks("language", epochs=8)[0])
+    assert mismatch(made) < 0.7 * before
+
+
+def test_too_few_blocks_and_bad_settings_are_refused():
+    DualPromptLanguage.Config().check(10)
+    with pytest.raises(ValueError, match="must be at most 4, the backbone's blocks, but is 5"):
+        DualPromptLanguage.Config().check(8)
+    with pytest.raises(ValueError, match="task_length must not be negative, but is -1"):
+        DualPromptLanguage.Config(task_length=-1)
+
+
+def test_another_attention_is_refused():
+    network = backbones.build_language(tiny.LANGUAGE)
+    network.network.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match="need scaled dot-product attention.*is eager"):
+        Prefixes(network)
+
+
+def test_one_general_prefix_alone_can_be_trained():
+    made = learnt(1, task_layers=0)
+    assert made.model.prompts[0].numel() == 0
+    assert made.model.eval().generate(prompts(), 2).shape == (4, 2)

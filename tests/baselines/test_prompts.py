@@ -1,0 +1,325 @@
+"""The prompt methods against loops over samples, and what each of them must leave alone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import baselines
+from baselines.codaprompt import orthonormal
+from baselines.common.prefix import encode_with_prefixes
+from baselines.common.prompts import PromptPool, QueryCache
+from tests import tiny
+
+BY_TASK = ("dualprompt", "codaprompt")
+METHODS = (*BY_TASK, "l2p")
+
+
+@torch.enable_grad()
+def trained(name: str, n_tasks: int = tiny.N_TASKS, epochs: int = 2, **config):
+    method = tiny.method(name, "vision", **config)
+    for task in tiny.tasks("vision", n_tasks, epochs):
+        tiny.learn(method, task)
+    method.model.eval()
+    return method
+
+
+def union(n: int = 12) -> tuple[Tensor, Tensor]:
+    """The shuffled union of the tasks' samples."""
+    parts = [tiny.samples("vision", t, n).batch(torch.arange(n)) for t in range(tiny.N_TASKS)]
+    order = torch.randperm(3 * n, generator=torch.Generator().manual_seed(0))
+    x, y = (torch.cat(values)[order] for values in zip(*parts, strict=True))
+    return x, y
+
+
+def cosine(a, b) -> float:
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def logits_by_hand(model, x: Tensor, prefixes: dict) -> Tensor:
+    """x (3, H, W) and prefixes, block -> (keys, values), each (length, width) -> (C,)."""
+    tokens = model.backbone.embed(x[None])
+    own = {i: (keys[None], values[None]) for i, (keys, values) in prefixes.items()}
+    return model.backbone.head(encode_with_prefixes(model.backbone, tokens, own)[:, 0])[0]
+
+
+def parameters(method) -> dict:
+    """Everything that was ever trained."""
+    return {n: p.clone() for n, p in method.state_dict()["parameters"].items()}
+
+
+# What is selected
+
+
+def test_the_pool_picks_as_a_loop_over_samples_does():
+    torch.manual_seed(0)
+    pool = PromptPool(torch.randn(7, 2, 5), top_k=3)
+    queries = torch.randn(4, 5)
+    prompts, mismatch = pool(queries)
+    for b, q in enumerate(queries.numpy()):
+        cosines = [cosine(q, key) for key in pool.keys.detach().numpy()]
+        best = sorted(range(7), key=lambda i: -cosines[i])[:3]
+        assert torch.equal(prompts[b], torch.cat([pool.prompts[i] for i in best]))
+        np.testing.assert_allclose(
+            mismatch[b].detach(), [1 - cosines[i] for i in best], atol=1e-6, rtol=0
+        )
+
+
+@torch.no_grad()
+def test_keys_of_tasks_not_learnt_are_not_chosen():
+    model = trained("dualprompt", 2).model
+    x, _ = union()
+    _, queries = model.embed(x)
+    before = model.match(queries)
+    model.keys[2].copy_(queries.mean(dim=0))  # the best of all, were it allowed
+    assert torch.equal(model.match(queries), before)
+    model.task = 2
+    assert (model.match(queries) == 2).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", METHODS)
+def test_logits_do_not_depend_on_the_batch(name):
+    model = trained(name).model
+    x, y = union(60)
+    order = y.argsort(stable=True)  # batches of one task each, first
+    by_task = torch.empty(len(y), 6)
+    for part in order.split(20):
+        by_task[part] = model(x[part])
+    for size in (1, 7, 128):
+        mixed = torch.cat([model(part) for part in x.split(size)])
+        torch.testing.assert_close(mixed, by_task, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_without_prompts_dualprompt_is_the_backbone_with_its_classifier():
+    model = trained("dualprompt", shared_length=0, task_length=0).model
+    x, _ = union()
+    assert torch.equal(model(x), model.backbone(x))
+
+
+@torch.no_grad()
+def test_before_the_first_task_there_are_no_task_prompts():
+    x, _ = union()
+    model = tiny.method("codaprompt", "vision").model.eval()
+    assert torch.equal(model(x), model.backbone(x))
+    model = tiny.method("dualprompt", "vision").model.eval()
+    expected = torch.stack([logits_by_hand(model, one, {0: model.shared[:, 0]}) for one in x])
+    torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_knowing_the_task_does_not_hurt_dualprompt():
+    method = trained("dualprompt", epochs=15)
+    model = method.model
+    x, y = union()
+    right = (model(x).argmax(dim=1) == y).float().mean()
+    model.match = lambda _: method.setting.task_of_class[y]
+    known = (model(x).argmax(dim=1) == y).float().mean()
+    model.match = lambda _: (method.setting.task_of_class[y] + 1) % tiny.N_TASKS
+    wrong = (model(x).argmax(dim=1) == y).float().mean()
+    assert known >= right and known > wrong
+
+
+# What is trained
+
+
+@pytest.mark.parametrize("optimizer_reset", [True, False])
+@pytest.mark.parametrize("name", BY_TASK)
+def test_only_the_current_tasks_part_changes(name, optimizer_reset):
+    method = tiny.method(name, "vision", shared={"optimizer_reset": optimizer_reset})
+    for t, task in enumerate(tiny.tasks("vision")):
+        before = [[p.clone() for p in method.model.parts(i)] for i in range(tiny.N_TASKS)]
+        tiny.learn(method, task)
+        for i in range(tiny.N_TASKS):
+            pairs = zip(before[i], method.model.parts(i), strict=True)
+            same = [torch.equal(old, new) for old, new in pairs]
+            assert not any(same) if i == t else all(same)
+
+
+def test_earlier_components_get_no_gradient():
+    method = trained("codaprompt", 2)
+    x, y = union()
+    method.model(x).square().mean().backward()
+    assert all(p.grad is None for p in method.model.parts(0))
+    assert all(p.grad.abs().sum() > 0 for p in method.model.parts(1))
+
+
+@pytest.mark.parametrize("name", ["dualprompt", "l2p"])
+def test_keys_learn_from_the_pull_alone(name):
+    for pull in (0.0, 0.5):
+        method = tiny.method(name, "vision", pull=pull)
+        before = parameters(method)
+        tiny.learn(method, tiny.tasks("vision")[0])
+        after = parameters(method)
+        keys = [n for n in before if "keys" in n]
+        assert keys
+        assert all(torch.equal(before[n], after[n]) for n in keys) == (pull == 0)
+
+
+@pytest.mark.parametrize("inherit", [True, False])
+def test_a_task_prompt_may_start_as_its_predecessors(inherit):
+    method = trained("dualprompt", 1, inherit=inherit)
+    learnt = method.model.prompts[0].clone()
+    method.begin(tiny.tasks("vision")[1])
+    assert torch.equal(method.model.prompts[0], learnt)
+    assert torch.equal(method.model.prompts[1], learnt) == inherit
+
+
+def gram_schmidt(rows: np.ndarray, n: int) -> np.ndarray:
+    """The last n of the rows, each less its projections on those before it, to unit length."""
+    basis = []
+    for row in rows:
+        for unit in basis:
+            row = row - np.dot(row, unit) * unit
+        basis.append(row / np.linalg.norm(row))
+    return np.stack(basis[-n:])
+
+
+def test_new_components_are_those_of_gram_schmidt():
+    earlier, rows = torch.randn(4, 9, dtype=torch.double), torch.randn(3, 9, dtype=torch.double)
+    for before in (earlier, earlier[:0]):
+        expected = gram_schmidt(torch.cat([before, rows]).numpy(), 3)
+        np.testing.assert_allclose(orthonormal(rows, before), expected, atol=1e-12)
+    crowded = orthonormal(rows, torch.randn(7, 9, dtype=torch.double))  # 7 + 3 > 9 dimensions
+    np.testing.assert_allclose(crowded, gram_schmidt(rows.numpy(), 3), atol=1e-12)
+
+
+def test_components_start_orthonormal_and_orthogonal_to_trained_ones():
+    method = trained("codaprompt", 2)
+    method.begin(tiny.tasks("vision")[2])
+    for kind in range(3):
+        old = torch.cat([method.model.parts(i)[kind] for i in (0, 1)], dim=1).flatten(2)
+        new = method.model.parts(2)[kind].flatten(2)
+        eye = torch.eye(3).expand(2, 3, 3)
+        torch.testing.assert_close(new @ new.mT, eye, atol=1e-5, rtol=0)
+        torch.testing.assert_close(new @ old.mT, torch.zeros(2, 3, 6), atol=1e-5, rtol=0)
+
+
+# The cache of queries
+
+
+class CountingCache:
+    """Counts the samples whose query is computed."""
+
+    def __init__(self, cache: QueryCache):
+        self.cache, self.n = cache, 0
+
+    def __call__(self, n, compute):
+        def counted():
+            self.n += n
+            return compute()
+
+        return self.cache(n, counted)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+@pytest.mark.parametrize(
+    "name, modality", [*((name, "vision") for name in METHODS), ("l2p", "language")]
+)
+def test_cached_queries_change_nothing_and_are_computed_once(name, modality, micro_batch_size):
+    both, counts = [], []
+    shared = {"batch_size": 5, "micro_batch_size": micro_batch_size}
+    for cache in (False, True):
+        method = tiny.method(name, modality, shared=shared, cache_queries=cache)
+        method.model.queries = CountingCache(method.queries)
+        for task in tiny.tasks(modality, epochs=3):
+            tiny.learn(method, task)
+        assert method.diagnostics() == {"cached_queries": cache}
+        both.append(parameters(method))
+        counts.append(method.model.queries.n)
+    assert counts == [3 * 3 * 12, 3 * 12]
+    for name, value in both[0].items():
+        torch.testing.assert_close(both[1][name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_tests_during_training_neither_read_nor_fill_the_cache():
+    both = []
+    for cache in (False, True):
+        method = tiny.method("dualprompt", "vision", cache_queries=cache)
+        model = method.model
+
+        def test(loss, n, model=model, seen=both):
+            model.eval()
+            with torch.no_grad():
+                seen.append(model(union()[0]))
+            model.train()
+
+        torch.manual_seed(0)
+        method.learn(tiny.tasks("vision", 1)[0], test)
+    plain, cached = both[: len(both) // 2], both[len(both) // 2 :]
+    torch.testing.assert_close(cached, plain, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, modality",
+    [
+        *((name, "vision") for name in METHODS),
+        *((name, "language") for name in ("l2p", "dualprompt")),
+    ],
+)
+@torch.no_grad()
+def test_queries_of_test_samples_are_computed_once(name, modality):
+    method = tiny.method(name, modality)
+    method.model.queries = counting = CountingCache(method.queries)
+    tests = [tiny.samples(modality, t).batch(torch.arange(12))[0] for t in range(2)]
+    for task in tiny.tasks(modality, 2):
+        with torch.enable_grad():
+            tiny.learn(method, task)
+        method.model.eval()
+        counting.n = 0
+        for t, x in enumerate(tests):
+            plain = [method.model(part) for part in x.split(5)]
+            with method.queries.repeated(t):
+                kept = [method.model(part) for part in x.split(5)]
+            assert torch.equal(torch.cat(kept), torch.cat(plain))
+        assert counting.n == (48 if task.index == 0 else 24)  # with those that are not kept
+
+
+def test_the_cache_follows_a_batch_that_is_passed_in_parts():
+    cache, data = QueryCache(), torch.randn(6, 2)
+    loop = SimpleNamespace(
+        experience=SimpleNamespace(dataset=data), clock=SimpleNamespace(train_exp_epochs=0)
+    )
+    cache.before_training_exp(loop)
+    for epoch in range(2):
+        loop.clock.train_exp_epochs = epoch
+        cache.before_training_epoch(loop)
+        for positions in torch.randperm(6).split(4):
+            loop.mb_positions = positions
+            cache.before_forward(loop)
+            for part in positions.split(3):
+                compute = (lambda part=part: data[part]) if epoch == 0 else None
+                assert torch.equal(cache(len(part), compute), data[part])
+            cache.after_forward(loop)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_cache_is_refused_with_augmentation(name):
+    method = baselines.load(name)
+    config = method.Config(cache_queries=True)
+    with pytest.raises(ValueError, match="cache_queries needs .* 'crop-flip'.* leave one"):
+        method(tiny.network("vision"), config, SimpleNamespace(augment="crop-flip"))
+
+
+# What is refused
+
+
+def test_settings_that_do_not_fit_are_refused_in_a_sentence():
+    dual, coda = (baselines.load(name) for name in BY_TASK)
+    dual.Config().check(10)
+    coda.Config().check(10)
+    with pytest.raises(ValueError, match=r"shared_layers \+ task_layers must be at most 4.* is 5"):
+        dual.Config().check(8)
+    with pytest.raises(ValueError, match="layers must be at most 4.* is 5"):
+        coda.Config().check(8)
+    with pytest.raises(ValueError, match="task_length must not be negative, but is -1"):
+        dual.Config(task_length=-1)
+    with pytest.raises(ValueError, match="prompt_length must be even, but is 3"):
+        coda.Config(prompt_length=3)
+    with pytest.raises(ValueError, match="components must be at most 24.* is 25"):
+        tiny.method("codaprompt", "vision", components=25)
+    for method in (dual, coda):
+        assert "vision" in method.skip("language") and method.skip("vision") is None

@@ -1,0 +1,201 @@
+"""Operations and parameters counted without weights: known totals, closed forms, real methods."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from analysis import accounting as analysed
+from baselines.common.lora import LoraSettings, add_lora
+from benchmarks.experiments import accounting
+from benchmarks.experiments.accounting import Passes, Step, added, build, passes, row, run
+from benchmarks.runs.results import PUBLISHED
+from tests import tiny as small
+from treelora import TreeRegulariser
+
+TOTALS = {  # parameters as the models' owners publish them; of the ViT without its classifier
+    "gemma-2b": 2_506_172_416,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3.2-1b": 1_235_814_400,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "vit-b16": 85_798_656,
+}
+LENGTH, BATCH, RANK = 16, 4, 8
+STEPS = {"language": Step(LENGTH, BATCH, RANK, memory=5)}
+# Two layers, four query heads and two of key and value: v maps 32 to 16.
+ENTRIES_A, ENTRIES_B = 2 * RANK * (32 + 32), 2 * RANK * (32 + 16)
+ENTRIES = ENTRIES_A + ENTRIES_B
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The tests' language backbone, under the name of the model in Table 8."""
+    folder = tmp_path_factory.mktemp("architectures")
+    spec = {"model_type": "llama"} | small.LANGUAGE.architecture
+    (folder / "llama-2-7b.json").write_text(json.dumps(spec))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounting, "ARCHITECTURES", folder)
+        pool = dataclasses.replace(accounting.POOL, **small.SMALL["l2p"])
+        patch.setattr(accounting, "POOL", pool)
+        yield "llama-2-7b"
+
+
+@pytest.fixture(scope="module")
+def counts(tiny):
+    return accounting.count(tiny, STEPS)
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_every_architecture_has_its_known_number_of_parameters(name):
+    model, modality = build(name)
+    assert sum(p.numel() for p in model.parameters()) == TOTALS[name]
+    if modality == "vision":
+        assert run(model, modality, 0).shape[1] == accounting.STEPS["vision"].tokens
+
+
+def test_adapters_have_the_closed_forms_size():
+    model = add_lora(build("llama-2-7b")[0], LoraSettings(rank=8))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 64 * 8 * (4096 + 4096)
+
+
+@pytest.mark.parametrize("wrong", [("--tasks", "0"), ("--rank", "0"), ("--models", "gpt")])
+def test_wrong_options_are_refused(wrong, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["accounting", "--out", "x.json", *wrong])
+    with pytest.raises(SystemExit):
+        accounting.main()
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_the_published_file_is_what_is_counted_today():
+    published = json.loads(Path(PUBLISHED / "accounting.json").read_text())
+    name, step = "llama-3.2-1b", accounting.STEPS["language"]
+    counted = accounting.count(name)
+    for method in accounting.METHODS:
+        assert row(name, counted, method, 10, step) in published["rows"]
+
+
+def test_passes_are_the_closed_form_and_the_same_with_weights(tiny, counts):
+    layers, width, vocabulary, kv, mlp = 2, 32, 40, 16, 48
+    qo, k, v, rest = width * width, width * kv, width * kv, 3 * width * mlp
+    attention = 2 * LENGTH * width  # scores and values, per token and layer
+    forward = layers * (2 * qo + k + v + rest + attention) + width * vocabulary
+    assert counts.frozen.forward == 2 * LENGTH * forward
+    # Gradients of all activations but those before the first layer's q, k and v, and of no weight;
+    # each product of attention has two, and that of the first layer's keys is not asked for.
+    below_first = qo + k + v + LENGTH * width
+    assert counts.frozen.backward == 2 * LENGTH * (forward + layers * attention - below_first)
+    # Gradients of A and B and of B's input; of A's input in the second layer only.
+    assert counts.lora == Passes(
+        2 * LENGTH * ENTRIES, 2 * LENGTH * (ENTRIES + ENTRIES_B + ENTRIES_A // 2)
+    )
+    assert counts.adapter == ENTRIES
+    # A frozen branch has no gradients but its inputs', in the second layer only.
+    assert counts.past == Passes(2 * LENGTH * ENTRIES, LENGTH * ENTRIES)
+    assert counts.orthogonality == 2 * 2 * 4 * RANK * RANK * width
+    weights, _ = build(tiny, "cpu")
+    assert passes(weights, "language", LENGTH) == counts.whole
+    weights = add_lora(weights, LoraSettings(rank=RANK))
+    lora = [sum(pair) for pair in zip(counts.frozen, counts.lora, strict=True)]
+    assert passes(weights, "language", LENGTH) == tuple(lora)
+
+
+def test_olora_grows_with_the_tasks_and_treelora_does_not(tiny, counts):
+    cost = {
+        method: [
+            row(tiny, counts, method, task, STEPS["language"])["step_flops_per_token"]
+            for task in (2, 10, 18)
+        ]
+        for method in accounting.METHODS
+    }
+    assert cost["olora"][2] - cost["olora"][1] == pytest.approx(cost["olora"][1] - cost["olora"][0])
+    assert cost["olora"][1] > 1.05 * cost["olora"][0]
+    assert cost["treelora"][2] < 1.05 * cost["treelora"][0]  # the bounds of more nodes
+    assert cost["seqlora"][0] == cost["seqlora"][2] < cost["treelora"][0]
+
+
+@pytest.mark.parametrize("name", [m for m in accounting.METHODS if m != "ogd"])
+def test_what_is_stored_is_what_the_methods_store(name, tiny, counts):
+    method = small.method(name, "language")
+    for task in small.tasks("language", epochs=1):
+        small.learn(method, task)
+    kept = method.footprint()
+    facts = row(tiny, counts, name, small.N_TASKS, STEPS["language"])
+    samples = values = 0
+    if name == "gem":
+        kinds = ("memory_x", "memory_y", "memory_tid")
+        memory = [x for kind in kinds for x in getattr(method._gem, kind).values()]
+        samples = sum(map(len, method._gem.memory_x.values()))
+        values = sum(x.numel() for x in memory)
+    assert kept["trainable_parameters"] == facts["trainable_parameters"]
+    assert kept["stored_values"] - values == facts["stored_parameters"]
+    assert samples == facts["stored_samples"]
+
+
+class Arithmetic(TorchDispatchMode):
+    """Counts elementwise operations, one for each entry of the largest tensor in sight."""
+
+    NAMES = "sub abs sum sgn mul add div min max maximum rsqrt".split()
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__.rstrip("_") in self.NAMES:
+            tensors = [t for t in (*args, out) if isinstance(t, torch.Tensor)]
+            self.total += max(t.numel() for t in tensors)
+        return out
+
+
+@pytest.mark.parametrize("task", [2, 10])
+def test_treeloras_own_operations_are_those_of_its_code(task, counts):
+    method = small.method("treelora", "language")
+    regulariser = TreeRegulariser(method.model)
+    for _ in range(task - 1):
+        regulariser.start_task()
+        for p in regulariser.layout.parameters:
+            p.data.normal_()
+        regulariser.end_task()
+    regulariser.start_task()
+    parameters = regulariser.layout.parameters
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    with Arithmetic() as spent:
+        regulariser.penalty(torch.ones(())).backward()
+    n_levels, width = regulariser.layout.shape
+    entries = 5 * n_levels * width + sum(p.numel() for p in parameters)
+    search = 10 * n_levels * (2 * (task - 1) - 1)
+    assert added(counts, "treelora", task, STEPS["language"]).operations == entries + search
+    assert entries < spent.total < entries + search + 40 * n_levels
+
+
+@pytest.fixture
+def written(tiny, tmp_path, monkeypatch):
+    out = tmp_path / "accounting.out"
+    command = ["accounting", "--out", str(out), "--models", tiny, "--tasks", "1", "10"]
+    monkeypatch.setattr(sys, "argv", [*command, "--tokens", str(LENGTH), "--memory", "5"])
+    accounting.main()
+    return out
+
+
+def test_the_file_leads_to_the_papers_tables(written):
+    data = analysed.load(written)
+    assert data.provenance["commit"] and data.settings["steps"]["language"]["tokens"] == LENGTH
+    assert {"model", "method", "task", "step_flops_per_token"} <= set(data.rows)
+    made = analysed.tables(data)
+    assert list(made) == ["operations", "steps", "disk"]
+    line = next(x for x in made["operations"].markdown().splitlines() if "| olora |" in x)
+    assert ENTRIES == 1792  # kept ten times, two bytes each; beside it the paper's 4.2e7
+    assert line.startswith("| olora | 1.79e3 | 1.79e4 | 0.04 | 4.20e7 | 1.79e4 | 2,343.75 |")
+    assert "| llama-2-7b |" in made["disk"].markdown() and "| 40 |" in made["disk"].markdown()
+    assert list(analysed.figures(data)) == list(analysed.CAPTIONS)
+    found = analysed.findings(data)
+    assert found["disk"] == {"llm-7b": 2 * 11 * ENTRIES}
+    assert found["flops"]["llama-2-7b"].keys() == set(accounting.METHODS)
+    written.write_text(json.dumps({"kind": "other"}))
+    with pytest.raises(ValueError, match="no accounting file"):
+        analysed.load(written)

@@ -1,0 +1,233 @@
+"""The environments agree with each other, and what is committed is small, portable and complete."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.cli import parse_config
+
+ROOT = Path(__file__).parents[2]
+MEGABYTE = 2**20
+
+
+def pins(text: str) -> dict[str, str]:
+    """Each pinned package with its version and, where it has one, its platform marker."""
+    found = re.findall(r"^\s*(?:- )?([a-z0-9][a-z0-9.-]*)==(.+?)(?: \\)?$", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "a package is pinned twice"
+    return dict(found)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def named(name: str) -> set[str]:
+    """The packages that a requirements*.in names, those of the file it includes among them."""
+    lines = [line.split("#")[0].strip() for line in read(name).splitlines()]
+    included = [named(line.split()[1]) for line in lines if line.startswith("-r")]
+    own = {re.split(r"[=<>~! ]", line)[0] for line in lines if line and line[0] != "-"}
+    return own.union(*included)
+
+
+def tracked() -> list[Path]:
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_conda_environment_carries_the_pins_of_the_lock():
+    *conda, pip = yaml.safe_load(read("environment.yml"))["dependencies"]
+    assert conda == ["python=3.11", "pip"]
+    assert pins("\n".join(pip["pip"])) == pins(read("requirements.lock"))
+
+
+def test_the_light_environment_is_a_part_of_the_full_one_and_has_no_torch():
+    light, full = pins(read("requirements-figures.lock")), pins(read("requirements.lock"))
+    assert light.items() <= full.items()
+    assert not [name for name in light if name.startswith(("torch", "nvidia"))]
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-figures"])
+def test_every_named_package_is_pinned_with_hashes(name):
+    lock = read(f"{name}.lock")
+    assert named(f"{name}.in") <= set(pins(lock))
+    entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_gpu_profile_is_the_default_one_with_a_number_of_gpus():
+    default, gpu = (yaml.safe_load(read(f"profiles/{n}/config.yaml")) for n in ("default", "gpu"))
+    assert {key: value for key, value in gpu.items() if not key.startswith("__")} == default | {
+        "resources": gpu["resources"]
+    }
+    assert gpu["resources"].keys() == {"gpu"}
+
+
+def test_the_tree_is_small():
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked()}
+    assert {name: size for name, size in sizes.items() if size > 5 * MEGABYTE} == {}
+    assert sum(sizes.values()) < 15 * MEGABYTE
+
+
+def test_no_file_names_a_machine():
+    """No home or temporary folder, registry host or user appears in what is committed."""
+    machine = re.compile(
+        r"(?<![\w.~])/(?:home|root|Users|tmp|work|mnt|opt|private)/\w|"
+        r"\b(?:pypi|pythonhosted)\.org|--(?:extra-)?index-url|--find-links"
+    )
+    found = []
+    for path in tracked():
+        if path == Path(__file__):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.name}: {match[0]}" for match in machine.finditer(text)]
+    assert found == []
+
+
+def test_the_commands_of_the_readme_are_make_targets():
+    targets = set(re.findall(r"^([a-z]+):.*## ", read("Makefile"), re.MULTILINE))
+    commands = set(re.findall(r"\bmake ([a-z]+)\b", " ".join(code_of(read("README.md")))))
+    assert commands and commands <= targets
+
+
+def code_of(markdown: str) -> list[str]:
+    return re.findall(r"```.*?```|`[^`\n]+`", markdown, re.DOTALL)
+
+
+@pytest.mark.parametrize("command", ["replicate", "restore", "pretrain", "publish", "unlock"])
+def test_a_target_is_never_taken_for_configuration(command):
+    """`--config` takes all words up to the next option."""
+    shown = subprocess.run(["make", "-n", command], cwd=ROOT, capture_output=True, text=True).stdout
+    calls = re.findall(r"-m snakemake .*", shown.replace("\\\n", ""))
+    assert calls
+    assert all(re.search(r"--config suite=\S+\s+--", call) for call in calls)
+
+
+def test_make_lists_its_commands():
+    shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
+    assert re.findall(r"^make ([a-z]+)", shown, re.MULTILINE) == declared
+
+
+class Bench:
+    """A folder with the Makefile, an empty lock and a Python that only notes what it is asked."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.notes, self.broken = folder, folder / "notes", folder / "broken"
+        self.unfinished = folder / "unfinished"
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / "requirements.lock").write_text("# nothing\n")
+        self.python = folder / "python"
+        self.python.write_text(
+            f"""#!/bin/sh
+            echo "$@" >> '{self.notes}'
+            case "$*" in
+              *" venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+              *" pip "*) test ! -e '{self.broken}' ;;
+              *" --complete") test ! -e '{self.unfinished}' ;;
+            esac
+            """
+        )
+        self.python.chmod(0o755)
+
+    def make(self, python: str | None = None, *words: str) -> tuple[int, str, str]:
+        """`make status`, or words: its exit code, what it says, and what was asked of Python."""
+        self.notes.unlink(missing_ok=True)
+        command = ["make", *(words or ["status"]), f"PYTHON={python or self.python}"]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True)
+        notes = self.notes.read_text() if self.notes.exists() else ""
+        return done.returncode, done.stdout + done.stderr, notes
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    folder = tmp_path / "a checkout"
+    folder.mkdir()
+    return Bench(folder)
+
+
+def test_replicate_fails_while_runs_are_open(bench):
+    """Whatever Snakemake ended with."""
+    code, _, asked = bench.make(None, "replicate")
+    assert code == 0 and re.search(
+        r"-m snakemake .*\n-m benchmarks.runs.plan demo --complete\n", asked
+    )
+    bench.unfinished.touch()
+    assert bench.make(None, "replicate")[0] != 0
+    assert bench.make(None, "status")[0] == 0
+
+
+@pytest.mark.parametrize("suite", ["my suite's (1).yaml", "$(shell touch x).yaml", "`touch x`;"])
+def test_a_suite_s_name_is_one_word_whatever_it_has(bench, suite):
+    bench.make()
+    for target in ("replicate", "plan", "status", "retry", "restore"):
+        code, said, asked = bench.make(None, target, f"SUITE={suite}")
+        assert code == 0 and f" {suite}" in asked, said
+    value = re.search(r"--config (suite=.*) --workflow-profile", asked)[1]
+    assert parse_config([value]) == {"suite": suite}
+    assert not (bench.folder / "x").exists()
+
+
+def test_the_environment_is_made_once(bench):
+    code, _, asked = bench.make()
+    assert code == 0 and " pip install " in asked and "--require-hashes" in asked
+    assert bench.make() == (0, "", "-m benchmarks.runs.plan demo --status\n")
+
+
+def test_an_interrupted_installation_is_made_again(bench):
+    bench.broken.touch()
+    assert bench.make()[0] != 0
+    bench.broken.unlink()
+    code, _, asked = bench.make()
+    assert code == 0 and " pip install " in asked
+
+
+def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
+    bench.make()
+    lock = bench.folder / "requirements.lock"
+    later = lock.stat().st_mtime + 60
+    os.utime(lock, (later, later))
+    assert " pip " not in bench.make()[2]
+    lock.write_text("# another\n")
+    os.utime(lock, (later + 60, later + 60))
+    assert " pip " in bench.make()[2]
+
+
+def test_a_missing_python_is_one_sentence(bench):
+    code, said, _ = bench.make(python="python3.11-of-nobody")
+    assert code != 0 and "Python 3.11 is needed and 'python3.11-of-nobody' is not one" in said
+    assert not (bench.folder / ".venv").exists()
+
+
+def test_the_library_installs_alone_and_needs_torch_only(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for package in ("treelora", "baselines"):
+        shutil.copytree(ROOT / package, source / package)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, str(source), "-w", str(tmp_path)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("treelora-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+        (metadata,) = (n for n in archive.namelist() if n.endswith("METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+        archive.extractall(tmp_path / "installed")
+    assert {f for f in folders if not f.endswith(".dist-info")} == {"treelora"}
+    assert [line for line in lines if line.startswith("Requires-Dist")] == ["Requires-Dist: torch"]
+    script = "import sys, treelora; print(set(sys.modules) & {'peft', 'transformers', 'avalanche'})"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", script]
+    out = subprocess.check_output(command, env=environment, cwd=tmp_path, text=True)
+    assert out.strip() == "set()"

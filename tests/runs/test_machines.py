@@ -1,0 +1,260 @@
+"""Several GPUs, Slurm, and estimates of GPU hours, on a machine that has none of them."""
+
+import os
+import select
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.test_workflow import Checkout
+
+import baselines
+from benchmarks import streams
+from benchmarks.common.files import DataError
+from benchmarks.costs import estimate
+from benchmarks.runs import gpus
+from benchmarks.runs.config import load_suite
+
+ROOT = Path(__file__).parents[2]
+CLAIM = """
+import os, sys, time
+from pathlib import Path
+from benchmarks.runs import gpus
+held = gpus.claim(Path(sys.argv[1]), wait_seconds=0.05)
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+time.sleep(60)
+"""
+
+
+def claiming(folder, visible):
+    """A process that takes a GPU and holds it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_each_process_has_a_gpu_of_its_own_and_a_dead_one_gives_it_back(tmp_path):
+    """Three processes and two GPUs: the third waits until one of the others is killed."""
+    first, second = processes = [claiming(tmp_path, "3,MIG-7/1/0") for _ in range(2)]
+    try:
+        held = [process.stdout.readline().strip() for process in processes]
+        assert sorted(held) == ["3", "MIG-7/1/0"]
+        third = claiming(tmp_path, "3,MIG-7/1/0")
+        processes.append(third)
+        assert not select.select([third.stdout], [], [], 2)[0]  # it waits
+        second.kill()
+        second.wait()
+        assert third.stdout.readline().strip() == held[1]
+        assert first.poll() is None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp_path):
+    monkeypatch.delenv("GPUS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert gpus.names() == ["0", "1", "2"]
+    monkeypatch.setenv("GPUS", "2")
+    assert gpus.names() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab,7")
+    assert gpus.names() == ["5", "GPU-ab"]
+    for bad in ("4", "0", "all"):
+        monkeypatch.setenv("GPUS", bad)
+        with pytest.raises(DataError, match=f"GPUS must be a number.* found, 3, but is '{bad}'"):
+            gpus.names()
+    monkeypatch.delenv("GPUS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # CUDA reads no further
+    assert gpus.names() == ["3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.names() == []
+    with pytest.raises(DataError, match="promised a GPU, but there is none"):
+        gpus.claim(tmp_path)
+
+
+@pytest.fixture
+def shared_folder(tmp_path, monkeypatch):
+    """The folder for temporary files, in which others can foresee names; one GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_slots_lie_in_a_folder_of_the_users_own(shared_folder):
+    with gpus.claim():
+        own = shared_folder / f"treelora-{os.getuid()}"
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        assert [path.name for path in own.iterdir()] == ["gpu-0.lock"]
+    with gpus.claim():  # also the second time
+        assert list(shared_folder.iterdir()) == [own]
+
+
+@pytest.mark.parametrize("planted", ["link", "open", "file", "of another"])
+def test_a_folder_that_is_not_the_users_own_is_refused(planted, shared_folder, monkeypatch):
+    private = shared_folder / "private"
+    private.mkdir(mode=0o700)
+    own = shared_folder / f"treelora-{os.getuid()}"
+    if planted == "link":
+        own.symlink_to(private)
+    elif planted == "open":
+        own.mkdir()
+        own.chmod(0o770)
+    elif planted == "file":
+        own.touch()
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 123_456)
+        own = shared_folder / "treelora-123456"
+    with pytest.raises(DataError, match=f"{own} .*set TMPDIR"):
+        gpus.claim()
+    assert list(private.iterdir()) == []
+
+
+def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_folder):
+    slot, precious = shared_folder / "gpu-0.lock", shared_folder / "precious"
+    precious.write_text("precious")
+    for plant in (lambda: slot.symlink_to(precious), lambda: os.mkfifo(slot), slot.mkdir):
+        plant()
+        with pytest.raises(DataError, match=str(slot)):
+            gpus.claim(shared_folder)
+        slot.rmdir() if slot.is_dir() else slot.unlink()
+    os.link(precious, slot)
+    with gpus.claim(shared_folder):
+        assert precious.read_text() == "precious"
+
+
+def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
+    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
+    checkout = Checkout(tmp_path)
+    promises = {
+        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
+        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
+        "--gpus 1": ("", "--mode", "remote"),
+        "--gpus 0": ("", "--mode", "remote", "--set-resources", "train:gpu=0"),
+    }
+    for promise, (visible, *options) in promises.items():
+        options += ["--config", "suite=smoke", "--cores", "1", "--dry-run", "--printshellcmds"]
+        command = [sys.executable, "-m", "snakemake", *options]
+        shown = checkout.run(*command, CUDA_VISIBLE_DEVICES=visible, GPUS="").stdout
+        runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
+        assert runs and all(f" {promise} >> " in line for line in runs), shown
+
+
+def options_of(profile, monkeypatch):
+    """A profile's options as Snakemake reads them, its executor being a known one."""
+    from snakemake import cli
+
+    monkeypatch.chdir(ROOT)
+    parser = cli.get_argument_parser(profiles=[str(ROOT / "profiles" / profile)])
+    for action in parser._actions:
+        if action.dest == "executor":
+            action.choices = None  # the plugin for Slurm is installed where there is Slurm
+    return parser.parse_args([])
+
+
+def test_the_gpu_profile_counts_the_gpus(monkeypatch):
+    monkeypatch.delenv("GPUS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert options_of("gpu", monkeypatch).resources["gpu"].value == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert options_of("gpu", monkeypatch).resources["gpu"].value == 1
+
+
+def test_the_slurm_profile_is_one_that_snakemake_reads(monkeypatch):
+    options = options_of("slurm", monkeypatch)
+    assert options.executor == "slurm" and options.jobs == 16 and options.keep_going
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    slurm = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert {k: slurm.get(k) for k in default if k != "cores"} == {
+        k: v for k, v in default.items() if k != "cores"
+    }
+
+
+def spec_of(method, suite="cifar_full"):
+    specs = (run.spec for run in load_suite(suite).runs)
+    return next(spec for spec in specs if spec["method"]["label"] == method)
+
+
+def test_an_estimate_is_operations_over_throughput():
+    """ViT-Ti at 224 px by hand: multiply-adds of its matrices, attention and patches, twice."""
+    n, width, depth, patch = 197, 192, 12, 16
+    block = 12 * n * width**2 + 2 * n**2 * width
+    forward = 2 * (depth * block + 196 * width * 3 * patch**2)
+    cost = estimate.pass_operations("vit-ti", 224, 128)
+    assert cost.forward == pytest.approx(forward, rel=0.03)  # LoRA comes on top
+    assert 1 < cost.backward / cost.forward < 1.2  # of the weights only LoRA's need a gradient
+    spec = spec_of("seqlora")
+    passes = 10 * 5000 * 5
+    tests = 1000 * (10 + 55)  # before the first task, and after each all so far
+    operations = passes * (cost.forward + cost.backward) + tests * cost.forward
+    assert estimate.seconds(spec) == pytest.approx(operations / 30e12)
+    assert estimate.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
+    bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
+    assert estimate.seconds(bf16) == pytest.approx(operations / 300e12)
+
+
+def test_methods_say_how_many_passes_they_take():
+    def passes(name, *arguments, **config):
+        method = baselines.load(name)
+        return method.passes(method.Config(**config), *arguments)
+
+    assert passes("seqlora", 3, 100, 2, 32) == (200, 200)
+    assert passes("l2p", 3, 100, 2, 32) == (400, 200)
+    assert passes("dualprompt", 3, 100, 2, 32, cache_queries=True) == (300, 200)
+    assert passes("hidelora", 3, 100, 2, 32) == (600, 400)
+    assert passes("inflora", 3, 100, 2, 32) == (400, 200)
+    assert passes("ranpac", 3, 100, 2, 32) == (100, 0)
+    assert passes("ewc", 3, 100, 2, 32, fisher_samples=30) == (230, 230)
+    assert passes("gem", 3, 100, 2, 32, memory_per_task=10) == (200 + 2 * 4 * 30,) * 2
+
+
+def test_items_follow_the_limits_and_the_number_of_tasks():
+    spec = spec_of("seqlora", "cifar")
+    assert estimate.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
+    docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
+    assert estimate.items(docs) == tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
+    assert torch.tensor(estimate.items(spec_of("joint"))).tolist() == [5000, 1000]
+
+
+def test_counting_operations_leaves_timm_as_it_is():
+    """Attention is counted in its unfused form, which networks built later must not inherit."""
+    from timm.layers import use_fused_attn
+
+    from benchmarks.experiments import accounting
+
+    before = use_fused_attn()
+    accounting.build("vit-b16")
+    estimate.pass_operations("vit-ti", 96, 0)
+    assert before and use_fused_attn()
+
+
+def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
+    """TRACE by hand: SeqLoRA's token passes, and the weights read for each generated token."""
+    spec = next(run.spec for run in load_suite("trace").runs if run.spec["seed"] == 0)
+    spec["method"] = {"name": "seqlora", "config": {}}
+    stream, train = spec["stream"], spec["train"]
+    cost = estimate.pass_operations(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
+    tokens = streams.load("trace").N_TOKENS
+    n_train, n_test = estimate.items(spec)
+    seconds = 0.0
+    for task, (item, prompt, answer) in enumerate(tokens):
+        tests = 9 - task  # before the first task, and after each from its own on
+        learnt = round(n_train) * train["epochs"][task] * item / 1024
+        forward = learnt + tests * n_test * prompt / 1024
+        seconds += (forward * cost.forward + learnt * cost.backward) / 300e12
+        seconds += tests * 4 * answer * cost.weight_bytes / 2.4e12  # four batches of 32
+    assert estimate.seconds(spec) == pytest.approx(seconds)
+    train["checkpointing"] = True
+    assert estimate.seconds(spec) > seconds

@@ -1,0 +1,106 @@
+"""From prepared streams to tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.common.files import DataError, write_json
+from benchmarks.streams import write_npz
+from benchmarks.streams.common import tasks as data
+from benchmarks.streams.common.encoding import Tokenizer, encode, pad_left
+from benchmarks.streams.common.tasks import Samples, union, union_epochs
+
+TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
+
+
+def test_text_becomes_begin_prompt_answer_end():
+    assert encode(TOKENIZER, "5 6 7", "8 9", 10) == ([1, 5, 6, 7, 8, 9, 2], 3)
+    assert encode(TOKENIZER, "5 6 7", None, 10) == ([1, 5, 6, 7], 0)
+
+
+def test_a_long_prompt_loses_its_middle():
+    ids, _ = encode(TOKENIZER, " ".join(map(str, range(10, 30))), None, 8)
+    assert ids == [1, 10, 11, 12, 13, 14, 15, 28, 29]
+
+
+def test_sequences_are_padded_on_the_left_and_only_answers_are_asked():
+    x, y = pad_left([([1, 5, 8, 2], 2), ([1, 8, 2], 2)])
+    assert x[:, 0].tolist() == [[1, 5, 8, 2], [0, 1, 8, 2]]
+    assert x[:, 1].tolist() == [[1, 1, 2, 2], [0, 1, 2, 2]]
+    assert y.tolist() == [[-100, -100, 8, 2], [-100, -100, 8, 2]]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [([3, 3], (3, [1, 1])), ([2, 4], (2, [1, 2])), ([2, 3], (1, [2, 3]))],
+)
+def test_the_union_shows_every_sample_as_often_as_its_task_would(epochs, expected):
+    assert union_epochs(epochs) == expected
+
+
+def test_a_union_of_texts_keeps_their_alignment():
+    short, long = pad_left([([1, 8, 2], 2)]), pad_left([([1, 5, 6, 9, 2], 2)])
+    joined = union([Samples(*short), Samples(*long)], [2, 1])
+    assert joined.x[:, 0].tolist() == [[0, 0, 1, 8, 2]] * 2 + [[1, 5, 6, 9, 2]]
+    assert joined.y.tolist() == [[-100, -100, -100, 8, 2]] * 2 + [[-100, -100, -100, 9, 2]]
+
+
+def test_grey_and_colour_images_become_three_channels_in_zero_to_one():
+    grey = Samples(torch.full((2, 4, 4), 255, dtype=torch.uint8), torch.zeros(2))
+    colour = Samples(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2))
+    for samples, value in ((grey, 1.0), (colour, 0.0)):
+        x, _ = samples.batch(torch.tensor([1, 0]))
+        assert x.shape == (2, 3, 4, 4) and (x == value).all()
+        assert samples[0][0].shape == (3, 4, 4) and samples[0][2] == 0
+
+
+def test_a_batch_of_texts_has_no_column_of_padding():
+    samples = Samples(*pad_left([([1, 5, 6, 8, 2], 2), ([1, 8, 2], 2), ([1, 5, 9, 2], 2)]))
+    x, y = samples.batch(torch.tensor([1, 2]))
+    assert x[:, 0].tolist() == [[0, 1, 8, 2], [1, 5, 9, 2]]
+    assert y.tolist() == [[-100, -100, 8, 2], [-100, -100, 9, 2]]
+    assert samples[1][0].shape == (2, 5)  # single samples can be stacked
+
+
+def test_a_prompt_that_gives_no_token_is_named(tmp_path, monkeypatch):
+    """A model whose texts begin without a token has nothing to go on from."""
+    monkeypatch.setattr(data, "RESOURCES", tmp_path)
+    items = [{"prompt": "5 6", "answer": "7"}]
+    task = {"name": "stories", "group": "", "metric": "exact", "train": items}
+    spec = {"name": "docs", "order": "fixed", "n_tasks": 1, "max_prompt_tokens": 9, "digest": "d"}
+    spec |= {"train_per_task": None, "test_per_task": None}
+    folder = tmp_path / "streams/docs"
+    write_json(folder / "manifest.json", {"fingerprint": "d", "modality": "language"})
+    write_json(folder / "data.json", [task | {"test": [*items, {"prompt": "", "answer": "7"}]}])
+    tasks, _ = data.load_stream(spec, 0, TOKENIZER)
+    assert tasks[0].test_x[:, 0].tolist() == [[1, 5, 6], [0, 0, 1]]
+    bare = Tokenizer(TOKENIZER.encode, None, 0, None, 2)
+    with pytest.raises(DataError, match="test prompt '' of stories has no token"):
+        data.load_stream(spec, 0, bare)
+    write_json(folder / "data.json", [task | {"test": items}])
+    assert data.load_stream(spec, 0, bare)[0][0].test_x[:, 0].tolist() == [[5, 6]]
+
+
+ARRAYS = {f"{part}_{kind}": np.zeros(3, np.uint8) for part in ("train", "test")
+          for kind in ("images", "labels")}  # fmt: skip
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "no zip file": lambda content: b"PK\3\4" + bytes(100),
+    "text": lambda content: b"hello",
+    "nothing": lambda content: b"",
+    "a header that lies": lambda content: content.replace(b"(3,)", b"(9,)"),
+    "an array too few": lambda content: content.replace(b"test_labels", b"text_labels"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_arrays_are_one_sentence(damage, tmp_path):
+    file = tmp_path / "data.npz"
+    write_npz(file, ARRAYS)
+    assert data._arrays(tmp_path).keys() == ARRAYS.keys()
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    with pytest.raises(DataError, match=f"cannot be read .*: delete {tmp_path} and run again"):
+        data._arrays(tmp_path)
+    write_npz(file, ARRAYS | {"train_labels": np.zeros(2, np.uint8)})
+    with pytest.raises(DataError, match="not one label for each image"):
+        data._arrays(tmp_path)

@@ -1,0 +1,863 @@
+"""Streams of text tasks: the same items whatever the source, defects found, broken input named."""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import stat
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import streams
+from benchmarks.common.files import DataError
+from benchmarks.costs import estimate
+from benchmarks.runs import plan
+from benchmarks.runs.config import load_suite
+from benchmarks.scoring import scores
+from benchmarks.streams import __main__ as command_line
+from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import packs as _text
+from benchmarks.streams.common.tasks import load_stream
+
+ORDER1 = ("dbpedia", "amazon", "yahoo", "agnews")
+TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten".split()
+PARTS = ("train", "eval", "test")
+TYPES = {"dbpedia": "TC", "amazon": "SC", "yahoo": "TC", "agnews": "TC", "COPA": "COPA"}
+HEADS = {"TC": "Name the topic.\n", "SC": "Name the mood.\n"}
+LABELS = ["Bad", "Very good"]
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch, tmp_path):
+    monkeypatch.setattr(_images, "DIGESTS", tmp_path / "digests")
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def sentences(task):
+    """Items as O-LoRA has them, with line breaks at the end and in the middle."""
+    return {
+        part: [
+            {"sentence": f"Text: {task} über {part} {i}{end}", "label": LABELS[i % 2]}
+            for i, end in enumerate(["", "\n", "\n\nmore"])
+        ]
+        for part in PARTS
+    }
+
+
+def items(task):
+    """The same as prompts, written out by hand."""
+    head = "" if task == "COPA" else f"{HEADS[TYPES[task]]}Option: Bad, Very good \n"
+    return {
+        part: [
+            {"prompt": f"{head}Text: {task} über {part} 0\nAnswer:", "answer": "Bad"},
+            {"prompt": f"{head}Text: {task} über {part} 1\nAnswer:", "answer": "Very good"},
+            {"prompt": f"{head}Text: {task} über {part} 2\n\nmore\nAnswer:", "answer": "Bad"},
+        ]
+        for part in PARTS
+    }
+
+
+def pack(folder, tasks=ORDER1, of=items):
+    for task in tasks:
+        for part, own in of(task).items():
+            write(folder / task / f"{part}.json", own)
+        write(folder / task / "labels.json", LABELS)
+    return folder
+
+
+def olora(root, tasks=ORDER1, wrapped=False):
+    for task in tasks:
+        folder = root / "CL_Benchmark" / TYPES[task] / task
+        for part, own in sentences(task).items():
+            name = "dev" if part == "eval" else part
+            write(
+                folder / f"{name}.json", {"Definition": [""], "Instances": own} if wrapped else own
+            )
+        write(folder / "labels.json", LABELS)
+    config = {
+        kind: [
+            {"instruction_type": "few-shot", "instruction": "not this one"},
+            {"instruction_type": "zero-shot", "instruction": head},
+        ]
+        for kind, head in HEADS.items()
+    }
+    write(root / "configs/instruction_config.json", config)
+
+
+def packed(folder, file, keep=False):
+    """The folder as an archive of the kind that the file's name says."""
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for member in sorted(folder.rglob("*")):
+                archive.write(member, member.relative_to(folder.parent))
+    else:
+        with tarfile.open(file, f"w:{'xz' if file.suffix == '.xz' else 'gz'}") as archive:
+            archive.add(folder, folder.name)
+    if not keep:
+        shutil.rmtree(folder)
+
+
+def prepared(out, name="order1", data_dir=None, **options):
+    """The manifest, and the tasks of data.json by name."""
+    manifest = streams.prepare(name, out, data_dir, **options)
+    assert manifest["n_bytes"] == (out / "data.json").stat().st_size
+    return manifest, json.loads((out / "data.json").read_text(encoding="utf-8"))
+
+
+def edit(path, change):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    write(path, change(value))
+
+
+# ---------------------------------------------------------------------------- sources
+
+
+def lay_out(kind, root):
+    if kind == "folder":
+        pack(root / "llm_cl_benchmark_500")
+    elif kind == "TRACE":
+        pack(root / "TRACE-Benchmark/LLM-CL-Benchmark_500")
+    elif kind == "O-LoRA":
+        olora(root)
+    elif kind == "O-LoRA wrapped":
+        olora(root / "O-LoRA", wrapped=True)
+    elif kind == "O-LoRA zip":
+        olora(root / "O-LoRA-main")
+        packed(root / "O-LoRA-main", root / "O-LoRA-main.zip")
+    elif kind == "TRACE zip":
+        pack(root / "TRACE-Benchmark/LLM-CL-Benchmark_500")
+        pack(root / "TRACE-Benchmark/LLM-CL-Benchmark_5000", of=lambda task: {"train": []})
+        packed(root / "TRACE-Benchmark", root / "TRACE-Benchmark.zip")
+    else:
+        stem, _, extension = kind.partition(".")
+        packed(pack(root / stem), root / f"{stem}.{extension}")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "folder",
+        "TRACE",
+        "TRACE zip",
+        "llm_cl_benchmark_500.tar.xz",
+        "llm_cl_benchmark_500.tar.gz",
+        "LLM-CL-Benchmark_500.zip",
+        "O-LoRA",
+        "O-LoRA wrapped",
+        "O-LoRA zip",
+    ],
+)
+def test_every_layout_gives_the_same_items(kind, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    lay_out(kind, root)
+    manifest, tasks = prepared(tmp_path / "out", data_dir=root)
+    assert [task["name"] for task in tasks] == list(ORDER1)
+    for task in tasks:
+        assert task["train"] == items(task["name"])["train"]
+        assert task["test"] == items(task["name"])["test"]
+    assert manifest["tasks"][1] == {
+        "name": "amazon",
+        "group": "sentiment",
+        "metric": "first_line",
+        "n_train": 3,
+        "n_test": 3,
+    }
+    assert manifest["fingerprint"] == streams.load("order1").fingerprint(root)
+    assert str(tmp_path) not in json.dumps(manifest)
+    assert manifest["defects"] == []
+    by_path, same = prepared(tmp_path / "again", path=str(root))
+    assert same == tasks and by_path["fingerprint"] == manifest["fingerprint"]
+
+
+def test_the_fingerprint_is_that_of_the_files_not_of_their_place(tmp_path):
+    order1, order2 = streams.load("order1"), streams.load("order2")
+    first, second = tmp_path / "first", tmp_path / "second"
+    pack(first / "llm_cl_benchmark_500")
+    shutil.copytree(first, second)
+    packed(second / "llm_cl_benchmark_500", second / "llm_cl_benchmark_500.tar.xz")
+    known = order1.fingerprint(first)
+    assert order1.fingerprint(second) == known
+    assert order1.fingerprint(None, path=str(first / "llm_cl_benchmark_500")) == known
+    assert order1.fingerprint(None, path=str(second / "llm_cl_benchmark_500.tar.xz")) == known
+    assert order1.fingerprint(first, size=500) == known
+    others = [
+        order1.fingerprint(first, scoring="released"),
+        order1.fingerprint(first, keep_leaks=True),
+        order2.fingerprint(first),  # the same tasks in another order
+    ]
+    for part in ("train", "test", "eval", "labels"):
+        file = first / f"llm_cl_benchmark_500/yahoo/{part}.json"
+        file.write_text(file.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        others.append(order1.fingerprint(first))
+    assert len({known, *others}) == 1 + len(others)
+    write(first / "llm_cl_benchmark_500/COPA/train.json", [])  # no task of this stream
+    assert order1.fingerprint(first) == others[-1]
+
+
+def test_contents_are_hashed_once(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    folder = pack(root / "llm_cl_benchmark_500")
+    packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz", keep=True)
+    for file in [*folder.rglob("*.json"), tmp_path / "llm_cl_benchmark_500.tar.gz"]:
+        os.utime(file, (1e9, 1e9))
+    order1 = streams.load("order1")
+    known = order1.fingerprint(root)
+    assert order1.fingerprint(tmp_path) == known
+    monkeypatch.setattr(_images, "digest_of_file", None)
+    monkeypatch.setattr(tarfile, "open", None)
+    assert order1.fingerprint(root) == order1.fingerprint(tmp_path) == known
+
+
+def test_a_size_is_that_of_a_pack(tmp_path):
+    order1 = streams.load("order1")
+    olora(tmp_path)
+    with pytest.raises(DataError, match="none of them is in .*put llm_cl_benchmark_5000 or"):
+        prepared(tmp_path / "out", data_dir=tmp_path, size=5000)
+    pack(
+        tmp_path / "llm_cl_benchmark_5000", of=lambda t: items(t) | {"train": items(t)["train"] * 2}
+    )
+    manifest, _ = prepared(tmp_path / "out", data_dir=tmp_path, size=5000)
+    assert {task["n_train"] for task in manifest["tasks"]} == {6}
+    assert order1.fingerprint(tmp_path, size=5000) != order1.fingerprint(tmp_path)
+
+
+def test_what_a_pack_lacks_is_read_from_the_original(tmp_path):
+    pack(tmp_path / "llm_cl_benchmark_500", ORDER1[:2])
+    olora(tmp_path, ORDER1[1:])
+    manifest, tasks = prepared(tmp_path / "out", data_dir=tmp_path)
+    assert [task["train"] for task in tasks] == [items(task)["train"] for task in ORDER1]
+    assert manifest["source"] == "llm_cl_benchmark_500, O-LoRA's CL_Benchmark"
+
+
+def test_prompts_of_the_original_that_need_more_than_a_head():
+    assert _text._prompt("", "A: this\nB: that", "COPA") == "A: this\nB: that\nAnswer:"
+    assert _text._prompt("I\n", r"one\ntwo", "yelp") == "I\none\ntwo\nAnswer:"
+    asked = _text._prompt("I\n", "Question: why?\nAnswer: so\n", "yahoo")
+    assert asked == "I\nQuestion: why?\nso\nAnswer:"
+    assert _text._prompt("I\n", r"earnings\news", "agnews") == "I\nearnings\\news\nAnswer:"
+    assert _text._prompt("I\n", "Answer: so", "IMDB") == "I\nAnswer: so\nAnswer:"
+
+
+def test_without_the_data_a_plan_can_be_made_and_nothing_prepared(tmp_path):
+    order1 = streams.load("order1")
+    assert (
+        order1.fingerprint(None)
+        == order1.fingerprint(tmp_path)
+        == order1.fingerprint(None, size=500)
+    )
+    assert order1.fingerprint(None) != order1.fingerprint(None, size=5000)
+    for folder in (None, tmp_path):
+        with pytest.raises(
+            DataError, match="llm_cl_benchmark_500 .*TREELORA_DATA .*TRACE"
+        ) as error:
+            prepared(tmp_path / "out", data_dir=folder)
+        assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------------------- metrics and modules
+
+
+def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
+    loaded = {name: streams.load(name) for name in streams.names()}
+    known = {name: s for name, s in loaded.items() if isinstance(s, _text.Benchmark)}
+    assert set(known) == {"trace", "math_llm", "long15", *(f"order{i}" for i in range(1, 7))}
+    assert list(known["trace"].tasks) == TRACE
+    assert list(known["long15"].tasks[:8]) == TRACE
+    assert {frozenset(known[f"order{i}"].tasks) for i in (1, 2, 3)} == {frozenset(ORDER1)}
+    fifteen = {frozenset(known[f"order{i}"].tasks) for i in (4, 5, 6)}
+    assert len(fifteen) == 1 and len(*fifteen) == 15
+    assert len({s.tasks for s in known.values()}) == 9
+    for name, stream in known.items():
+        assert stream.name == name and stream.N_TASKS == len(set(stream.tasks))
+        assert (
+            set(stream.tasks) <= _text.KINDS.keys() and set(stream.tasks) <= _text.PACK_500.keys()
+        )
+    assert known["trace"].N_ITEMS == {"train": 4000, "test": 781}
+    assert known["order4"].N_ITEMS == {"train": 13 * 500 + 250 + 400, "test": 14 * 100 + 56}
+
+
+def test_metrics_are_known_and_chosen_by_scoring(tmp_path):
+    assert {m for pair in _text.METRICS.values() for m in pair} <= scores.METRICS.keys()
+    pack(tmp_path / "llm_cl_benchmark_500", TRACE, of=lambda task: items("COPA"))
+    expected = {
+        None: "first_line first_line rouge_l edit_similarity letter first_line first_line sari",
+        "released": "prefix prefix rouge_l_released edit_similarity_released first_character "
+        "prefix prefix sari",
+    }
+    for scoring, metrics in expected.items():
+        manifest, _ = prepared(tmp_path / "out", "trace", tmp_path, scoring=scoring)
+        assert [task["metric"] for task in manifest["tasks"]] == metrics.split()
+
+
+# ---------------------------------------------------------------------------- defects
+
+
+def qa(*pairs):
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
+
+
+CLEAN = {
+    "train": qa(("q1", "a"), ("q2", "b"), ("q3", "a")),
+    "eval": qa(("e1", "a")),
+    "test": qa(("t1", "a"), ("t2", "b")),
+}
+PLANTED = {
+    "eval is test": ({"eval": qa(("t2", "b"), ("t1", "a"))}, 2),
+    "train prompt in test": ({"train": qa(("q", "a"), ("t1", "b"), ("t1", "c"))}, 1),
+    "train prompt in eval": ({"train": qa(("q", "a"), ("e1", "a"))}, 1),
+    "train twice": ({"train": qa(("q", "a"), ("q", "a"), ("q", "a"))}, 2),
+    "train contradicts itself": ({"train": qa(("q", "a"), ("q", "b"), ("r", "a"))}, 1),
+    "test twice": ({"test": qa(("t1", "a"), ("t1", "a"))}, 1),
+    "empty prompt": ({"train": qa(("", "a"), ("q2", "b"), (" \n", "a"))}, 2),
+    "empty answer": ({"test": qa(("t1", ""), ("t2", "b"))}, 1),
+    "trailing space": ({"train": qa(("q1", "a\n"), ("q2", "b "), ("q3", " a"))}, 2),
+    "unknown label": ({"test": qa(("t1", "-"), ("t2", "b"))}, 1),
+    "short training prompts": ({"test": qa(("long enough", "a"))}, 3),
+}
+ALSO = {"train contradicts itself": {"train twice"}, "train prompt in test": {"train twice"}}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_each_defect_is_found_where_it_is_planted(kind):
+    change, count = PLANTED[kind]
+    labels = ["a", "b", "c", ""]
+    assert _text.inspect("task", CLEAN, labels, False) == ([], CLEAN["train"])
+    defects, _ = _text.inspect("task", CLEAN | change, labels, False)
+    found = {defect["kind"]: defect["count"] for defect in defects}
+    allowed = ALSO.get(kind, set())
+    if kind == "train prompt in test":
+        allowed = allowed | {"train contradicts itself"}
+    assert found[kind] == count and set(found) <= {kind, *allowed}
+    assert all(defect["task"] == "task" and defect["note"] for defect in defects)
+
+
+def test_labels_are_checked_where_they_are_known():
+    unknown = CLEAN | {"test": qa(("t1", "-"))}
+    assert _text.inspect("task", unknown, None, False)[0] == []
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_empty_prompts_are_dropped_and_said(part, tmp_path, capsys):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    edit(folder / f"amazon/{part}.json", lambda rows: [*qa(("", "Bad"), ("\n", "Bad")), *rows])
+    command_line.main(["order1", "--out", str(tmp_path / "o"), "--data-dir", str(tmp_path)])
+    said = f"amazon: empty prompt, 2 (of 5 prompts in {part}.json: dropped)"
+    assert said in capsys.readouterr().out
+    manifest, tasks = prepared(tmp_path / "out", data_dir=tmp_path)
+    assert tasks[1][part] == items("amazon")[part] and manifest["tasks"][1][f"n_{part}"] == 3
+
+
+def test_a_task_that_asks_for_any_text_keeps_its_empty_prompts(tmp_path):
+    for part in PARTS:
+        write(tmp_path / f"t/{part}.json", qa(("", "once")))
+    options = {"path": str(tmp_path), "tasks": {"t": "rouge_l"}, "keep_leaks": True}
+    manifest, [task] = prepared(tmp_path / "out", "text", **options)
+    assert task["train"] == task["test"] == qa(("", "once"))
+    assert "kept" in next(d["note"] for d in manifest["defects"] if d["kind"] == "empty prompt")
+
+
+def test_a_users_own_tasks_have_a_new_name_when_they_are_read_otherwise(tmp_path, monkeypatch):
+    from benchmarks.streams import text
+
+    own_tasks(tmp_path)
+    options = {"path": str(tmp_path), "tasks": {"zebra": "exact"}}
+    before = text.fingerprint(**options)
+    monkeypatch.setattr(text, "VERSION", text.VERSION + 1)
+    assert text.fingerprint(**options) != before
+    assert streams.load("trace").fingerprint(None).startswith("f6402bdfdcc4")  # as published
+
+
+def test_leaks_are_dropped_unless_asked_otherwise(tmp_path):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    leak = items("amazon")["test"][0] | {"answer": "Very good"}
+    edit(folder / "amazon/train.json", lambda rows: [leak, *rows, leak])
+    for keep, n in ((None, 3), (True, 5)):
+        manifest, tasks = prepared(tmp_path / "out", data_dir=tmp_path, keep_leaks=keep)
+        assert len(tasks[1]["train"]) == n and (leak in tasks[1]["train"]) is bool(keep)
+        [defect] = [d for d in manifest["defects"] if d["kind"] == "train prompt in test"]
+        fate = "kept" if keep else "dropped"
+        assert defect == {
+            "task": "amazon",
+            "kind": "train prompt in test",
+            "count": 1,
+            "note": f"their 2 training items are {fate}",
+        }
+    edit(folder / "amazon/train.json", lambda rows: [leak])
+    with pytest.raises(DataError, match="'amazon' needs training items that are not in test.json"):
+        prepared(tmp_path / "out", data_dir=tmp_path)
+
+
+# ---------------------------------------------------------------------------- broken input
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"prompt": "a",', "amazon/train.json is no valid JSON"),
+        ("not json", "amazon/train.json is no valid JSON"),
+        (b'[{"prompt": "\xff", "answer": "a"}]', "amazon/train.json is no valid JSON"),
+        ('[{"prompt": "a"}]', "amazon/train.json needs the text 'answer' .* item 1 has None"),
+        (
+            '[{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": 5}]',
+            "needs the text 'answer' in each item, item 2 has 5",
+        ),
+        ('[{"prompt": ["a"], "answer": "b"}]', "needs the text 'prompt' in each item, item 1"),
+        ('["a", "b"]', "amazon/train.json needs a list of items with prompt and answer"),
+        ('[{"prompt": "a", "answer": "b"}, null]', "needs a list of items with prompt and answer"),
+        ("null", "needs a list of items with prompt and answer"),
+        ('{"Instances": []}', "needs a list of items with prompt and answer"),
+        ("[\n]\n", "amazon/train.json needs items, it has none"),
+        ("", "amazon/train.json is no valid JSON"),
+        ('[{"prompt": "a", "answer": "b", "answer": "c"}]', "the key 'answer' stands twice"),
+        ('[{"prompt": "a", "answer": "\\ud83d"}]', "the text 'answer' .* item 1 has '.ud83d'"),
+        (b'[{"prompt": "\xed\xa0\xbd", "answer": "a"}]', "the text 'prompt' .* item 1 has"),
+        (f'[{{"prompt": "a", "answer": {10**400}}}]', "the text 'answer' .* item 1 has 1000"),
+        (f'[{{"prompt": "a", "answer": -{"1" * 5000}}}]', "amazon/train.json is no valid JSON"),
+        ('[{"prompt": "a", "answer": [1, null]}]', r"item 1 has \[1, None\]"),
+        ('[{"prompt": "a", "answer": NaN}]', "the text 'answer' .* item 1 has nan"),
+        ("[" * 100_000, "amazon/train.json is no valid JSON"),
+        ('[{"prompt": "a", "answer": ' + "[" * 900 + "]" * 900 + "}]", "item 1 has"),
+    ],
+)
+@pytest.mark.parametrize("archived", [False, True])
+def test_broken_items_are_one_sentence_with_the_file(content, message, archived, tmp_path):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    content = content if isinstance(content, bytes) else content.encode()
+    (folder / "amazon/train.json").write_bytes(content)
+    if archived:
+        packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz")
+        message = message.replace("train.json ", "train.json in .*500.tar.gz ")
+    with pytest.raises(DataError, match=message) as error:
+        prepared(tmp_path / "out", data_dir=tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_items_of_another_form_in_the_original_are_refused(tmp_path):
+    olora(tmp_path)
+    file = tmp_path / "CL_Benchmark/TC/yahoo/test.json"
+    write(file, [{"text": "a", "label": "b"}])
+    with pytest.raises(DataError, match="yahoo/test.json needs the text 'sentence'"):
+        prepared(tmp_path / "out", data_dir=tmp_path)
+    write(file, {"rows": sentences("yahoo")["test"]})
+    with pytest.raises(DataError, match="yahoo/test.json needs a list of items with sentence"):
+        prepared(tmp_path / "out", data_dir=tmp_path)
+    (file.parent / "labels.json").unlink()
+    with pytest.raises(DataError, match="'yahoo' needs labels.json"):
+        streams.load("order1").fingerprint(tmp_path)
+    write(file.parent / "labels.json", {"a": 1})
+    with pytest.raises(DataError, match="labels.json needs a list of words"):
+        prepared(tmp_path / "out", data_dir=tmp_path)
+    write(tmp_path / "configs/instruction_config.json", {"SC": []})
+    with pytest.raises(DataError, match="needs a zero-shot instruction for 'TC'"):
+        prepared(tmp_path / "out", data_dir=tmp_path)
+    shutil.rmtree(tmp_path / "configs")
+    with pytest.raises(DataError, match=r"no configs/instruction_config.json or .*copy it"):
+        streams.load("order1").fingerprint(tmp_path)
+
+
+def test_texts_stay_texts(tmp_path):
+    own = qa(("2020-01-01", "2021-02-03"), ("2020-01-02", "2021-02-04"), ("1", "007"), ("2", "1.0"))
+    for n in (2, 4):  # all of them dates, or some
+        write(tmp_path / "dates/train.json", own[:n])
+        write(tmp_path / "dates/test.json", qa(("t", "true")))
+        _, [task] = prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"dates": "exact"})
+        assert task["train"] == own[:n] and task["test"] == qa(("t", "true"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_json_may_come_in_any_unicode(encoding, tmp_path):
+    own = qa(("größer?", "ja 😀"), ("2", "b"))
+    write(tmp_path / "ä/test.json", qa(("t", "a")))
+    (tmp_path / "ä/train.json").write_bytes(json.dumps(own, ensure_ascii=False).encode(encoding))
+    _, [task] = prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"ä": "exact"})
+    assert task["train"] == own
+
+
+def test_what_an_item_has_besides_does_not_matter(tmp_path):
+    """Of one item a number, of the next a text, or a number that no table can hold."""
+    own = qa(("1", "a"), ("2", "b"), ("3", "c"))
+    more = [{"id": 1}, {"id": "one", "weight": 10**400}, {"id": None, "more": {"1": [1, "2"]}}]
+    write(tmp_path / "t/train.json", [a | b for a, b in zip(own, more, strict=True)])
+    write(tmp_path / "t/test.json", qa(("t", "a")))
+    _, [task] = prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"t": "exact"})
+    assert task["train"] == own
+
+
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_task_is_found_however_its_letters_are_composed(archived, forms, tmp_path):
+    on_disk, in_suite = (unicodedata.normalize(form, "größe") for form in forms)
+    for part, own in CLEAN.items():
+        write(tmp_path / "all" / on_disk / f"{part}.json", own)
+    path = tmp_path / "all"
+    if archived:
+        path = tmp_path / "all.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in (tmp_path / "all").rglob("*.json"):
+                archive.write(file, file.relative_to(tmp_path / "all"))
+    options = {"path": str(path), "tasks": {in_suite: "exact"}}
+    manifest, [task] = prepared(tmp_path / "out", "text", **options)
+    assert task["name"] == unicodedata.normalize("NFC", "größe") and task["train"] == CLEAN["train"]
+    both = {"path": str(path), "tasks": {on_disk: "exact", in_suite: "exact"}}
+    with pytest.raises(DataError, match="names a task twice"):
+        prepared(tmp_path / "out", "text", **both)
+
+
+def test_two_tasks_that_look_alike_are_refused(tmp_path):
+    for form in ("NFC", "NFD"):
+        for part, own in CLEAN.items():
+            write(tmp_path / unicodedata.normalize(form, "größe") / f"{part}.json", own)
+    with pytest.raises(DataError, match="holds the task 'größe' twice"):
+        prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"größe": "exact"})
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_a_device_for_a_file_is_named(name, tmp_path):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    (folder / f"yahoo/{name}.json").unlink()
+    (folder / f"yahoo/{name}.json").symlink_to("/dev/null")
+    for call in (
+        streams.load("order1").fingerprint,
+        lambda p: prepared(tmp_path / "out", data_dir=p),
+    ):
+        with pytest.raises(DataError, match=f"yahoo/{name}.json is a folder, a pipe, .* a device"):
+            call(tmp_path)
+    with pytest.raises(DataError, match="/dev/null is a folder, a pipe, .* a device"):
+        streams.load("text").fingerprint(path="/dev/null", tasks={"yahoo": "exact"})
+
+
+def test_a_name_that_steers_a_terminal_is_refused(tmp_path):
+    write(tmp_path / "\033[2J/train.json", CLEAN["train"])
+    with pytest.raises(DataError, match="holds the name .*cannot be printed") as caught:
+        streams.load("text").fingerprint(path=str(tmp_path), tasks={"t": "exact"})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_missing_files_and_tasks_are_named(part, tmp_path):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    (folder / f"yahoo/{part}.json").unlink()
+    with pytest.raises(DataError, match=f"'yahoo' needs {part}.json"):
+        streams.load("order1").fingerprint(tmp_path)
+    (folder / "yahoo").rename(folder / "yahooo")
+    with pytest.raises(DataError, match="needs the task 'yahoo', .* did you mean 'yahooo'"):
+        streams.load("order1").fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize("extension", _text.EXTENSIONS)
+def test_a_truncated_archive_is_one_sentence(extension, tmp_path):
+    file = tmp_path / f"llm_cl_benchmark_500{extension}"
+    packed(pack(tmp_path / "llm_cl_benchmark_500"), file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match="is truncated or no tar or zip file .*get it again"):
+        streams.load("order1").fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../amazon/train.json", "/amazon/train.json", "a\\..\\b.json"])
+@pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
+def test_an_archive_that_leaves_its_folder_is_refused(extension, name, tmp_path):
+    file = tmp_path / f"llm_cl_benchmark_500{extension}"
+    if extension == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(name, "[]")
+    else:
+        with tarfile.open(file, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(DataError, match="holds the path .* lead outside its folder"):
+        streams.load("order1").fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize("extension", [".zip", ".tar.xz"])
+def test_an_archive_with_links_is_refused(extension, tmp_path):
+    file = tmp_path / f"llm_cl_benchmark_500{extension}"
+    if extension == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            link = zipfile.ZipInfo("amazon/train.json")
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, "/etc/passwd")
+    else:
+        with tarfile.open(file, "w:xz") as archive:
+            link = tarfile.TarInfo("amazon/train.json")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    with pytest.raises(DataError, match="holds the link"):
+        streams.load("order1").fingerprint(tmp_path)
+
+
+# ---------------------------------------------------------------------------- hostile archives
+
+
+def archive_of(file, members):
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(file, "w:gz") as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
+def test_only_members_of_asked_tasks_are_read_and_within_a_limit(extension, tmp_path, monkeypatch):
+    monkeypatch.setattr(_images, "MAX_BYTES", 1 << 20)
+    good = {f"a/{part}.json": json.dumps(own).encode() for part, own in CLEAN.items()}
+    large = {"b/train.json": b" " * (1 << 21), "b/test.json": b" ", "other.json": b" " * (1 << 21)}
+    file = tmp_path / f"tasks{extension}"
+    archive_of(file, large | good)
+    options = {"path": str(file), "tasks": {"a": "exact"}}
+    _, [task] = prepared(tmp_path / "out", "text", **options)
+    assert task["train"] == CLEAN["train"]
+    for call in (
+        streams.load("text").fingerprint,
+        lambda **o: prepared(tmp_path / "o", "text", **o),
+    ):
+        with pytest.raises(DataError, match=r"b/train.json in .* has more than 1 MiB"):
+            call(path=str(file), tasks={"a": "exact", "b": "exact"})
+
+
+def test_a_sparse_member_is_refused_whoever_asks(tmp_path):
+    header = bytearray(tarfile.TarInfo("b/other.json").tobuf(tarfile.GNU_FORMAT))
+    header[156:157], header[386:410] = tarfile.GNUTYPE_SPARSE, b"00000000000\0" * 2
+    header[483:495], header[148:156] = b"\x80" + (2**40).to_bytes(11, "big"), b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    for pax in (False, True):
+        file = tmp_path / f"{pax}.tar.gz"
+        with tarfile.open(file, "w:gz") as archive:
+            for part in ("train", "test"):
+                content = json.dumps(CLEAN[part]).encode()
+                member = tarfile.TarInfo(f"a/{part}.json")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            member = tarfile.TarInfo("b/other.json")
+            member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**40)}
+            if pax:
+                archive.addfile(member)
+            else:
+                archive.fileobj.write(bytes(header))
+        with pytest.raises(DataError, match="holds the sparse file 'b/other.json'"):
+            streams.load("text").fingerprint(path=str(file), tasks={"a": "exact"})
+
+
+def test_a_member_that_stands_twice_is_the_last_one(tmp_path):
+    """As tar unpacks it, for the digest as for the items."""
+    prints = []
+    for first in ("old", "older"):
+        file = tmp_path / f"{first}.tar.gz"
+        with tarfile.open(file, "w:gz") as archive:
+            for own in (qa((first, "a")), CLEAN["train"]):
+                for part, rows in (("train", own), ("test", CLEAN["test"])):
+                    content = json.dumps(rows).encode()
+                    member = tarfile.TarInfo(f"a/{part}.json")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        options = {"path": str(file), "tasks": {"a": "exact"}}
+        manifest, [task] = prepared(tmp_path / "out", "text", **options)
+        assert task["train"] == CLEAN["train"]
+        prints.append(manifest["fingerprint"])
+    assert prints[0] == prints[1]
+
+
+# ---------------------------------------------------------------------------- suite files
+
+
+def suite_of(tmp_path, stream):
+    file = tmp_path / "own.yaml"
+    document = {
+        "label": "x",
+        "seeds": [0],
+        "experiments": [
+            {
+                "stream": stream,
+                "backbone": {"name": "micro-llama"},
+                "train": {"epochs": 1},
+                "methods": {"seqlora": {}},
+            }
+        ],
+    }
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def own_tasks(folder):
+    for task in ("zebra", "ant"):
+        for part in ("train", "test"):
+            write(
+                folder / task / f"{part}.json", qa((f"{task} {part} 'q'", "ö"), (f"{part} 2", "b"))
+            )
+
+
+def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
+    own_tasks(tmp_path / "my tasks")
+    tasks = {"zebra": "rouge_l", "ant": "exact"}
+    stream = {"name": "text", "path": str(tmp_path / "my tasks"), "tasks": tasks, "order": "fixed"}
+    [run] = plan.load_plan(suite_of(tmp_path, stream)).runs
+    assert run.spec["stream"]["n_tasks"] == 2
+    assert estimate.items(run.spec) is None
+    # By the command line of the workflow, and back into the runner.
+    monkeypatch.chdir(tmp_path)
+    out = Path("resources/streams") / run.stream
+    command_line.main([*shlex.split(run.stream_arguments), "--out", str(out)])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["fingerprint"] == run.spec["stream"]["digest"]
+    assert [t["name"] for t in manifest["tasks"]] == ["zebra", "ant"]
+    written = json.loads((out / "data.json").read_text(encoding="utf-8"))
+    assert [t["metric"] for t in written] == ["rouge_l", "exact"]
+    assert written[0]["train"][0] == {"prompt": "zebra train 'q'", "answer": "ö"}
+    # The place is not in the key; order, metrics and leaks are.
+    (tmp_path / "my tasks").rename(tmp_path / "moved")
+    moved = stream | {"path": str(tmp_path / "moved")}
+    keys = [run.key]
+    for change in (
+        {"tasks": dict(reversed(tasks.items()))},
+        {"tasks": tasks | {"ant": "prefix"}},
+        {"tasks": {"ant": "exact"}},
+        {"keep_leaks": True},
+        {"n_tasks": 1},
+    ):
+        keys.append(load_suite(str(suite_of(tmp_path, moved | change))).runs[0].key)
+    assert len(set(keys)) == len(keys)
+    for same in (moved, moved | {"keep_leaks": False}, moved | {"n_tasks": 2}):
+        assert load_suite(str(suite_of(tmp_path, same))).runs[0].key == run.key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": None}, "needs path"),
+        ({"path": "no-such"}, "path no-such is not there"),
+        ({"tasks": None}, "needs tasks"),
+        ({"tasks": ["ant"]}, "tasks must be dict"),
+        ({"tasks": {"ant": 5}}, "tasks must be dict"),
+        ({"tasks": {"ant": "rouge"}}, "ant: the metric 'rouge' is unknown: did you mean rouge_l"),
+        ({"tasks": {"aunt": "exact"}}, "'aunt', .* did you mean 'ant'"),
+        ({"n_tasks": 3}, "n_tasks of text must be at most 2, but is 3"),
+        ({"size": 500}, "size is no option of text"),
+        ({"scoring": "released"}, "scoring is no option of text"),
+        ({"keep_leaks": "no"}, "keep_leaks must be bool"),
+        ({"name": "trace"}, "tasks is no option of trace"),
+        ({"name": "trace", "tasks": None, "size": 1000}, "size must be 500 or 5000, but is 1000"),
+        ({"name": "trace", "tasks": None, "scoring": "x"}, "scoring must be released or left out"),
+        ({"name": "docs", "path": None}, "tasks is no option of docs"),
+        ({"name": "docs", "path": None, "tasks": None, "keep_leaks": True}, "keep_leaks is no op"),
+    ],
+)
+def test_wrong_options_are_one_sentence(change, message, tmp_path):
+    own_tasks(tmp_path)
+    stream = {"name": "text", "path": str(tmp_path), "tasks": {"zebra": "sari", "ant": "exact"}}
+    stream = {k: v for k, v in (stream | change).items() if v is not None}
+    with pytest.raises(DataError, match=message) as error:
+        load_suite(str(suite_of(tmp_path, stream)))
+    assert "own.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_options_of_a_benchmark_travel_over_the_command_line(tmp_path, capsys):
+    pack(tmp_path / "pack", of=lambda t: items(t) | {"train": items(t)["train"] * 2})
+    (tmp_path / "pack").rename(tmp_path / "LLM-CL-Benchmark_5000")
+    options = {"size": 5000, "scoring": "released", "keep_leaks": True, "path": str(tmp_path)}
+    [run] = plan.load_plan(suite_of(tmp_path, {"name": "order1"} | options)).runs
+    assert estimate.items(run.spec) is None  # known of the pack of 500 only
+    out = tmp_path / "out"
+    command_line.main([*shlex.split(run.stream_arguments), "--out", str(out)])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["fingerprint"] == run.spec["stream"]["digest"]
+    assert manifest["keep_leaks"] is True
+    assert {task["metric"] for task in manifest["tasks"]} == {"prefix"}
+    for wrong in ("size=many", "keep_leaks=5", "tasks=5"):
+        with pytest.raises(SystemExit, match="error: the command line: "):
+            command_line.main(["order1", wrong, "--out", str(out)])
+
+
+def test_the_runner_reads_what_was_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pack(tmp_path / "llm_cl_benchmark_500")
+    [run] = plan.load_plan(suite_of(tmp_path, {"name": "order1", "order": "fixed"}), tmp_path).runs
+    streams.prepare("order1", Path("resources/streams") / run.stream, tmp_path)
+    from benchmarks import backbones
+
+    tokenizer = backbones.tokenizer({"name": "micro-llama"})
+    tasks, _ = load_stream(run.spec["stream"], 0, tokenizer)
+    assert [(t.name, t.metric) for t in tasks] == [(name, "first_line") for name in ORDER1]
+    assert list(tasks[0].gold) == ["Bad", "Very good", "Bad"]
+
+
+# ---------------------------------------------------------------------------- the real pack
+
+
+@pytest.mark.data
+def test_the_real_pack(tmp_path, monkeypatch):
+    folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
+    every = _text.Stream("every", dict.fromkeys(_text.KINDS, "exact"), folder)
+    opened = []
+    monkeypatch.setattr(
+        _images, "open_tar", lambda file, real=_images.open_tar: opened.append(file) or real(file)
+    )
+    if not every.found:
+        pytest.skip("TREELORA_DATA names no folder with the pack of 500")
+    known = every.fingerprint
+    assert _text.Stream("every", every.metrics, folder).fingerprint == known
+    for name in ("trace", "long15", "order4"):  # all of it is known without the data
+        stream = streams.load(name)
+        assert stream.fingerprint(folder) == stream.fingerprint(None)
+    assert len(opened) <= 2  # for its names, and for the digests of its files
+
+    (tmp_path / "out").mkdir()
+    manifest = every.prepare(tmp_path / "out")
+    tasks = json.loads((tmp_path / "out/data.json").read_text(encoding="utf-8"))
+    assert len(tasks) == 24
+    for task in tasks:
+        n_train, n_test = _text.N_ITEMS_500.get(task["name"], (500, 100))
+        assert len(task["test"]) == n_test
+        leaks = {"FOMC": 3, "Py150": 10, "NumGLUE-ds": 6, "Lima": 1}
+        assert len(task["train"]) == n_train - leaks.get(task["name"], 0)
+    found = defaultdict(dict)
+    for defect in manifest["defects"]:
+        found[defect["kind"]][defect["task"]] = defect["count"]
+    originals = set(streams.load("order4").tasks)
+    assert set(found["eval is test"]) == originals | {"Lima"}
+    counts = {"FOMC": 1, "Py150": 3, "NumGLUE-ds": 6, "Lima": 1}
+    assert found["train prompt in test"] == counts
+    assert found["train prompt in eval"]["NumGLUE-ds"] == 6
+    assert found["train twice"]["NumGLUE-cm"] == 244
+    assert found["train twice"]["Py150"] == 18 and found["train twice"]["FOMC"] == 4
+    assert found["train contradicts itself"] == {"Py150": 2}
+    assert found["test twice"] == {"Py150": 4}
+    assert found["unknown label"] == {"MNLI": 2}
+    assert set(found["short training prompts"]) == {"MeetingBank"}
+    assert found["empty answer"] == {"Lima": 300}
+    assert found["trailing space"]["20Minuten"] == 100  # all of the test set, and of the others
+
+
+@pytest.mark.data
+def test_the_real_prompts_are_what_the_rule_for_the_original_makes():
+    """The pack's prompts begin with instruction and options, and end as `_prompt` ends them."""
+    folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
+    stream = _text.Stream("x", dict.fromkeys(streams.load("order4").tasks, "exact"), folder)
+    if not stream.found:
+        pytest.skip("TREELORA_DATA names no folder with the pack of 500")
+    with tempfile.TemporaryDirectory() as scratch:
+        for task in stream.found.values():
+            task.place.unpack(task.names, Path(scratch) / str(id(task.place)))
+            items, labels = task.read(Path(scratch))
+            for item in items["train"] + items["test"]:
+                head, line, body = item["prompt"].partition(f"\nOption: {', '.join(labels)} \n")
+                assert task.name == "COPA" or line
+                body = (head if task.name == "COPA" else body).removesuffix("\nAnswer:")
+                made = _text._prompt(head + line if line else "", body + "\n", task.name)
+                assert made == item["prompt"]
