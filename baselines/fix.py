@@ -48,13 +48,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from baselines.common.base import Method, Needs, Task
 from baselines.common.router import WordRouter
-from benchmarks.streams.common.encoding import Tokenizer, pad_left
+from baselines.common.text import pad_left
 
 HEADER = "The following examples show how to answer.\nExamples:\n\n"
 SEPARATOR = "\n\n"  # after each item
@@ -126,7 +127,7 @@ class _InContext(nn.Module):
         inferred: (B,) the task of each row of the last pass.
     """
 
-    def __init__(self, backbone: nn.Module, tokenizer: Tokenizer, limit: int):
+    def __init__(self, backbone: nn.Module, tokenizer: Any, limit: int):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.tokenizer = tokenizer

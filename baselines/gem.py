@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings
-from benchmarks.streams.common.encoding import trim_left
+from baselines.common.text import trim_left
 
 
 class GEM(LoraMethod):

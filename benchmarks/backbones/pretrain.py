@@ -154,7 +154,8 @@ def answered(model, tokenizer, items: list[dict]) -> float:
     """The fraction of the items' questions whose answer the model finds likeliest."""
     import torch
 
-    from benchmarks.streams.common.encoding import encode, pad_left
+    from baselines.common.text import pad_left
+    from benchmarks.streams.common.encoding import encode
 
     asked = [(item["prompt"], item["answer"]) for item in items if "prompt" in item]
     most = RECIPES["micro-llama"]["tokens"]

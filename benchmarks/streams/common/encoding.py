@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from benchmarks.common.files import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedConfig
 
 TRUNCATIONS = ("middle", "left", "instruction")
@@ -205,35 +204,3 @@ def truncate(ids: list[int], limit: int | None, how: str) -> list[int]:
         return ids[-limit:]
     n_last = limit // 4 if how == "middle" else limit - min(INSTRUCTION_TOKENS, limit // 2)
     return ids[: limit - n_last] + ids[-n_last:]
-
-
-def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-    """x (n, 2, L) and y (n, L) of `baselines.common.base`, padded on the left with id 0.
-
-    Raises:
-        DataError: an item has no token before its answer, from which to tell the answer's first.
-    """
-    import torch
-
-    for i, (ids, n_answer) in enumerate(encoded):
-        if len(ids) == n_answer:
-            raise DataError(
-                f"item {i + 1} has no token before its answer: its prompt is empty, and this "
-                "tokenizer begins texts with none; give it a prompt or leave it out"
-            )
-    length = max(len(ids) for ids, _ in encoded)
-    x = torch.zeros(len(encoded), 2, length, dtype=torch.long)
-    y = torch.full((len(encoded), length), -100)
-    for i, (ids, n_answer) in enumerate(encoded):
-        start, boundary = length - len(ids), length - n_answer
-        x[i, 0, start:] = torch.tensor(ids)
-        x[i, 1, start:boundary] = 1
-        x[i, 1, boundary:] = 2
-        y[i, boundary:] = x[i, 0, boundary:]
-    return x, y
-
-
-def trim_left(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """x (n, 2, L) and y (n, L) without the padding that all rows share."""
-    start = int((x[:, 1] > 0).any(dim=0).nonzero()[0])
-    return x[:, :, start:], y[:, start:]

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from baselines.common.text import pad_left, trim_left
 from benchmarks import streams
 from benchmarks.common.files import DataError, one_sentence, read_json, seed_for
 from benchmarks.scoring.scores import answer_tokens
-from benchmarks.streams.common.encoding import encode, pad_left, trim_left
+from benchmarks.streams.common.encoding import encode
 
 RESOURCES = Path("resources")
 # Of a stream's options, those that say how a text becomes ids.
@@ -193,6 +194,12 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
             parts[part] = task[part][:limit]
         train = [encode(tokenizer, i["prompt"], i["answer"], **how) for i in parts["train"]]
         test = [encode(tokenizer, i["prompt"], None, **how) for i in parts["test"]]
+        for i, (ids, n_answer) in enumerate(train):
+            if len(ids) == n_answer:
+                raise DataError(
+                    f"item {i + 1} has no token before its answer: its prompt is empty, and this "
+                    "tokenizer begins texts with none; give it a prompt or leave it out"
+                )
         for (ids, _), item in zip(test, parts["test"], strict=True):
             if not ids:
                 raise DataError(
