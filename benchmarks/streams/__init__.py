@@ -22,17 +22,14 @@ A new stream is a new file in this folder and nothing else.
 
 import difflib
 import importlib
-import io
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks.common.files import DataError, write_json
 
-from benchmarks.common.files import DataError, write_bytes, write_json
-
-__all__ = ["load", "names", "own_options", "place", "prepare", "write_npz"]
+__all__ = ["load", "names", "own_options", "place", "prepare"]
 
 
 def names() -> list[str]:
@@ -80,11 +77,3 @@ def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> di
     manifest = stream.prepare(out, Path(data_dir) if data_dir else None, **options)
     write_json(target, manifest)
     return manifest
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> int:
-    """Write an uncompressed .npz atomically; returns its size in bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getbuffer())
-    return buffer.tell()

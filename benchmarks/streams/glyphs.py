@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.files import DataError
-from benchmarks.streams import write_npz
+from benchmarks.streams.common.pictures import write_npz
 
 MODALITY = "vision"
 # sha256 over names, shapes and bytes of the arrays of data.npz, then of pretrain.npz

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.common.files import DataError
 from benchmarks.scoring import scores
-from benchmarks.streams.common import images as _images
-from benchmarks.streams.common import packs as _text
+from benchmarks.streams.common import packs
+from benchmarks.streams.common.sources import composed
 
 MODALITY = "language"
 N_TASKS = None  # the suite says it
@@ -40,7 +40,7 @@ def prepare(out: Path, data_dir: Path | None = None, **options) -> dict:
 
 def _stream(
     path: str | None = None, tasks: dict[str, str] | None = None, keep_leaks: bool | None = None
-) -> _text.Stream:
+) -> packs.Tasks:
     if path is None:
         raise DataError("the stream text needs path, the folder of your tasks: add it")
     if not tasks:
@@ -53,10 +53,10 @@ def _stream(
             scores.check(metric)
         except DataError as error:
             raise DataError(f"tasks, {task}: {error}") from error
-    composed = {_images.composed(task): metric for task, metric in tasks.items()}
-    if len(composed) < len(tasks):
+    metrics = {composed(task): metric for task, metric in tasks.items()}
+    if len(metrics) < len(tasks):
         raise DataError(f"tasks names a task twice, among {', '.join(tasks)}: leave one out")
-    place = _text.own_path(path)
-    return _text.Stream(
-        "text", composed, place, path=path, keep_leaks=bool(keep_leaks), version=VERSION
+    place = packs.own_path(path)
+    return packs.Tasks(
+        "text", metrics, place, path=path, keep_leaks=bool(keep_leaks), version=VERSION
     )
