@@ -49,7 +49,7 @@ from benchmarks.common.files import (
     write_json,
 )
 from benchmarks.common.progress import Progress
-from benchmarks.streams import write_npz
+from benchmarks.streams.common.base import write_npz
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -165,49 +165,6 @@ PACK_500 = {  # `_Task.digest` of the pack this was developed with
 Items = list[dict[str, str]]
 
 
-class Benchmark:
-    """A stream of known tasks: all that a stream module exposes.
-
-    Attributes:
-        name: the module's.
-        tasks: their names, in the order of the stream.
-    """
-
-    MODALITY = "language"
-    OPTIONS = ("path", "size", "scoring", "keep_leaks")
-
-    def __init__(self, name: str, tasks: Sequence[str]):
-        self.name, self.tasks = name, tuple(tasks)
-        self.N_TASKS = len(self.tasks)
-        sizes = [N_ITEMS_500.get(task, (500, 100)) for task in self.tasks]
-        self.N_TOKENS = [TOKENS_500[task] for task in self.tasks]
-        self.N_ITEMS = {part: sum(s[i] for s in sizes) for i, part in enumerate(("train", "test"))}
-
-    def n_items(self, size: int | None = None, **options) -> dict[str, int] | None:
-        """Items of the whole stream; known of the pack of 500 only."""
-        return self.N_ITEMS if size in (None, 500) else None
-
-    def fingerprint(self, data_dir: Path | None = None, **options) -> str:
-        """Names the content found; if none is, that of the pack of 500, or the lack of another."""
-        return self._stream(data_dir, **options).fingerprint
-
-    def prepare(self, out: Path, data_dir: Path | None = None, **options) -> dict:
-        """Write data.json into `out` and return the manifest."""
-        return self._stream(data_dir, **options).prepare(out)
-
-    def _stream(
-        self,
-        data_dir: Path | None,
-        path: str | None = None,
-        size: int | None = None,
-        scoring: str | None = None,
-        keep_leaks: bool | None = None,
-    ) -> Stream:
-        released = scoring == "released"
-        metrics = {task: METRICS[KINDS[task][0]][released] for task in self.tasks}
-        return Stream(self.name, metrics, own_path(path) or data_dir, size, path, bool(keep_leaks))
-
-
 def own_path(path: str | None) -> Path | None:
     """The user's folder or archive; DataError if it is not there."""
     if path is None:
@@ -329,7 +286,7 @@ class Stream:
         origins = dict.fromkeys(task.origin for task in self.found.values())
         return {
             "name": self.name,
-            "modality": Benchmark.MODALITY,
+            "modality": "language",
             "fingerprint": self.fingerprint,
             "source": f"the user's own tasks in {self.path}" if self.path else ", ".join(origins),
             "n_bytes": len(content),
