@@ -62,7 +62,7 @@ def measure(name: str, options: argparse.Namespace, device: str) -> tuple[list[f
     model = network(options.backbone, device, options.weights)
     if options.checkpointing:
         model.save_memory()
-    lengths = streams.load("trace").N_TOKENS
+    lengths = streams.of({"name": "trace"}).n_tokens
     setting = Setting(
         modality="language",
         n_tasks=len(lengths),

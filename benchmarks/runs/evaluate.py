@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.runs.config import TEST_BATCH_SIZE
+from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring.scores import score as score_texts
 from benchmarks.streams.common.tasks import Samples, TaskData
 

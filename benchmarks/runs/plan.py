@@ -30,8 +30,9 @@ from benchmarks.common.files import (
     write_json,
 )
 from benchmarks.costs import estimate
-from benchmarks.runs.config import RunSpec, load_suite
 from benchmarks.runs.results import PUBLISHED, read_record
+from benchmarks.runs.spec import RunSpec
+from benchmarks.runs.suite import load_suite
 
 RUNS = Path("results/runs")
 
@@ -55,7 +56,7 @@ class Run:
         spec = self.spec["stream"]
         options = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in streams.own_options(spec).items()
+            for key, value in streams.of(spec).content.items()
         ]
         return shlex.join([spec["name"], *options])
 

@@ -100,7 +100,7 @@ def collect(plan, out: Path) -> None:
     for run in plan.runs:
         record = read_record(Path(run.directory) / "result.json", run.key)
         record["spec"]["method"]["label"] = run.spec["method"]["label"]
-        record["spec"]["stream"] |= streams.own_options(run.spec["stream"])  # may have been moved
+        record["spec"]["stream"] |= streams.of(run.spec["stream"]).content  # may have been moved
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
         lines.append(

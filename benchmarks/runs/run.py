@@ -46,7 +46,6 @@ from benchmarks.common.files import (
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
-from benchmarks.runs.config import TEST_BATCH_SIZE
 from benchmarks.runs.evaluate import score
 from benchmarks.runs.results import provenance, read_record, write_record
 from benchmarks.scoring.floor import floor
@@ -133,7 +132,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
     name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
 
-    test_size = train.get("test_batch_size") or TEST_BATCH_SIZE
+    test_size = train.get("test_batch_size") or devices.TEST_BATCH_SIZE
 
     queries = getattr(method.model, "queries", None)  # of prompts: the same in every test
 

@@ -21,13 +21,10 @@ import numpy as np
 
 from benchmarks.common.files import DataError, one_sentence
 from benchmarks.streams.common import canonical
+from benchmarks.streams.common.base import VisionStream
 from benchmarks.streams.common.pictures import decode, write_npz
 from benchmarks.streams.common.sources import Archive, batches, class_names, content, remembered
 
-MODALITY = "vision"
-N_TASKS = 10
-N_CLASSES = 100
-N_ITEMS = {"classes": 100, "train": 50_000, "test": 10_000}
 URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",  # where the first one redirects to
@@ -51,52 +48,58 @@ CLASSES = (
 Split = tuple[np.ndarray, np.ndarray]  # images (N, H, W, 3) uint8, labels (N,) int64
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """sha256 of the files that would be read, of the official archive if it would be fetched.
+class Cifar100(VisionStream):
+    """CIFAR-100."""
 
-    One file is named by its own digest, several by the digest of their names and digests.
-    """
-    kind, files = _find(data_dir)
-    if kind is None:
-        return SHA256
-    digests = remembered(files, "sha256")
-    if len(files) == 1:
-        return digests[0]
-    named = zip(digests, files, strict=True)
-    lines = (f"{digest} {file.parent.name}/{file.name}\n" for digest, file in named)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    n_tasks = 10
+    n_classes = len(CLASSES)
+    n_items = {"classes": 100, "train": 50_000, "test": 10_000}
 
+    def fingerprint(self) -> str:
+        """sha256 of the files that would be read, of the official archive if it would be fetched.
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.npz into `out`, downloading the archive if no source is found."""
-    kind, files = _find(data_dir)
-    if kind is None:
-        kind, files = "archive", [canonical.download(URLS, SHA256, ARCHIVE, data_dir)]
-    classes, splits, source = _READERS[kind](files)
-    if len(classes) != len(CLASSES):
-        raise DataError(
-            f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
-            f"{len(classes)}: use a complete copy"
-        )
-    arrays = {}
-    for name, (images, labels) in splits.items():
-        order = _by_class(labels, name, classes, files[0])
-        if len(images) != len(labels):
+        One file is named by its own digest, several by the digest of their names and digests.
+        """
+        kind, files = _find(self.data_dir)
+        if kind is None:
+            return SHA256
+        digests = remembered(files, "sha256")
+        if len(files) == 1:
+            return digests[0]
+        named = zip(digests, files, strict=True)
+        lines = (f"{digest} {file.parent.name}/{file.name}\n" for digest, file in named)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def prepare(self, out: Path) -> dict:
+        """Write data.npz into `out`, downloading the archive if no source is found."""
+        kind, files = _find(self.data_dir)
+        if kind is None:
+            kind, files = "archive", [canonical.download(URLS, SHA256, ARCHIVE, self.data_dir)]
+        classes, splits, source = _READERS[kind](files)
+        if len(classes) != len(CLASSES):
             raise DataError(
-                f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
-                f"{name} labels for {len(images)} images: use a complete copy"
+                f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
+                f"{len(classes)}: use a complete copy"
             )
-        arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
-    n_bytes = write_npz(out / "data.npz", arrays)
-    return {
-        "name": "cifar100",
-        "modality": MODALITY,
-        "fingerprint": fingerprint(data_dir),
-        "source": f"CIFAR-100, {source}",
-        "n_bytes": n_bytes,
-        "image_size": SIZE,
-        "classes": classes,
-    }
+        arrays = {}
+        for name, (images, labels) in splits.items():
+            order = _by_class(labels, name, classes, files[0])
+            if len(images) != len(labels):
+                raise DataError(
+                    f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
+                    f"{name} labels for {len(images)} images: use a complete copy"
+                )
+            arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
+        n_bytes = write_npz(out / "data.npz", arrays)
+        return {
+            "name": "cifar100",
+            "modality": self.modality,
+            "fingerprint": self.fingerprint(),
+            "source": f"CIFAR-100, {source}",
+            "n_bytes": n_bytes,
+            "image_size": SIZE,
+            "classes": classes,
+        }
 
 
 def _find(data_dir: Path | None) -> tuple[str | None, list[Path]]:

@@ -17,7 +17,6 @@ whether it is the test set under another name.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from analysis.text import suggest
 from benchmarks.common.files import (
     DATA_DIR_VARIABLE,
     DataError,
@@ -40,7 +40,7 @@ from benchmarks.scoring import scores
 from benchmarks.streams.common import sources
 from benchmarks.streams.common.defects import asked, inspect
 from benchmarks.streams.common.items import Task, tasks_in
-from benchmarks.streams.common.text_tasks import METRICS, TASKS
+from benchmarks.streams.common.text_tasks import TASKS
 
 VERSION = 1  # raise it when the same files give other items
 
@@ -49,49 +49,6 @@ ORIGIN = (
     "they come from the authors of TRACE (github.com/BeyonderXX/TRACE) and of O-LoRA "
     "(github.com/cmnfriend/O-LoRA)"
 )
-
-
-class Benchmark:
-    """A stream of known tasks: all that a stream module exposes.
-
-    Attributes:
-        name: the module's.
-        tasks: their names, in the order of the stream.
-    """
-
-    MODALITY = "language"
-    OPTIONS = ("path", "size", "scoring", "keep_leaks")
-
-    def __init__(self, name: str, tasks: Sequence[str]):
-        self.name, self.tasks = name, tuple(tasks)
-        known = [TASKS[task] for task in self.tasks]
-        self.N_TASKS = len(known)
-        self.N_TOKENS = [task.tokens for task in known]
-        totals = map(sum, zip(*(task.n_items for task in known), strict=True))
-        self.N_ITEMS = dict(zip(("train", "test"), totals, strict=True))
-
-    def n_items(self, size: int | None = None, **options) -> dict[str, int] | None:
-        """Items of the whole stream; known of the pack of 500 only."""
-        return self.N_ITEMS if size in (None, 500) else None
-
-    def fingerprint(self, data_dir: Path | None = None, **options) -> str:
-        """Names the content found; if none is, that of the pack of 500, or the lack of another."""
-        return self._found(data_dir, **options).fingerprint
-
-    def prepare(self, out: Path, data_dir: Path | None = None, **options) -> dict:
-        """Write data.json into `out` and return the manifest."""
-        return self._found(data_dir, **options).prepare(out)
-
-    def _found(
-        self,
-        data_dir: Path | None,
-        path: str | None = None,
-        size: int | None = None,
-        scoring: str | None = None,
-        keep_leaks: bool | None = None,
-    ) -> Tasks:
-        metrics = {task: METRICS[TASKS[task].kind][scoring == "released"] for task in self.tasks}
-        return Tasks(self.name, metrics, own_path(path) or data_dir, size, path, bool(keep_leaks))
 
 
 def own_path(path: str | None) -> Path | None:
@@ -168,11 +125,9 @@ class Tasks:
             raise self._missing()
         for name in self.metrics:
             if name not in found:
-                near = difflib.get_close_matches(name, every, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "add its folder"
                 raise DataError(
-                    f"the stream {self.name} needs the task {name!r}, {self.place} has "
-                    f"{', '.join(sorted(every))}: {hint}"
+                    f"the stream {self.name} needs the task {name!r}, which is not in "
+                    f"{self.place}: {suggest(name, every)}"
                 )
             found[name].check()
         return found
@@ -213,7 +168,7 @@ class Tasks:
         origins = dict.fromkeys(task.origin for task in self.found.values())
         return {
             "name": self.name,
-            "modality": Benchmark.MODALITY,
+            "modality": "language",
             "fingerprint": self.fingerprint,
             "source": f"the user's own tasks in {self.path}" if self.path else ", ".join(origins),
             "n_bytes": len(content),

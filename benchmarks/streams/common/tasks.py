@@ -20,8 +20,6 @@ from benchmarks.scoring.scores import answer_tokens
 from benchmarks.streams.common.encoding import encode
 
 RESOURCES = Path("resources")
-# Of a stream's options, those that say how a text becomes ids.
-READING = ("max_prompt_tokens", "max_answer_tokens", "truncation", "boundary", "chat_template")
 
 
 class Samples(Dataset):
@@ -179,7 +177,7 @@ def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
     file = folder / "data.json"
     with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
         raw = json.loads(file.read_text(encoding="utf-8"))
-    how = {name: spec[name] for name in READING if name in spec}
+    how = streams.of(spec).options.reading
     tasks = []
     for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
         task = raw[t]
