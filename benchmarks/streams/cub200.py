@@ -16,14 +16,16 @@ import re
 from pathlib import Path
 
 from benchmarks.common.files import DataError
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import pictures
 from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.canonical import Canonical, Copy, Folder, Parquet, Source
+from benchmarks.streams.common.splits import in_order
 
 N_CLASSES = 200
 N_IMAGES = {"train": 5_994, "test": 5_794}
 
 LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
-DATASET = _images.Canonical(
+DATASET = Canonical(
     title="CUB-200-2011",
     archive="CUB_200_2011.tgz",
     md5="97eceeb196236b17998738112f37df78",
@@ -50,7 +52,7 @@ class Cub200(VisionStream):
         """Write the images and labels into `out`, downloading the archive if no source is found."""
         source = DATASET.open(self.data_dir)
         digest = source.fingerprint()
-        split_of = source.splits if isinstance(source, _images.Parquet) else _listed(source)
+        split_of = source.splits if isinstance(source, Parquet) else _listed(source)
         classes = sorted({name.partition("/")[0] for name in split_of})
         for name in classes:
             if not re.fullmatch(r"\d{3}\..+", name):  # else another order of classes and images
@@ -60,7 +62,7 @@ class Cub200(VisionStream):
                 )
         label = {c: i for i, c in enumerate(classes)}
         splits = {
-            split: _images.in_order(
+            split: in_order(
                 {
                     name: label[name.partition("/")[0]]
                     for name, own in split_of.items()
@@ -77,8 +79,8 @@ class Cub200(VisionStream):
                 for split, needed in N_IMAGES.items()
             },
         )
-        stored = _images.store(out, source, splits, "cub200")
-        return _images.manifest(
+        stored = pictures.store(out, source, splits, "cub200")
+        return pictures.manifest(
             "cub200",
             classes,
             splits,
@@ -89,9 +91,9 @@ class Cub200(VisionStream):
         )
 
 
-def _listed(source: _images.Archive | _images.Folder) -> dict[str, str]:
+def _listed(source: Copy | Folder) -> dict[str, str]:
     """The split of each image "class/file", as the dataset's lists give it."""
-    texts = source.texts(LISTS)
+    texts = DATASET.read_texts(source)
     classes, images, labels, flags = (_table(texts[name], name, source) for name in LISTS)
     for name, table in zip(LISTS[2:], (labels, flags), strict=True):
         for key in images.keys() ^ table.keys():
@@ -120,7 +122,7 @@ def _listed(source: _images.Archive | _images.Folder) -> dict[str, str]:
     return {image: "train" if flags[key] == "1" else "test" for key, image in images.items()}
 
 
-def _table(text: str, name: str, source: _images.Source) -> dict[str, str]:
+def _table(text: str, name: str, source: Source) -> dict[str, str]:
     """Lines "number value"."""
     rows = {}
     for line in text.splitlines():

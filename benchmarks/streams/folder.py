@@ -3,13 +3,13 @@
     stream: {name: folder, path: /my/images, n_tasks: 5, test_fraction: 0.2}
 
 `path` holds either `train/<class>/*` and `test/<class>/*`, and `test_fraction` is left out, or one
-folder `<class>/*`, of which `test_fraction` is held out by `_images.split_by_rule`: by the names of
+folder `<class>/*`, of which `test_fraction` is held out by `splits.split_by_rule`: by the names of
 the images alone. Classes may differ in their number of images. Their order in the stream is drawn
 from the run's seed, as everywhere. A relative path starts at the folder in which the suite is run.
 
 Every file in a class folder must be an image that Pillow reads, hidden files excepted: one that is
 not would otherwise make the dataset smaller without a word. Other files beside the class folders
-are ignored. `_images.decode` says what becomes of orientation, transparency, 16 bits and frames.
+are ignored. `pictures.decode` says what becomes of orientation, transparency, 16 bits and frames.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Annotated
 from pydantic import Field
 
 from benchmarks.common.files import DataError, digest_of
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import pictures
 from benchmarks.streams.common.base import VisionOptions, VisionStream
+from benchmarks.streams.common.sources import Files, digest_of_files, files_in, folders_in
+from benchmarks.streams.common.splits import Splits, in_order, split_by_rule
 
 
 class Folder(VisionStream):
@@ -48,10 +50,10 @@ class Folder(VisionStream):
     def prepare(self, out: Path) -> dict:
         """Write the images and their labels."""
         images, digest = self._found, self._found.digest
-        source = _images.Files(images.path, images.paths)
-        stored = _images.store(out, source, images.splits, "folder")
+        source = Files(images.path, images.paths)
+        stored = pictures.store(out, source, images.splits, "folder")
         fraction = self.options.test_fraction
-        return _images.manifest(
+        return pictures.manifest(
             "folder",
             images.classes,
             images.splits,
@@ -95,7 +97,7 @@ class _Images:
         else:
             self.classes, self.splits = self._split_by_rule()
 
-    def _own_split(self) -> tuple[list[str], _images.Splits]:
+    def _own_split(self) -> tuple[list[str], Splits]:
         found = {split: _found(self.path / split, 1) for split in ("train", "test")}
         classes = list(found["train"])
         for a, b in (("test", "train"), ("train", "test")):
@@ -111,25 +113,25 @@ class _Images:
                 for name, path in own[c].items():
                     labels[f"{split}/{c}/{name}"] = label
                     self.paths[f"{split}/{c}/{name}"] = path
-            splits[split] = _images.in_order(labels)
+            splits[split] = in_order(labels)
         return classes, splits
 
-    def _split_by_rule(self) -> tuple[list[str], _images.Splits]:
+    def _split_by_rule(self) -> tuple[list[str], Splits]:
         for c, own in _found(self.path, 2).items():
             self.paths |= {f"{c}/{name}": path for name, path in own.items()}
-        return _images.split_by_rule(self.paths, self.test_fraction)
+        return split_by_rule(self.paths, self.test_fraction)
 
     @cached_property
     def digest(self) -> str:
         """Names the classes, the split, and the content of every image; not where they are."""
         names = [name for split in self.splits.values() for name, _ in split]
-        content = _images.digest_of_files({name: self.paths[name] for name in names})
-        return digest_of([_images.READER, content, self.classes, self.splits])
+        content = digest_of_files({name: self.paths[name] for name in names})
+        return digest_of([pictures.READER, content, self.classes, self.splits])
 
 
 def _found(folder: Path, least: int) -> dict[str, dict[str, Path]]:
     """The images of each class by name, at least two classes with `least` images each."""
-    found = {c: _images.files_in(own) for c, own in _images.folders_in(folder).items()}
+    found = {c: files_in(own) for c, own in folders_in(folder).items()}
     if len(found) < 2:
         raise DataError(
             f"{folder} needs a folder of images for each of two classes or more, it has "

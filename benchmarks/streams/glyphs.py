@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.files import DataError
-from benchmarks.streams.common.base import VisionStream, write_npz
+from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.pictures import write_npz
 
 # sha256 over names, shapes and bytes of the arrays of data.npz, then of pretrain.npz
 DIGEST = "53ab37139525f78c35cbbc50edd2b78668406b58066801470f1f8fcde1572d05"

@@ -22,8 +22,9 @@ from pydantic import Field
 from benchmarks.common.files import DataError
 from benchmarks.common.options import at
 from benchmarks.scoring import scores
-from benchmarks.streams.common import images, packs
+from benchmarks.streams.common import packs
 from benchmarks.streams.common.base import LanguageOptions, LanguageStream
+from benchmarks.streams.common.sources import composed
 
 VERSION = 2  # raise it when the same files give other items
 
@@ -41,7 +42,7 @@ class Text(LanguageStream):
             for task, metric in self.tasks.items():
                 with at(f"tasks, {task}"):
                     scores.check(metric)
-            if len({images.composed(task) for task in self.tasks}) < len(self.tasks):
+            if len({composed(task) for task in self.tasks}) < len(self.tasks):
                 raise DataError(
                     f"tasks names a task twice, among {', '.join(self.tasks)}: leave one out"
                 )
@@ -61,9 +62,9 @@ class Text(LanguageStream):
         return self._found.prepare(out)
 
     @cached_property
-    def _found(self) -> packs.Stream:
+    def _found(self) -> packs.Tasks:
         o = self.options
-        metrics = {images.composed(task): metric for task, metric in o.tasks.items()}
+        metrics = {composed(task): metric for task, metric in o.tasks.items()}
         place = packs.own_path(o.path)
         keep = bool(o.keep_leaks)
-        return packs.Stream("text", metrics, place, None, o.path, keep, VERSION)
+        return packs.Tasks("text", metrics, place, None, o.path, keep, VERSION)

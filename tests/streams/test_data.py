@@ -6,9 +6,9 @@ import torch
 
 from baselines.common.text import pad_left
 from benchmarks.common.files import DataError, write_json
-from benchmarks.streams import write_npz
 from benchmarks.streams.common import tasks as data
 from benchmarks.streams.common.encoding import Tokenizer, encode
+from benchmarks.streams.common.pictures import write_npz
 from benchmarks.streams.common.tasks import Samples, union, union_epochs
 
 TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)

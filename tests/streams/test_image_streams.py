@@ -31,7 +31,7 @@ from benchmarks.common.files import DataError
 from benchmarks.runs import plan
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import cub200, folder, imagenet_r
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import canonical, pictures, sources, splits
 from benchmarks.streams.common import tasks as benchmark_data
 from benchmarks.streams.common.tasks import load_stream
 
@@ -69,8 +69,8 @@ def cut_in_half(path):
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch, tmp_path):
-    monkeypatch.setattr(_images, "DOWNLOADS", tmp_path / "downloads")
-    monkeypatch.setattr(_images, "DIGESTS", tmp_path / "digests")
+    monkeypatch.setattr(canonical, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(sources, "DIGESTS", tmp_path / "digests")
 
 
 # ---------------------------------------------------------------------------- miniature datasets
@@ -227,7 +227,7 @@ def test_the_official_archive_has_one_name_before_and_after_its_download(
     served = tmp_path / mini.archive
     md5 = hashlib.md5(served.read_bytes()).hexdigest()
     monkeypatch.setattr(mini.stream, "DATASET", dataclasses.replace(mini.stream.DATASET, md5=md5))
-    monkeypatch.setattr(_images, "fetch", fetch)
+    monkeypatch.setattr(canonical, "fetch", fetch)
     before = mini.stream.fingerprint(None)
     manifest, _ = prepared(mini, None, tmp_path / "out")
     mini.stream.prepare(tmp_path / "out", None)  # the download is found
@@ -243,18 +243,18 @@ def test_the_split_by_rule_of_imagenet_r_has_the_usual_sizes():
     """200 classes of 51 to 430 images, 30,000 in all."""
     sizes = np.random.default_rng(0).multinomial(30_000 - 200 * 51, np.ones(200) / 200) + 51
     names = [f"n{c:08d}/art_{i}.jpg" for c, n in enumerate(sizes) for i in range(n)]
-    classes, splits = _images.split_by_rule(names, 0.2)
+    classes, splits = splits.split_by_rule(names, 0.2)
     assert [len(splits["train"]), len(splits["test"])] == [24_000, 6_000]
     n_test = np.bincount([label for _, label in splits["test"]])
     assert np.abs(n_test - sizes / 5).max() < 1
-    assert _images.split_by_rule(reversed(names), 0.2) == (classes, splits)
+    assert splits.split_by_rule(reversed(names), 0.2) == (classes, splits)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.29, 0.5, 0.99])
 def test_the_rule_deals_out_by_largest_remainders(fraction):
     sizes = [10, 100, 2, 33, 7]
     names = [f"{c}/{i}" for c, n in enumerate(sizes) for i in range(n)]
-    _, splits = _images.split_by_rule(names, fraction)
+    _, splits = splits.split_by_rule(names, fraction)
     n_test = [sum(label == c for _, label in splits["test"]) for c in range(5)]
     exact = [Fraction(str(fraction)) * n for n in sizes]
     for c, (n, share) in enumerate(zip(n_test, exact, strict=True)):
@@ -266,19 +266,19 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     file = tmp_path / "image.png"
     file.write_bytes(b"one")
     os.utime(file, (1e9, 1e9))
-    first = _images.digest_of_files({"a": file})
+    first = sources.digest_of_files({"a": file})
     computed = []
-    real = _images.digest_of_file
+    real = sources.digest_of_file
     monkeypatch.setattr(
-        _images, "digest_of_file", lambda *args: computed.append(args) or real(*args)
+        sources, "digest_of_file", lambda *args: computed.append(args) or real(*args)
     )
-    assert _images.digest_of_files({"a": file}) == first and not computed
-    assert _images.digest_of_files({"b": file}) != first
+    assert sources.digest_of_files({"a": file}) == first and not computed
+    assert sources.digest_of_files({"b": file}) != first
     file.write_bytes(b"two")  # just now: not remembered
-    assert len({_images.digest_of_files({"a": file}) for _ in range(2)} | {first}) == 2
+    assert len({sources.digest_of_files({"a": file}) for _ in range(2)} | {first}) == 2
     assert len(computed) == 2
     (next((tmp_path / "digests").iterdir())).write_text("no JSON")
-    assert _images.digest_of_files({"a": file}) != first
+    assert sources.digest_of_files({"a": file}) != first
 
 
 # ---------------------------------------------------------------------------- broken sources
@@ -481,7 +481,7 @@ def test_a_full_disk_is_one_sentence(renditions, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     renditions.write_folder(tmp_path / "data")
-    monkeypatch.setattr(_images.os, "fsync", full)
+    monkeypatch.setattr(pictures.os, "fsync", full)
     check_broken(renditions, "train_images.npy could not be saved .No space left", tmp_path)
 
 
@@ -584,19 +584,19 @@ FORMS = {  # a way to write the picture, and what has to be said about it
 @pytest.mark.parametrize("form", FORMS)
 def test_a_picture_is_the_same_in_every_form(form):
     write, expected = FORMS[form]
-    image, done = _images.decode(write(), "here")
+    image, done = pictures.decode(write(), "here")
     assert image.mode == "RGB" and image.size == (45, 30) and done == expected
     assert np.abs(np.asarray(image).astype(int) - RGB).max() <= 3
 
 
 def test_black_and_white_stay_in_one_bit():
-    image, done = _images.decode(saved(GREY > 50, "PNG"), "here")
+    image, done = pictures.decode(saved(GREY > 50, "PNG"), "here")
     assert np.array_equal(np.asarray(image)[..., 0], np.where(GREY > 50, 255, 0)) and not done
 
 
 def test_every_level_of_8_bits_comes_back_from_16():
     levels = np.arange(256, dtype=np.uint16)[None].repeat(4, axis=0)
-    image, _ = _images.decode(saved(levels * 257, "PNG"), "here")
+    image, _ = pictures.decode(saved(levels * 257, "PNG"), "here")
     assert np.array_equal(np.asarray(image)[..., 0], levels)
 
 
@@ -613,7 +613,7 @@ def test_a_picture_is_turned_upright(kind, tag):
     exif = Image.Exif()
     exif[0x0112] = tag
     content = saved(np.ascontiguousarray(stored), kind, "RGB", exif=exif)
-    image, done = _images.decode(content, "here")
+    image, done = pictures.decode(content, "here")
     assert image.size == (48, 32)
     assert (
         np.abs(np.asarray(image)[8:24:8, 8:48:16, 0].astype(int) - upright[8:24:8, 8:48:16]).max()
@@ -630,7 +630,7 @@ def test_a_damaged_tag_is_no_damaged_picture():
     broken = content[:start] + b"no" + content[start + 2 :]
     with Image.open(io.BytesIO(broken)) as opened, pytest.raises(SyntaxError):
         opened.getexif()
-    image, done = _images.decode(broken, "here")
+    image, done = pictures.decode(broken, "here")
     assert image.size == (45, 30) and not done
 
 
@@ -660,7 +660,7 @@ UNFIT = {
 def test_what_would_be_guessed_or_too_large_is_named(found):
     """Sizes are looked at before anything is decoded: these files hold nothing to decode."""
     with pytest.raises(DataError, match=f"^here .*({found})"):
-        _images.decode(UNFIT[found](), "here")
+        pictures.decode(UNFIT[found](), "here")
 
 
 @pytest.mark.parametrize(
@@ -672,7 +672,7 @@ def test_whatever_a_decoder_raises_is_one_sentence(monkeypatch, kind):
 
     monkeypatch.setattr(Image, "open", broken)
     with pytest.raises(DataError, match="^here is truncated or no image") as caught:
-        _images.decode(b"", "here")
+        pictures.decode(b"", "here")
     assert str(caught.value).isprintable()
 
 
@@ -721,13 +721,13 @@ def terabyte(mini, data):
 
 def large_member(mini, data):
     name = sorted(mini.images)[0]
-    mini.images[name] = bytes(_images.MAX_BYTES + 1)
+    mini.images[name] = bytes(sources.MAX_BYTES + 1)
     mini.write_archive(data)
     return f"{name} in .* has more than 0 MiB"
 
 
 def too_many_members(mini, data):
-    mini.write_archive(data, [tarfile.TarInfo(f"x/{i}") for i in range(_images.MAX_MEMBERS)])
+    mini.write_archive(data, [tarfile.TarInfo(f"x/{i}") for i in range(sources.MAX_MEMBERS)])
     return "has more than 40 members"
 
 
@@ -743,7 +743,7 @@ def pipe_for_an_archive(mini, data):
 
 def large_file_in_a_folder(mini, data):
     name = sorted(mini.images)[0]
-    mini.images[name] = bytes(_images.MAX_BYTES + 1)
+    mini.images[name] = bytes(sources.MAX_BYTES + 1)
     mini.write_folder(data)
     return f"{name} has more than 0 MiB"
 
@@ -781,8 +781,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda function: function.__name__)
 def test_no_size_is_believed(mini, tmp_path, hostile, monkeypatch):
-    monkeypatch.setattr(_images, "MAX_BYTES", 600_000)
-    monkeypatch.setattr(_images, "MAX_MEMBERS", 40)
+    monkeypatch.setattr(sources, "MAX_BYTES", 600_000)
+    monkeypatch.setattr(sources, "MAX_MEMBERS", 40)
     (tmp_path / "data").mkdir()
     check_broken(mini, hostile(mini, tmp_path / "data"), tmp_path)
 
@@ -796,7 +796,7 @@ def test_a_new_reader_gives_all_images_a_new_name(mini, own, tmp_path, monkeypat
         return {*(mini.stream.fingerprint(place) for place in places), own_name}
 
     before = names()
-    monkeypatch.setattr(_images, "READER", _images.READER + 1)
+    monkeypatch.setattr(pictures, "READER", pictures.READER + 1)
     assert len(before) == 3 and not before & names()
 
 

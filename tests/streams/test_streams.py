@@ -26,7 +26,7 @@ from benchmarks.common import download
 from benchmarks.common.files import DataError
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import cifar100, docs, glyphs
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import canonical, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -351,7 +351,8 @@ def small(monkeypatch, tmp_path):
     """CIFAR-100 in miniature, three classes: images and labels of each split, in file order."""
     monkeypatch.setattr(cifar100, "CLASSES", NAMES)
     monkeypatch.setattr(cifar100, "GRIDS", GRIDS)
-    monkeypatch.setattr(cifar100, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(canonical, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(sources, "DIGESTS", tmp_path / "digests")
     draw = np.random.default_rng(0)
     result = {}
     for split, (rows, columns) in GRIDS.items():
@@ -506,7 +507,7 @@ def test_fetches_the_pinned_archive_if_there_is_nothing(small, tmp_path, monkeyp
         return target
 
     asked = []
-    monkeypatch.setattr(cifar100, "fetch", fetch)
+    monkeypatch.setattr(canonical, "fetch", fetch)
     assert cifar100.fingerprint(tmp_path) == cifar100.SHA256
     (tmp_path / "data").mkdir()
     cifar100.prepare(tmp_path, tmp_path / "data")
@@ -535,12 +536,12 @@ def cut_in_half(path):
 def truncated_archive(folder, small):
     write_archive(folder, small)
     cut_in_half(folder / cifar100.ARCHIVE)
-    return "cifar-100-python.tar.gz is truncated or no gzipped tar file"
+    return "cifar-100-python.tar.gz is truncated or no archive"
 
 
 def no_archive(folder, small):
     (folder / cifar100.ARCHIVE).write_bytes(b"<html>Sign in to the network</html>")
-    return "truncated or no gzipped tar file"
+    return "truncated or no archive"
 
 
 def foreign_archive(folder, small):
@@ -658,11 +659,11 @@ def member_that_claims_a_terabyte(folder, small):
     header = tarfile.TarInfo("cifar-100-python/train")
     header.size = 2**40
     (folder / cifar100.ARCHIVE).write_bytes(gzip.compress(header.tobuf() + bytes(1024)))
-    return "truncated or no gzipped tar file"
+    return "truncated or no archive"
 
 
 def member_too_large(folder, small):
-    members = archive_members(small) | {"train": bytes(_images.MAX_BYTES + 1)}
+    members = archive_members(small) | {"train": bytes(sources.MAX_BYTES + 1)}
     write_tar(folder / cifar100.ARCHIVE, members)
     return "train in .* has more than 0 MiB"
 
@@ -777,7 +778,7 @@ def broken_listing(folder, small):
     ids=lambda function: function.__name__,
 )
 def test_broken_input_is_one_sentence(small, tmp_path, broken, monkeypatch):
-    monkeypatch.setattr(_images, "MAX_BYTES", 600_000)
+    monkeypatch.setattr(sources, "MAX_BYTES", 600_000)
     expected = broken(tmp_path, small)
     out = tmp_path / "out"
     with pytest.raises(DataError, match=expected) as caught:

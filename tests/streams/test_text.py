@@ -16,7 +16,7 @@ from benchmarks.streams.common.encoding import (
     pad_left,
     truncate,
 )
-from benchmarks.streams.common.packs import KINDS
+from benchmarks.streams.common.text_tasks import TASKS
 
 TEXTS = [
     "What is the topic?\nSports win the cup.\nAnswer:Sports",
@@ -259,7 +259,7 @@ def test_a_chat_template_of_chance_or_none_is_refused_where_it_is_asked_for(temp
 
 @pytest.mark.parametrize("make", [sentencepiece, byte_level])
 def test_every_real_item_is_asked_as_it_is_trained(make, real_items, tmp_path):
-    items = {task: real_items(task, "train")[:60] for task in KINDS}
+    items = {task: real_items(task, "train")[:60] for task in TASKS}
     own = make([i["prompt"][:500] for part in items.values() for i in part], 3000)
     tokenizer = loaded(own, tmp_path)
     for task, part in items.items():

@@ -23,8 +23,8 @@ from benchmarks.costs import estimate
 from benchmarks.runs import plan
 from benchmarks.scoring import scores
 from benchmarks.streams import __main__ as command_line
-from benchmarks.streams.common import images as _images
-from benchmarks.streams.common import packs as _text
+from benchmarks.streams.common import defects, packs, sources, text_tasks
+from benchmarks.streams.common import items as reading
 from benchmarks.streams.common.tasks import load_stream
 
 ORDER1 = ("dbpedia", "amazon", "yahoo", "agnews")
@@ -37,7 +37,7 @@ LABELS = ["Bad", "Very good"]
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch, tmp_path):
-    monkeypatch.setattr(_images, "DIGESTS", tmp_path / "digests")
+    monkeypatch.setattr(sources, "DIGESTS", tmp_path / "digests")
 
 
 def write(path, value):
@@ -216,7 +216,7 @@ def test_contents_are_hashed_once(tmp_path, monkeypatch):
     order1 = streams.load("order1")
     known = order1.fingerprint(root)
     assert order1.fingerprint(tmp_path) == known
-    monkeypatch.setattr(_images, "digest_of_file", None)
+    monkeypatch.setattr(sources, "digest_of_file", None)
     monkeypatch.setattr(tarfile, "open", None)
     assert order1.fingerprint(root) == order1.fingerprint(tmp_path) == known
 
@@ -243,12 +243,12 @@ def test_what_a_pack_lacks_is_read_from_the_original(tmp_path):
 
 
 def test_prompts_of_the_original_that_need_more_than_a_head():
-    assert _text._prompt("", "A: this\nB: that", "COPA") == "A: this\nB: that\nAnswer:"
-    assert _text._prompt("I\n", r"one\ntwo", "yelp") == "I\none\ntwo\nAnswer:"
-    asked = _text._prompt("I\n", "Question: why?\nAnswer: so\n", "yahoo")
+    assert reading.prompt("", "A: this\nB: that", "COPA") == "A: this\nB: that\nAnswer:"
+    assert reading.prompt("I\n", r"one\ntwo", "yelp") == "I\none\ntwo\nAnswer:"
+    asked = reading.prompt("I\n", "Question: why?\nAnswer: so\n", "yahoo")
     assert asked == "I\nQuestion: why?\nso\nAnswer:"
-    assert _text._prompt("I\n", r"earnings\news", "agnews") == "I\nearnings\\news\nAnswer:"
-    assert _text._prompt("I\n", "Answer: so", "IMDB") == "I\nAnswer: so\nAnswer:"
+    assert reading.prompt("I\n", r"earnings\news", "agnews") == "I\nearnings\\news\nAnswer:"
+    assert reading.prompt("I\n", "Answer: so", "IMDB") == "I\nAnswer: so\nAnswer:"
 
 
 def test_without_the_data_a_plan_can_be_made_and_nothing_prepared(tmp_path):
@@ -272,7 +272,7 @@ def test_without_the_data_a_plan_can_be_made_and_nothing_prepared(tmp_path):
 
 def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
     loaded = {name: streams.load(name) for name in streams.names()}
-    known = {name: s for name, s in loaded.items() if isinstance(s, _text.Benchmark)}
+    known = {name: s for name, s in loaded.items() if isinstance(s, packs.Benchmark)}
     assert set(known) == {"trace", "math_llm", "long15", *(f"order{i}" for i in range(1, 7))}
     assert list(known["trace"].tasks) == TRACE
     assert list(known["long15"].tasks[:8]) == TRACE
@@ -283,14 +283,14 @@ def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
     for name, stream in known.items():
         assert stream.name == name and stream.N_TASKS == len(set(stream.tasks))
         assert (
-            set(stream.tasks) <= _text.KINDS.keys() and set(stream.tasks) <= _text.PACK_500.keys()
+            set(stream.tasks) <= text_tasks.TASKS.keys() and set(stream.tasks) <= _text.PACK_500.keys()
         )
     assert known["trace"].N_ITEMS == {"train": 4000, "test": 781}
     assert known["order4"].N_ITEMS == {"train": 13 * 500 + 250 + 400, "test": 14 * 100 + 56}
 
 
 def test_metrics_are_known_and_chosen_by_scoring(tmp_path):
-    assert {m for pair in _text.METRICS.values() for m in pair} <= scores.METRICS.keys()
+    assert {m for pair in text_tasks.METRICS.values() for m in pair} <= scores.METRICS.keys()
     pack(tmp_path / "llm_cl_benchmark_500", TRACE, of=lambda task: items("COPA"))
     expected = {
         None: "first_line first_line rouge_l edit_similarity letter first_line first_line sari",
@@ -334,8 +334,8 @@ ALSO = {"train contradicts itself": {"train twice"}, "train prompt in test": {"t
 def test_each_defect_is_found_where_it_is_planted(kind):
     change, count = PLANTED[kind]
     labels = ["a", "b", "c", ""]
-    assert _text.inspect("task", CLEAN, labels, False) == ([], CLEAN["train"])
-    defects, _ = _text.inspect("task", CLEAN | change, labels, False)
+    assert defects.inspect("task", CLEAN, labels, False) == ([], CLEAN["train"])
+    defects, _ = defects.inspect("task", CLEAN | change, labels, False)
     found = {defect["kind"]: defect["count"] for defect in defects}
     allowed = ALSO.get(kind, set())
     if kind == "train prompt in test":
@@ -346,7 +346,7 @@ def test_each_defect_is_found_where_it_is_planted(kind):
 
 def test_labels_are_checked_where_they_are_known():
     unknown = CLEAN | {"test": qa(("t1", "-"))}
-    assert _text.inspect("task", unknown, None, False)[0] == []
+    assert defects.inspect("task", unknown, None, False)[0] == []
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -558,7 +558,7 @@ def test_missing_files_and_tasks_are_named(part, tmp_path):
         streams.load("order1").fingerprint(tmp_path)
 
 
-@pytest.mark.parametrize("extension", _text.EXTENSIONS)
+@pytest.mark.parametrize("extension", packs.EXTENSIONS)
 def test_a_truncated_archive_is_one_sentence(extension, tmp_path):
     file = tmp_path / f"llm_cl_benchmark_500{extension}"
     packed(pack(tmp_path / "llm_cl_benchmark_500"), file)
@@ -616,7 +616,7 @@ def archive_of(file, members):
 
 @pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
 def test_only_members_of_asked_tasks_are_read_and_within_a_limit(extension, tmp_path, monkeypatch):
-    monkeypatch.setattr(_images, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
     good = {f"a/{part}.json": json.dumps(own).encode() for part, own in CLEAN.items()}
     large = {"b/train.json": b" " * (1 << 21), "b/test.json": b" ", "other.json": b" " * (1 << 21)}
     file = tmp_path / f"tasks{extension}"
@@ -803,15 +803,15 @@ def test_the_runner_reads_what_was_prepared(tmp_path, monkeypatch):
 @pytest.mark.data
 def test_the_real_pack(tmp_path, monkeypatch):
     folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
-    every = _text.Stream("every", dict.fromkeys(_text.KINDS, "exact"), folder)
+    every = packs.Tasks("every", dict.fromkeys(text_tasks.TASKS, "exact"), folder)
     opened = []
     monkeypatch.setattr(
-        _images, "open_tar", lambda file, real=_images.open_tar: opened.append(file) or real(file)
+        sources, "open_tar", lambda file, real=sources.open_tar: opened.append(file) or real(file)
     )
     if not every.found:
         pytest.skip("TREELORA_DATA names no folder with the pack of 500")
     known = every.fingerprint
-    assert _text.Stream("every", every.metrics, folder).fingerprint == known
+    assert packs.Tasks("every", every.metrics, folder).fingerprint == known
     for name in ("trace", "long15", "order4"):  # all of it is known without the data
         stream = streams.load(name)
         assert stream.fingerprint(folder) == stream.fingerprint(None)
@@ -848,7 +848,7 @@ def test_the_real_pack(tmp_path, monkeypatch):
 def test_the_real_prompts_are_what_the_rule_for_the_original_makes():
     """The pack's prompts begin with instruction and options, and end as `_prompt` ends them."""
     folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
-    stream = _text.Stream("x", dict.fromkeys(streams.load("order4").tasks, "exact"), folder)
+    stream = packs.Tasks("x", dict.fromkeys(streams.load("order4").tasks, "exact"), folder)
     if not stream.found:
         pytest.skip("TREELORA_DATA names no folder with the pack of 500")
     with tempfile.TemporaryDirectory() as scratch:
@@ -859,5 +859,5 @@ def test_the_real_prompts_are_what_the_rule_for_the_original_makes():
                 head, line, body = item["prompt"].partition(f"\nOption: {', '.join(labels)} \n")
                 assert task.name == "COPA" or line
                 body = (head if task.name == "COPA" else body).removesuffix("\nAnswer:")
-                made = _text._prompt(head + line if line else "", body + "\n", task.name)
+                made = reading.prompt(head + line if line else "", body + "\n", task.name)
                 assert made == item["prompt"]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from benchmarks.common.files import write_bytes
 from benchmarks.common.options import Count
 from benchmarks.streams.common.encoding import BOUNDARIES, TRUNCATIONS
 
@@ -133,11 +130,3 @@ class LanguageStream(Stream):
 
     modality = "language"
     Options = LanguageOptions
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> int:
-    """Write an uncompressed .npz atomically; returns its size in bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getbuffer())
-    return buffer.tell()

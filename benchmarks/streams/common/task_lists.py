@@ -4,8 +4,8 @@
 the three of them that need reasoning, the stream of the paper's Table 7. `order1` to `order6` are
 the orders of O-LoRA (Wang et al. 2023, arXiv 2310.14152), of 4 and of 15 tasks with labels.
 `long15`, the stream of the paper's Table 9, is TRACE and then seven tasks of O-LoRA: the paper does
-not print their order, it is that of the authors' code. `packs` has where their items are found and
-what is known of each task.
+not print their order, it is that of the authors' code. `packs` has where their items are found,
+`text_tasks` what is known of each task.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 
 from benchmarks.streams.common import packs
 from benchmarks.streams.common.base import LanguageOptions, LanguageStream
+from benchmarks.streams.common.text_tasks import METRICS, TASKS
 
 _TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten"
 TASK_LISTS = {
@@ -60,10 +61,10 @@ class TextBenchmark(LanguageStream):
         super().__init__(options, data_dir)
         self.tasks = TASK_LISTS[options.name]
         self.n_tasks = len(self.tasks)
-        self.n_tokens = [packs.TOKENS_500[task] for task in self.tasks]
+        self.n_tokens = [TASKS[task].tokens for task in self.tasks]
         if options.size != 5000:
-            sizes = [packs.N_ITEMS_500.get(task, (500, 100)) for task in self.tasks]
-            n_train, n_test = (sum(counts) for counts in zip(*sizes, strict=True))
+            sizes = [TASKS[task].n_items for task in self.tasks]
+            n_train, n_test = map(sum, zip(*sizes, strict=True))
             self.n_items = {"train": n_train, "test": n_test}
 
     def fingerprint(self) -> str:
@@ -75,9 +76,9 @@ class TextBenchmark(LanguageStream):
         return self._found.prepare(out)
 
     @cached_property
-    def _found(self) -> packs.Stream:
+    def _found(self) -> packs.Tasks:
         o = self.options
         released = o.scoring == "released"
-        metrics = {task: packs.METRICS[packs.KINDS[task][0]][released] for task in self.tasks}
+        metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
         place = packs.own_path(o.path) or self.data_dir
-        return packs.Stream(o.name, metrics, place, o.size, o.path, bool(o.keep_leaks))
+        return packs.Tasks(o.name, metrics, place, o.size, o.path, bool(o.keep_leaks))
