@@ -41,13 +41,12 @@ def parse(cls: type[Options], mapping: Any) -> Options:
     Raises:
         DataError: a name is unknown or missing, or a value is not what its field declares.
     """
-    known = {field.name for field in dataclasses.fields(cls)}
-    check_names(mapping, known)
+    check_names(mapping, names(cls))
     try:
         checked = _strict(cls)(**mapping)
     except pydantic.ValidationError as error:
         raise DataError(_sentence(error, cls, mapping)) from error
-    values = {name: getattr(checked, name) for name in known}
+    values = {name: getattr(checked, name) for name in names(cls)}
     for name, value in values.items():
         if type(value) is int and abs(value) > MOST:
             raise DataError(f"{name} must be at most {MOST:,}, but is {quoted(value)}")
@@ -61,6 +60,11 @@ def check_names(mapping: Any, known: Iterable[str]) -> None:
     for name in mapping:
         if name not in known:
             raise DataError(f"{quoted(name)} is no setting here: {suggest(name, sorted(known))}")
+
+
+def names(cls: type) -> set[str]:
+    """Of the fields of a dataclass."""
+    return {field.name for field in dataclasses.fields(cls)}
 
 
 def changed(options: Any) -> dict[str, Any]:
@@ -87,10 +91,12 @@ def _sentence(error: pydantic.ValidationError, cls: type, mapping: Mapping) -> s
     name, *inside = first["loc"]
     if first["type"] == "missing":
         return f"{name} is missing: add it"
-    hint, value = typing.get_type_hints(cls)[name], mapping[name]
+    place, value = str(name), mapping[name]
     asked = [e["msg"].partition(" should ")[2] for e in errors if e["loc"][0] == name]
-    if isinstance(value, dict) and inside and inside[0] in value:
-        name, value = f"{name}, {quoted(inside[0])}", value[inside[0]]
-    elif isinstance(hint, types.UnionType) and types.NoneType in typing.get_args(hint):
+    if isinstance(value, list) and inside and isinstance(inside[0], int):
+        place, value, asked = f"item {inside[0] + 1} of {name}", value[inside[0]], asked[:1]
+    elif isinstance(value, dict) and inside and inside[0] in value:
+        place, value, asked = f"{name}, {quoted(inside[0])}", value[inside[0]], asked[:1]
+    elif types.NoneType in typing.get_args(typing.get_type_hints(cls)[name]):
         asked.append("be null")
-    return f"{name} must {' or '.join(dict.fromkeys(asked))}, but is {quoted(value)}"
+    return f"{place} must {' or '.join(dict.fromkeys(asked))}, but is {quoted(value)}"

@@ -10,22 +10,20 @@ from baselines.common.base import Method
 from benchmarks.common.files import digest_of
 from benchmarks.common.options import changed
 from benchmarks.runs.options import LanguageTraining, VisionTraining
-from benchmarks.streams.common.base import LanguageOptions, Stream, VisionOptions
+from benchmarks.streams.common.base import Stream
 
 PROTOCOL = 2  # raise it when the loop, the evaluation or the data splits change any number
 
-# What every record says, whichever the modality; of other options, those not at their default.
-_STREAM = {
+# What every record says, of either modality; of other options, those not at their default.
+_STREAM = {"order": "seed", "max_prompt_tokens": 128} | dict.fromkeys(
+    f"{part}_per_{unit}" for part in ("train", "test") for unit in ("class", "task")
+)
+_TRAIN = {"mask": None} | {
     field.name: field.default
-    for cls in (VisionOptions, LanguageOptions)
+    for cls in (LanguageTraining, VisionTraining)
     for field in dataclasses.fields(cls)
-    if field.name in ("order", "max_prompt_tokens") or "_per_" in field.name
+    if field.default is not dataclasses.MISSING
 }
-_TRAIN = {
-    field.name: field.default
-    for cls in (VisionTraining, LanguageTraining)
-    for field in dataclasses.fields(cls)
-} | {"mask": None}
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,31 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What all methods of an experiment share but for training.
+
+    Attributes:
+        n_tasks: that are learnt.
+        backbone: of `runs.options`.
+        stream_digest, backbone_digest: fingerprints of the data and of the weights.
+    """
+
+    stream: Stream
+    stream_digest: str
+    n_tasks: int
+    backbone: Any
+    backbone_digest: str
+
+
+@dataclass(frozen=True)
 class Row:
-    """A method of an experiment, with all its settings.
+    """A method of an experiment.
 
     Attributes:
         label: the suite's name for it.
         name: of the method's file.
         config: the method's own settings.
-        train: of `runs.options`, with `epochs` of each task.
+        train: of `runs.options`, with the epochs of each task.
     """
 
     label: str
@@ -62,32 +77,24 @@ class Row:
     train: Any
 
 
-def resolve(
-    stream: Stream, stream_digest: str, backbone: Any, backbone_digest: str, row: Row, seed: int
-) -> RunSpec:
-    """The run of one seed.
-
-    Args:
-        stream: whose options have `n_tasks`.
-        stream_digest, backbone_digest: fingerprints of the data and of the weights.
-        backbone: of `runs.options`.
-    """
-    asked = changed(stream.options)
-    n_tasks = asked.pop("n_tasks")
-    # The default has one key, and the digest stands for what decides the content.
-    own_key = {} if n_tasks == stream.n_tasks else {"n_tasks": n_tasks}
-    own_key |= {k: v for k, v in asked.items() if k not in stream.content_options}
-    backbone_key = changed(backbone) | {"digest": backbone_digest}
-    base = {"protocol": PROTOCOL, "seed": seed, "modality": stream.modality}
+def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
+    """The run of one method with one seed."""
+    stream, modality = setup.stream, setup.stream.modality
+    asked = changed(stream.options) | {"n_tasks": setup.n_tasks, "digest": setup.stream_digest}
+    decided = {k: v for k, v in asked.items() if k not in stream.content_options}  # by the digest
+    if setup.n_tasks == stream.n_tasks:
+        del decided["n_tasks"]  # the default has one key
+    backbone = changed(setup.backbone) | {"digest": setup.backbone_digest}
+    base = {"protocol": PROTOCOL, "seed": seed, "modality": modality}
     key = base | {
-        "stream": own_key | {"digest": stream_digest},
-        "backbone": backbone_key,
+        "stream": decided,
+        "backbone": backbone,
         "method": [row.name, row.method.version, changed(row.config)],
         "train": {"mask": None} | changed(row.train),
     }
     spec = base | {
-        "stream": _STREAM | asked | {"n_tasks": n_tasks, "digest": stream_digest},
-        "backbone": {"image_size": None} | backbone_key,
+        "stream": _STREAM | asked,
+        "backbone": {"image_size": None} | backbone,
         "method": {
             "label": row.label,
             "name": row.name,
@@ -96,4 +103,4 @@ def resolve(
         },
         "train": _TRAIN | dataclasses.asdict(row.train) | {"optimizer": "adam"},
     }
-    return RunSpec(spec, digest_of(key)[:12], row.method.skip(stream.modality))
+    return RunSpec(spec, digest_of(key)[:12], row.method.skip(modality))

@@ -32,10 +32,10 @@ from analysis.text import quoted, suggest
 from benchmarks import backbones, streams
 from benchmarks.backbones import causal_lms
 from benchmarks.common.files import DataError
-from benchmarks.common.options import at, check_names, parse
+from benchmarks.common.options import at, check_names, names, parse
 from benchmarks.runs import suite_text
 from benchmarks.runs.options import BACKBONE, TRAINING
-from benchmarks.runs.spec import Row, RunSpec, resolve
+from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
 from benchmarks.streams import Stream
 
 SUITES = Path(__file__).parents[1] / "suites"
@@ -134,22 +134,17 @@ def _runs(experiment: _Experiment, seeds: list[int], data_dir: Path | None) -> l
         stream_digest = stream.fingerprint()
         n_tasks = _n_tasks(stream)
         _check_limits(stream, n_tasks)
-        options = dataclasses.replace(stream.options, n_tasks=n_tasks)
-        stream.options = options
     with at("backbone"):
         backbone, network = _backbone(experiment.backbone, stream)
-    backbone_digest = backbones.fingerprint(backbone.name, data_dir)
+        backbone_digest = backbones.fingerprint(backbone.name, data_dir)
+    setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
     rows = []
     for label, own in experiment.methods.items():
         with at(f"method {label[:100]}"):
             row = _row(label, own or {}, experiment.train, stream.modality, n_tasks)
             row.config.check(network.adapted_matrices)
             rows.append(row)
-    return [
-        resolve(stream, stream_digest, backbone, backbone_digest, row, seed)
-        for row in rows
-        for seed in seeds
-    ]
+    return [resolve(setup, row, seed) for row in rows for seed in seeds]
 
 
 def _n_tasks(stream: Stream) -> int:
@@ -183,9 +178,18 @@ def _check_limits(stream: Stream, n_tasks: int) -> None:
             )
 
 
+def _parse(classes: dict[str, type], modality: str, mapping: dict) -> Any:
+    """The modality's options; a setting of the other modality is said to be one."""
+    for other, cls in classes.items():
+        for name in mapping:
+            if name in names(cls) - names(classes[modality]):
+                raise DataError(f"{name} is a setting of {other}: leave it out on {modality}")
+    return parse(classes[modality], mapping)
+
+
 def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
     """The backbone's options and what it is, if it fits the stream."""
-    options = parse(BACKBONE[stream.modality], mapping)
+    options = _parse(BACKBONE, stream.modality, mapping)
     network = backbones.find(options.name)
     if network.modality != stream.modality:
         raise DataError(
@@ -218,15 +222,16 @@ def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Ro
         raise DataError("a name has lower-case letters, digits, hyphens and dots only, up to 100")
     own = dict(own)
     name = own.pop("method", label)
+    if not isinstance(name, str):
+        raise DataError(f"method must be a method's name, but is {quoted(name)}")
     method = baselines.load(name, modality)
     own = _preset(method, own) | own
-    of_train = {f.name for f in dataclasses.fields(TRAINING[modality])}
-    of_method = {f.name for f in dataclasses.fields(method.Config)}
+    of_train, of_method = names(TRAINING[modality]), names(method.Config)
     check_names(own, of_train | of_method)
     config = parse(method.Config, {k: v for k, v in own.items() if k in of_method})
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
-        train = _epochs(parse(TRAINING[modality], shared | overrides), n_tasks)
+        train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
     if modality == "vision" and method.offline:
         train = dataclasses.replace(train, mask="all")  # all classes are there from the start
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):

@@ -17,7 +17,7 @@ from benchmarks import streams
 from benchmarks.common.files import DataError
 from benchmarks.costs import estimate
 from benchmarks.runs import gpus
-from benchmarks.runs.config import load_suite
+from benchmarks.runs.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
 CLAIM = """
@@ -246,7 +246,7 @@ def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
     spec["method"] = {"name": "seqlora", "config": {}}
     stream, train = spec["stream"], spec["train"]
     cost = estimate.pass_operations(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
-    tokens = streams.load("trace").N_TOKENS
+    tokens = streams.of({"name": "trace"}).n_tokens
     n_train, n_test = estimate.items(spec)
     seconds = 0.0
     for task, (item, prompt, answer) in enumerate(tokens):

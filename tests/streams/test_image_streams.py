@@ -23,12 +23,12 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from benchmarks.runs.config import load_suite
 from PIL import Image, ImageCms
 
 from benchmarks import streams
 from benchmarks.common.files import DataError
 from benchmarks.runs import plan
-from benchmarks.runs.config import load_suite
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import cub200, folder, imagenet_r
 from benchmarks.streams.common import canonical, pictures, sources, splits

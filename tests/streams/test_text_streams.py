@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from benchmarks.runs.config import load_suite
 
 from benchmarks import streams
 from benchmarks.common.files import DataError
 from benchmarks.costs import estimate
 from benchmarks.runs import plan
-from benchmarks.runs.config import load_suite
 from benchmarks.scoring import scores
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams.common import defects, packs, sources, text_tasks
