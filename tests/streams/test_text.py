@@ -13,7 +13,6 @@ from benchmarks.streams.common.encoding import (
     INSTRUCTION_TOKENS,
     Tokenizer,
     encode,
-    pad_left,
     truncate,
 )
 from benchmarks.streams.common.text_tasks import TASKS
@@ -159,17 +158,6 @@ def test_texts_begin_as_the_tokenizer_itself_begins_them(make, begins, begin, tm
 def test_a_tokenizer_that_begins_with_several_tokens_is_refused(tmp_path):
     with pytest.raises(ValueError, match="begins texts with 2 tokens"):
         loaded(byte_level(), tmp_path, "<s> </s>")
-
-
-@pytest.mark.parametrize("answer", [None, "yes"])
-def test_a_prompt_of_no_token_has_nothing_to_answer(answer, tmp_path):
-    tokenizer = loaded(byte_level(), tmp_path, "")
-    items = [encode(tokenizer, prompt, answer, 40) for prompt in ("a", "", "b")]
-    with pytest.raises(DataError, match="item 2 has no token before its answer"):
-        pad_left(items)
-    begun = loaded(byte_level(), tmp_path)
-    x, y = pad_left([encode(begun, "", answer, 40)])
-    assert x[0, :, 0].tolist() == [begun.begin, 1] and y[0, 0] == -100
 
 
 @pytest.mark.parametrize(("text", "start"), [("ab会议", "ab"), ("für", "f")])
