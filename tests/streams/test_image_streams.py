@@ -522,7 +522,7 @@ def test_own_images_from_the_suite_file_to_tensors(own, tmp_path, split):
     assert manifest["classes"] == sorted(CLASSES)
     assert place.name == f"folder-{run.spec['stream']['digest'][:8]}"
 
-    order = benchmark_data._order(4, run.spec["stream"], 0)
+    order = benchmark_data._order(4, streams.of(run.spec["stream"]).options, 0)
     expected = {"train": {}, "test": {}}  # class index in the stream -> crops
     for name, content in images.items():
         i = order.index(sorted(CLASSES).index(name.split("/")[0]))
