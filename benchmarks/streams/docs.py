@@ -52,129 +52,94 @@ TASKS = {
     "scipy-data": (
         "scipy",
         {
-            "stats": ["stats"],
-            "signal": ["signal"],
-            "optimize": ["optimize"],
-            "sparse": ["sparse/*.py", "sparse/csgraph"],
+            "stats": "stats",
+            "signal": "signal",
+            "optimize": "optimize",
+            "sparse": "sparse/*.py sparse/csgraph",
         },
     ),
     "scipy-space": (
         "scipy",
         {
-            "special": ["special"],
-            "linalg": ["linalg", "sparse/linalg"],
-            "interpolate": ["interpolate"],
-            "spatial": ["spatial", "cluster"],
+            "special": "special",
+            "linalg": "linalg sparse/linalg",
+            "interpolate": "interpolate",
+            "spatial": "spatial cluster",
         },
     ),
     "pandas-tables": (
         "pandas",
         {
-            "indexes": ["core/indexes"],
-            "arrays": ["core/arrays"],
-            "frame": ["core/frame.py"],
-            "files": ["io"],
+            "indexes": "core/indexes",
+            "arrays": "core/arrays",
+            "frame": "core/frame.py",
+            "files": "io",
         },
     ),
     "pandas-work": (
         "pandas",
         {
-            "types": ["core/dtypes"],
-            "groups": ["core/groupby", "core/window", "core/resample.py"],
-            "series": ["core/series.py", "core/generic.py"],
-            "engine": [
-                "core/internals",
-                "core/computation",
-                "core/array_algos",
-                "core/ops",
-                "core/algorithms.py",
-                "core/nanops.py",
-            ],
+            "types": "core/dtypes",
+            "groups": "core/groupby core/window core/resample.py",
+            "series": "core/series.py core/generic.py",
+            "engine": "core/internals core/computation core/array_algos core/ops "
+            "core/algorithms.py core/nanops.py",
         },
     ),
     "sympy-discrete": (
         "sympy",
         {
-            "physics": ["physics"],
-            "polys": ["polys"],
-            "combinatorics": ["combinatorics"],
-            "solvers": ["solvers"],
+            "physics": "physics",
+            "polys": "polys",
+            "combinatorics": "combinatorics",
+            "solvers": "solvers",
         },
     ),
     "sympy-continuous": (
         "sympy",
         {
-            "geometry": ["geometry"],
-            "integrals": ["integrals"],
-            "probability": ["stats"],
-            "matrices": ["matrices"],
+            "geometry": "geometry",
+            "integrals": "integrals",
+            "probability": "stats",
+            "matrices": "matrices",
         },
     ),
     "torch-models": (
         "torch",
         {
-            "layers": ["nn"],
-            "distributed": ["distributed"],
-            "graphs": ["fx"],
-            "quantization": ["ao"],
+            "layers": "nn",
+            "distributed": "distributed",
+            "graphs": "fx",
+            "quantization": "ao",
         },
     ),
     "torch-programs": (
         "torch",
         {
-            "cuda": ["cuda"],
-            "functorch": ["_functorch"],
-            "codegen": ["_inductor/codegen"],
-            "export": ["export", "_export"],
+            "cuda": "cuda",
+            "functorch": "_functorch",
+            "codegen": "_inductor/codegen",
+            "export": "export _export",
         },
     ),
 }
-PRETRAIN = {
-    "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
-    "sklearn": ["."],
-    "networkx": ["."],
-    "matplotlib": ["."],
-    "scipy": ["constants", "fft", "fftpack", "integrate", "io", "ndimage", "odr"],
-    "pandas": [
-        "core/reshape",
-        "core/strings",
-        "core/tools",
-        "core/indexers",
-        "errors",
-        "plotting",
-        "tseries",
-    ],
-    "sympy": [
-        "assumptions",
-        "calculus",
-        "concrete",
-        "core",
-        "crypto",
-        "functions",
-        "logic",
-        "ntheory",
-        "printing",
-        "series",
-        "sets",
-        "simplify",
-        "tensor",
-        "utilities",
-        "vector",
-    ],
-    "torch": ["autograd", "distributions", "jit", "onnx", "optim", "package", "utils"],
+PRETRAIN = {  # package -> its folders and files
+    "numpy": "_core fft lib linalg ma matrixlib polynomial",
+    "sklearn": ".",
+    "networkx": ".",
+    "matplotlib": ".",
+    "scipy": "constants fft fftpack integrate io ndimage odr",
+    "pandas": "core/reshape core/strings core/tools core/indexers errors plotting tseries",
+    "sympy": "assumptions calculus concrete core crypto functions logic ntheory printing "
+    "series sets simplify tensor utilities vector",
+    "torch": "autograd distributions jit onnx optim package utils",
 }
-NOT_THE_LIBRARY = {
-    "tests",
-    "test",
-    "testing",
-    "conftest.py",
-    "externals",
-    "_vendor",
-    "vendored",
-    "__config__.py",
-    "version.py",
-    "_version.py",
-}
+NOT_THE_LIBRARY = set(
+    (
+        "tests test testing conftest.py externals _vendor vendored __config__.py "
+        "version.py _version.py"
+    ).split()
+)
 
 
 class Docs(LanguageStream):
@@ -244,7 +209,7 @@ def build() -> tuple[list[dict], list[dict]]:
     return tasks, pretrain
 
 
-def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) -> dict:
+def _task(name: str, package: str, parts: dict[str, str], seen: set[str]) -> dict:
     mask = _mask(parts)
     n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
     train, test = [], []
@@ -317,7 +282,7 @@ def _shorten(text: str) -> str:
     return " ".join(words)
 
 
-def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+def _texts(package: str, paths: str) -> Iterator[tuple[str, str]]:
     """Part and prose of every docstring below `paths` of an installed package, sorted by path.
 
     The part is the last folder of the path; below `.`, the first one of the file's name.
@@ -329,7 +294,7 @@ def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
             "install requirements.lock."
         )
     root = Path(spec.submodule_search_locations[0])
-    for path in paths:
+    for path in paths.split():
         pattern = path if path.endswith(".py") else f"{path}/**/*.py"
         for name in sorted(file.relative_to(root).as_posix() for file in root.glob(pattern)):
             if not NOT_THE_LIBRARY.intersection(name.split("/")):
