@@ -47,8 +47,7 @@ def _options(name: str, assignments: list[str]) -> dict:
         option, separator, value = assignment.partition("=")
         if not separator:
             raise DataError(f"an option is given as option=value, but found {quoted(assignment)}")
-        hint = hints.get(option, str)
-        if str not in (hint, *typing.get_args(hint)):
+        if hints.get(option, str) not in (str, str | None):
             with suppress(ValueError):  # what it should be is said where it is checked
                 value = json.loads(value)
         options[option] = value

@@ -283,7 +283,8 @@ def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
     for name, stream in known.items():
         assert stream.name == name and stream.N_TASKS == len(set(stream.tasks))
         assert (
-            set(stream.tasks) <= text_tasks.TASKS.keys() and set(stream.tasks) <= _text.PACK_500.keys()
+            set(stream.tasks) <= text_tasks.TASKS.keys()
+            and set(stream.tasks) <= _text.PACK_500.keys()
         )
     assert known["trace"].N_ITEMS == {"train": 4000, "test": 781}
     assert known["order4"].N_ITEMS == {"train": 13 * 500 + 250 + 400, "test": 14 * 100 + 56}
