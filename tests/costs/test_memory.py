@@ -21,7 +21,7 @@ CONFIGS = tiny.SMALL | {"ogd": {"directions": 12}}
 def storages() -> dict[int, int]:
     """Address and bytes of all tensors' memory."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     tensors += [t.grad for t in tensors if isinstance(t, nn.Parameter) and t.grad is not None]
     found = (tensor.untyped_storage() for tensor in tensors)
     return {storage.data_ptr(): storage.nbytes() for storage in found if storage.nbytes()}
