@@ -39,8 +39,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Task
+from baselines.common import checks
+from baselines.common.base import Method, train_head_only
 from baselines.common.lora import BranchSettings
+from baselines.common.task import Task
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -107,12 +109,8 @@ class SDLoRA(Method):
 
         def __post_init__(self):
             super().__post_init__()
-            if not self.magnitude > 0:
-                raise ValueError(f"magnitude must be positive, but is {self.magnitude}")
-            if self.optimizer not in OPTIMIZERS:
-                raise ValueError(
-                    f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
-                )
+            checks.positive(self, "magnitude")
+            checks.one_of(self, optimizer=OPTIMIZERS)
 
     @classmethod
     def skip(cls, modality: str) -> str | None:
@@ -121,8 +119,7 @@ class SDLoRA(Method):
         return "SD-LoRA is defined for class-incremental learning on images only"
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
+        train_head_only(backbone)
         magnitude = torch.full((self.setting.n_tasks,), self.config.magnitude)
         self._magnitudes = backbone.magnitudes = nn.Parameter(magnitude)
         self._projections = []

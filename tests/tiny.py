@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import baselines
-from baselines.common.base import Setting, Task
+from baselines.common.task import Setting, Task
 from benchmarks import backbones
 from benchmarks.streams.common.encoding import Tokenizer
 from benchmarks.streams.common.tasks import Samples

@@ -30,7 +30,7 @@ import torch
 
 import baselines
 from baselines.common.base import Setting, Task
-from baselines.common.router import WordRouter
+from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.backbones import causal_lms
 from benchmarks.common import devices

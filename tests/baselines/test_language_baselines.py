@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import baselines
-from baselines.common.base import Task
+from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 

@@ -264,7 +264,7 @@ def test_only_the_logits_that_predict_an_answer_are_computed():
 
 @pytest.mark.parametrize("mask", ["seen", "current"])
 def test_masked_loss_is_cross_entropy_over_the_classes_left(mask):
-    from baselines.common.base import ClassificationLoss
+    from baselines.common.task import ClassificationLoss
 
     loss = ClassificationLoss(mask, torch.arange(3).repeat_interleave(2))
     loss.task = 1

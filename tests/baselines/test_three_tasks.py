@@ -13,7 +13,7 @@ import torch
 from tests.test_contract import pairs
 
 import baselines
-from baselines.common.base import Task
+from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 from tests.references import REFERENCES, Start
