@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,4 +54,4 @@ def load(name: str, modality: str | None = None) -> type[Method]:
 
 
 def _stems() -> set[str]:
-    return {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__"}
+    return {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}

@@ -59,6 +59,12 @@ SMALL = {
 }
 
 
+def pairs() -> list[tuple[str, str]]:
+    """All methods with the modalities that they run on."""
+    every = [(name, modality) for name in baselines.names() for modality in MODALITIES]
+    return [pair for pair in every if baselines.load(*pair).skip(pair[1]) is None]
+
+
 def network(modality: str, seed: int = 0):
     """A random backbone, query and value projections ready to be adapted."""
     torch.manual_seed(seed)
