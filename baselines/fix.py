@@ -206,6 +206,7 @@ class FIX(Method):
 
     version = 2
     stages = 0
+    skips = {"vision": "images cannot be put into a prompt as examples"}
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -222,10 +223,6 @@ class FIX(Method):
 
         def __post_init__(self):
             checks.at_least_1(self, "shots", "shot_tokens")
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "language" else "images cannot be put into a prompt as examples"
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

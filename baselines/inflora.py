@@ -148,6 +148,7 @@ class InfLoRA(Method):
     """Branches on keys and values, designed outside a gradient memory."""
 
     reads = 2  # to sum moments, before and after a task
+    skips = {"language": "InfLoRA is defined for the attention of vision transformers only"}
 
     @dataclass(frozen=True)
     class Config(BranchSettings):
@@ -167,12 +168,6 @@ class InfLoRA(Method):
                     f"lamb and lame must satisfy 0 < lamb <= lame <= 1, "
                     f"but are {self.lamb} and {self.lame}"
                 )
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "InfLoRA is defined for the attention of vision transformers only"
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         train_head_only(backbone)

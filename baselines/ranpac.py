@@ -100,6 +100,7 @@ class RanPAC(Method):
 
     stages = 0
     reads = 1
+    skips = {"language": "RanPAC classifies images by their features and cannot generate text"}
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -120,12 +121,6 @@ class RanPAC(Method):
             checks.one_of(self, head=HEADS)
             checks.not_negative(self, "projections")
             checks.positive(self, "ridge")
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "RanPAC classifies images by their features and cannot generate text"
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         mean, n_projections = self.config.head == "mean", self.config.projections

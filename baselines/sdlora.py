@@ -91,6 +91,7 @@ class SDLoRA(Method):
     """Frozen directions with trained magnitudes, and a new direction for the current task."""
 
     presets = {"paper": {"optimizer": "sgd", "learning_rate": 0.008, "clip_norm": None}}
+    skips = {"language": "SD-LoRA is defined for class-incremental learning on images only"}
 
     @dataclass(frozen=True)
     class Config(BranchSettings):
@@ -111,12 +112,6 @@ class SDLoRA(Method):
             super().__post_init__()
             checks.positive(self, "magnitude")
             checks.one_of(self, optimizer=OPTIMIZERS)
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "SD-LoRA is defined for class-incremental learning on images only"
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         train_head_only(backbone)

@@ -55,6 +55,7 @@ class Method:
         offline: the method sees the whole stream as one task.
         stages: how often the loop trains on each task; 0 for a method without gradient steps.
         reads: how often a task's samples pass through the network beside that, without gradients.
+        skips: modalities that it cannot run on -> why, in the words of a report.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
         model: ready for evaluation; never given a task id.
         image_size: height and width of the network's input in pixels; None on language.
@@ -64,6 +65,7 @@ class Method:
     offline = False
     stages = 1
     reads = 0
+    skips: Mapping[str, str] = {}
     presets: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Method:
     @classmethod
     def skip(cls, modality: str) -> str | None:
         """Why the method cannot run on that modality; None if it can."""
-        return None
+        return cls.skips.get(modality)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         """Freeze and extend the backbone; what requires a gradient afterwards is trained."""

@@ -243,6 +243,7 @@ class HiDe(Method):
 
     stages = 2
     reads = 2  # features at the end of each stage
+    skips = {"language": "the decomposition needs classes, each of one task, and text has none"}
 
     def __init__(self, backbone: nn.Module, config: HiDeSettings, setting: Setting):
         super().__init__(backbone, config, setting)
@@ -254,12 +255,6 @@ class HiDe(Method):
         self._contrast = torch.zeros(())
         self._contrasts: list[float] = []
         self._routed: list[float] = []
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "language":
-            return "the decomposition needs classes, each of one task, and text has none"
-        return None
 
     def select(self) -> None:
         """Let what the model's stage and task train require a gradient, and nothing else."""

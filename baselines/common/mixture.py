@@ -158,12 +158,7 @@ class MixtureMethod(TaskParts):
     """A method whose model is a `MixedModel`."""
 
     Config = LoraSettings
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "language":
-            return None
-        return "tasks are told apart by the tokens of a prompt, and images have none"
+    skips = {"vision": "tasks are told apart by the tokens of a prompt, and images have none"}
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

@@ -202,9 +202,7 @@ def check_blocks(name: str, wanted: int, adapted_matrices: int) -> None:
 class TaskPromptMethod(TaskParts, PromptMethod):
     """Prompts of which each task trains its own."""
 
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "vision" else "prefixes are there for vision transformers only"
+    skips = {"language": "prefixes are there for vision transformers only"}
 
     def kept_tasks(self) -> range:
         return range(self.setting.n_tasks)

@@ -3,6 +3,7 @@
 So is the method that docs show to whoever adds one, `examples/anchor.py`.
 """
 
+import copy
 import functools
 import io
 import json
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import baselines
+from baselines.common.base import TaskParts
 from benchmarks.runs.run import check_state
 from tests import tiny
 
@@ -29,6 +31,7 @@ def each(pairs):
 PAIRS = tiny.pairs() + EXAMPLE
 ALL = pytest.mark.parametrize("case", each(PAIRS))
 LANGUAGE = pytest.mark.parametrize("case", each(p for p in PAIRS if p[1] == "language"))
+PARTS = [p for p in tiny.pairs() if issubclass(baselines.load(*p), TaskParts)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,8 +119,8 @@ def test_moments_that_live_on_are_restored_too(case):
     whole, fresh = (tiny.method(*case, shared={"optimizer_reset": False}) for _ in range(2))
     first, second = tiny.tasks(case[1], 2)
     tiny.learn(whole, first)
-    fresh.load_state_dict(whole.state_dict())
-    for method in (fresh, whole):  # in this order: a state is no copy
+    fresh.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for method in (fresh, whole):
         tiny.learn(method, second)
     assert torch.equal(tiny.outputs(fresh, case[1]), tiny.outputs(whole, case[1]))
 
@@ -197,3 +200,30 @@ def test_an_unknown_method_is_refused_with_a_near_name():
 
 def test_the_example_is_as_short_as_it_claims():
     assert len((EXAMPLES / "anchor.py").read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("case", each(PARTS))
+def test_a_task_changes_no_part_of_another(case):
+    method = tiny.method(*case, shared={"optimizer_reset": False})
+    for task in tiny.tasks(case[1], 2):
+        before = [[p.clone() for p in method.model.parts(i)] for i in range(tiny.N_TASKS)]
+        tiny.learn(method, task)
+        for i in range(tiny.N_TASKS):
+            pairs = zip(before[i], method.model.parts(i), strict=True)
+            same = [torch.equal(old, new) for old, new in pairs]
+            assert all(same) if i != task.index else not any(same)
+
+
+def test_masked_training_leaves_other_classes_alone():
+    method = tiny.method("seqlora", "vision", shared={"mask": "current"})
+    before = method.model.head.weight.detach().clone()
+    tiny.learn(method, tiny.tasks("vision")[0])
+    after = method.model.head.weight.detach()
+    assert torch.equal(before[2:], after[2:])
+    assert not torch.equal(before[:2], after[:2])
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence():
+    method = tiny.method("seqlora", "vision", shared={"learning_rate": 1e30, "clip_norm": None})
+    with pytest.raises(RuntimeError, match="nan.*lower learning_rate"):
+        tiny.learn(method, tiny.tasks("vision", epochs=6)[0])
