@@ -22,16 +22,18 @@ unexport SUITE
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
-            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
+            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) \
+            --cores $(call quoted,$(CORES))
+PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore pretrain figures unlock publish experiments test lint lock clean
+.PHONY: help replicate plan status retry restore pretrain figures unlock publish experiments test test-fast lint lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
 	@echo "TOGETHER=$(TOGETHER)  seeds of a method that one process makes, one after the other"
@@ -79,7 +81,10 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 	@.venv/bin/python -m benchmarks.experiments.regret --out benchmarks/published/regret.json
 
 test: lint ## Check style and workflow, then run every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	$(PYTEST)
+
+test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
+	$(PYTEST) -m "not slow"
 
 lint: .venv/requirements.lock ## Check style and workflow
 	.venv/bin/ruff check

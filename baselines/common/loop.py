@@ -20,7 +20,7 @@ from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 from baselines.common import compiler  # noqa: E402
 from baselines.common.augment import CropFlip  # noqa: E402
-from baselines.common.base import ClassificationLoss, Method, Setting, Task, TokenLoss  # noqa: E402
+from baselines.common.task import ClassificationLoss, Setting, Task, TokenLoss  # noqa: E402
 
 
 class NonFiniteLoss(RuntimeError):
@@ -91,9 +91,9 @@ class _NoMetrics(SupervisedPlugin):
 
 
 class Loop(SupervisedTemplate):
-    """Avalanche's strategy for one method: its plugins, its penalty, timing and progress."""
+    """Avalanche's strategy for one `Method`: its plugins, its penalty, timing and progress."""
 
-    def __init__(self, *, method: Method):
+    def __init__(self, *, method):
         setting = method.setting
         self.method = method
         self.setting = setting

@@ -42,7 +42,7 @@ from benchmarks.backbones.models import LanguageModel
 from benchmarks.common import devices
 from benchmarks.common.files import read_json, write_json
 from benchmarks.common.progress import Progress
-from benchmarks.runs.results import PUBLISHED, provenance
+from benchmarks.runs.record import PUBLISHED, provenance
 from benchmarks.streams.common.tasks import Samples
 from treelora import Node, Options, TreeRegulariser
 

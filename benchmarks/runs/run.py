@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 import baselines
-from baselines.common.base import Method, Setting, Task
-from baselines.common.router import WordRouter
+from baselines.common.base import Method
+from baselines.common.task import Setting, Task
+from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.backbones import causal_lms
 from benchmarks.common import devices
