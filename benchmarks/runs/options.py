@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from baselines.common.base import MASKS
+from baselines.common.task import MASKS
 from benchmarks.backbones import NORMALISATIONS
 from benchmarks.common.options import Count
 

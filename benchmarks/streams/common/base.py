@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -108,6 +109,15 @@ class Stream:
         """The options that are set of those that the content depends on."""
         options = dataclasses.asdict(self.options)
         return {k: options[k] for k in self.content_options if options[k] is not None}
+
+    @property
+    def arguments(self) -> list[str]:
+        """The stream for the command line of `benchmarks.streams`, which reads it again."""
+        texts = (
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in self.content.items()
+        )
+        return [self.options.name, *texts]
 
     def fingerprint(self) -> str:
         """Hex digest that names the exact content, without preparing it."""
