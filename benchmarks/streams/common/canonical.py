@@ -122,11 +122,11 @@ class Parquet:
                 "archive"
             )
         ):
+            titles = dict(enumerate(class_names(file, self._column) or ()))
             for batch in batches(file, sorted({"image.path", f"image.{field}", self._column})):
                 classes = batch.column(self._column).to_pylist()
-                if titles := class_names(batch.schema, self._column):
-                    title = dict(enumerate(titles))
-                    classes = [title[c] for c in classes]
+                if titles:
+                    classes = [titles[c] for c in classes]
                 paths = batch.column("image").field("path").to_pylist()
                 for value in (*classes, *paths):
                     if not isinstance(value, str):
