@@ -14,7 +14,7 @@ from benchmarks.experiments.timing_page import as_markdown
 
 PARTS = {
     "loop": "--batch-size 2 --steps 1 --rounds 1 --finished-tasks 1",
-    "penalty": "--tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
+    "penalty": "--finished-tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
     "schedules": "--backbone micro-llama --methods seqlora gem --rounds 1 --steps 2 --scale 0.02",
 }
 
@@ -67,7 +67,7 @@ def test_a_part_replaces_its_own_only(out, small, tmp_path):
     file = tmp_path / "timing.json"
     file.write_bytes(out.read_bytes())
     before = json.loads(file.read_text())["parts"]
-    after = measure(file, "penalty", "--tasks 4 --rounds 1 --steps 1 --batch-size 1")
+    after = measure(file, "penalty", "--finished-tasks 4 --rounds 1 --steps 1 --batch-size 1")
     assert [row["finished_tasks"] for row in after["penalty"]["rows"]] == [4, 4]
     assert all(after[part] == before[part] for part in ("loop", "schedules"))
 
