@@ -263,7 +263,6 @@ class FIX(Method):
             "steps": 0,
             "samples": len(task.train),
             "last_loss": None,
-            "curve": [],
             "train_seconds": 0.0,
             "consolidate_seconds": time.perf_counter() - start,
         }

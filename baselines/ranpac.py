@@ -163,7 +163,6 @@ class RanPAC(Method):
             "steps": 0,
             "samples": len(h),
             "last_loss": None,
-            "curve": [],
             "train_seconds": 0.0,
             "consolidate_seconds": time.perf_counter() - start,
         }

@@ -152,7 +152,7 @@ class Method:
             report: called after each step with its loss and number of samples.
 
         Returns:
-            steps, samples, last_loss, curve, train_seconds (optimisation steps only) and
+            steps, samples, last_loss, train_seconds (optimisation steps only) and
             consolidate_seconds (everything else), both without compile_seconds, which is there
             where the setting asks to compile.
         """

@@ -357,8 +357,6 @@ def joined(reports: list[dict]) -> dict:
     """One report of `Method.learn` for several stages that followed each other."""
     whole = dict(reports[0])
     for report in reports[1:]:
-        done = whole["samples"]
-        later = [point | {"samples": point["samples"] + done} for point in report["curve"]]
-        sums = {n: whole[n] + v for n, v in report.items() if n not in ("curve", "last_loss")}
-        whole = sums | {"curve": whole["curve"] + later, "last_loss": report["last_loss"]}
+        sums = {name: whole[name] + value for name, value in report.items() if name != "last_loss"}
+        whole = sums | {"last_loss": report["last_loss"]}
     return whole

@@ -15,7 +15,7 @@ import torch
 
 import baselines
 from baselines.common.base import TaskParts
-from benchmarks.runs.run import check_state
+from benchmarks.runs.state import check_state
 from tests import tiny
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
