@@ -19,18 +19,13 @@ def pytest_addoption(parser):
         metavar="FILE.npz",
         help="a recorded trace of the authors' code, with its trees beside it in FILE_trees.json",
     )
-    parser.addoption(
-        "--pretend-gpu",
-        action="store_true",
-        help="rehearse the tests marked gpu without one: tests/pretend_cuda.py stands for it",
-    )
 
 
 @pytest.fixture(autouse=True)
 def gpu(request):
-    """For tests marked gpu alone: what they need, or they are skipped. Others never see a GPU.
+    """A GPU for tests marked gpu, `tests/pretend_cuda.py` where there is none; no other sees one.
 
-    With --pretend-gpu it is the set of places in the code, (file, line), that asked torch.cuda.
+    Of a pretended one it is the set of places in the code, (file, line), that asked torch.cuda.
     """
     import torch
 
@@ -39,15 +34,13 @@ def gpu(request):
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
             patch.setattr(torch.cuda, "is_available", lambda: False)
             yield
-    elif request.config.getoption("pretend_gpu"):
+    elif torch.cuda.is_available():
+        yield
+    else:
         from tests.pretend_cuda import pretended
 
         with pretended() as places:
             yield places
-    elif torch.cuda.is_available():
-        yield
-    else:
-        pytest.skip("torch sees no GPU; --pretend-gpu rehearses this test without one")
 
 
 @pytest.fixture(scope="session")

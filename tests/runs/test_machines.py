@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.test_workflow import Checkout
 
 from benchmarks.common.files import DataError
 from benchmarks.runs import gpus
+from tests.runs.test_workflow import Checkout
 
 ROOT = Path(__file__).parents[2]
 CLAIM = """
