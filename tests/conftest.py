@@ -19,13 +19,18 @@ def pytest_addoption(parser):
         metavar="FILE.npz",
         help="a recorded trace of the authors' code, with its trees beside it in FILE_trees.json",
     )
+    parser.addoption(
+        "--pretend-gpu",
+        action="store_true",
+        help="rehearse the tests marked gpu without one: tests/pretend_cuda.py stands for it",
+    )
 
 
 @pytest.fixture(autouse=True)
 def gpu(request):
-    """A GPU for tests marked gpu, `tests/pretend_cuda.py` where there is none; no other sees one.
+    """A GPU for tests marked gpu, or they are skipped. Others never see one.
 
-    Of a pretended one it is the set of places in the code, (file, line), that asked torch.cuda.
+    With --pretend-gpu it is the set of places in the code, (file, line), that asked torch.cuda.
     """
     import torch
 
@@ -34,13 +39,15 @@ def gpu(request):
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
             patch.setattr(torch.cuda, "is_available", lambda: False)
             yield
-    elif torch.cuda.is_available():
-        yield
-    else:
+    elif request.config.getoption("pretend_gpu"):
         from tests.pretend_cuda import pretended
 
         with pretended() as places:
             yield places
+    elif torch.cuda.is_available():
+        yield
+    else:
+        pytest.skip("torch sees no GPU; --pretend-gpu rehearses this test without one")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What only a GPU shows of the methods; one is pretended where there is none."""
+"""What only a GPU shows of the methods; `make test` rehearses it without one."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from tests import tiny
 from treelora import TreeRegulariser
 
-pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.xdist_group("gpu")]
+pytestmark = pytest.mark.gpu
 
 
 def test_two_memories_do_not_mix():

@@ -1,4 +1,4 @@
-"""What only a GPU shows of runs; one is pretended where there is none."""
+"""What only a GPU shows of runs; `make test` rehearses it without one."""
 
 import ast
 import os
@@ -21,7 +21,7 @@ from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
 from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
 
-pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.xdist_group("gpu")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
