@@ -74,7 +74,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     monkeypatch.setenv("GPUS", "1")
     monkeypatch.setenv("TMPDIR", str(project))
     (one,) = plan_of({"treelora": {}}, epochs=6).runs
-    command += [one.write_spec(), "--out", one.directory, "--own-gpu"]
+    command += [one.write_spec(), "--own-gpu"]
     state = Path(one.directory, "state.pt")
     with open("first.txt", "w") as log:
         first = subprocess.Popen(command, stdout=log, stderr=log)
@@ -98,7 +98,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"continues after task {len(saved['tasks'])} of {N_TASKS}" in done.stderr
-    record = read_json(Path(one.directory, "result.json"))
+    record = read_json(Path(one.record))
     assert record["status"] == "done", record["error"]
     assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
     assert record["provenance"]["device"] == torch.cuda.get_device_name()

@@ -851,7 +851,7 @@ def with_own_split(path):
 
 def prepared_tasks(run, resources):
     """Prepare the stream of a run as the workflow does, and load it."""
-    command = plan.Run(run.spec, run.key, None)
+    command = plan.PlannedRun(run.spec, run.key, None)
     out = resources / "streams" / command.stream
     command_line.main([*shlex.split(command.stream_arguments), "--out", str(out)])
     return load_stream(run.spec["stream"], run.spec["seed"])
