@@ -61,29 +61,24 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     assert code == 0 and "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
 
 
-def test_a_second_run_schedules_nothing_from_any_folder_and_for_any_batch(checkout, tmp_path):
+def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
     options = ("--snakefile", str(checkout.folder / "Snakefile"))
-    shown = checkout.snakemake(*options, suite=NAME, cwd=tmp_path)
+    shown = checkout.snakemake(*options, suite=NAME, config=("together=1",), cwd=tmp_path)
     assert scheduled(shown) == {}
     assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]  # its log
-    assert scheduled(checkout.snakemake(suite=NAME, config=("together=1",))) == {}
 
 
-def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
-    """In a copy of the suite under another name."""
-    changed = mine()
+def test_a_changed_suite_schedules_what_is_new_in_it(checkout):
+    """In a copy under another name: a method's new setting, and a seed for all."""
+    changed = mine() | {"seeds": [2, 0, 1]}
     changed["experiments"][0]["methods"]["seqlora"] = {"learning_rate": 0.00123}
     (checkout.folder / "copy.yaml").write_text(yaml.safe_dump(changed))
     shown = checkout.snakemake("--dry-run", suite="copy.yaml")
-    assert trained(shown) == {("seqlora", "glyphs", seed) for seed in (0, 1)}
-    assert scheduled(shown) == {"train": 1, "collect": 1, "analyse": 1, "all": 1}
-
-
-def test_another_seed_is_made_and_no_other_run(checkout):
-    """Whatever batches the seeds were made in."""
-    (checkout.folder / "more.yaml").write_text(yaml.safe_dump(mine() | {"seeds": [2, 0, 1]}))
-    shown = checkout.snakemake("--dry-run", suite="more.yaml")
-    assert {seed for _, _, seed in trained(shown)} == {2} and len(trained(shown)) == 3
+    assert trained(shown) == {
+        *(("seqlora", "glyphs", seed) for seed in (0, 1, 2)),
+        *(("diverging", "glyphs", 2), ("treelora", "docs", 2)),
+    }
+    assert scheduled(shown) == {"train": 3, "collect": 1, "analyse": 1, "all": 1}
 
 
 def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
@@ -120,7 +115,8 @@ def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
     process.communicate()
     assert records[0].exists() and not records[1].exists()
     before = records[0].read_bytes()
-    shown = checkout.snakemake("--nolock", suite=NAME)
+    checkout.snakemake("--unlock", suite=NAME)
+    shown = checkout.snakemake(suite=NAME)
     assert trained(shown) == {("seqlora", "glyphs", 1)}
     assert records[0].read_bytes() == before
     assert [json.loads(path.read_text())["R"] for path in records] == scores
