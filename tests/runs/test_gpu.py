@@ -19,7 +19,7 @@ from benchmarks.runs import gpus
 from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
 from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
-from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
+from tests.runs.test_run import N_TASKS, make, plan_of, prepared, project  # noqa: F401
 
 pytestmark = pytest.mark.gpu
 
