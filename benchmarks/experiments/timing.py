@@ -27,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -258,9 +259,7 @@ def penalty(o: argparse.Namespace) -> dict:
             term(torch.ones((), device=o.device)).backward()
 
     rows = []
-    for (shape, (n_levels, width)), n_tasks in (
-        (s, n) for s in SHAPES.items() for n in o.finished_tasks
-    ):
+    for (shape, (n_levels, width)), n_tasks in product(SHAPES.items(), o.finished_tasks):
         torch.manual_seed(0)
         model = Adapters(n_levels, width, o.device)
         ours = TreeRegulariser(model, Options())
