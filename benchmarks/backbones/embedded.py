@@ -1,0 +1,67 @@
+"""Backbones that are pre-trained here, on a stream's held-out domain or its training prompts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks import streams
+from benchmarks.backbones.base import Backbone, Labels, checked
+from benchmarks.backbones.tokenizer import Tokenizer
+from benchmarks.common.files import DataError, digest_of, sha256_of
+
+COMMITTED = Path(__file__).parent / "pretrained"
+REBUILT = Path("resources/pretrained")
+
+
+@checked
+class Embedded(Backbone):
+    """Small enough to be made by anybody: `benchmarks.backbones.pretrain` follows the recipe.
+
+    Attributes:
+        pretrain_stream: the stream that it is pre-trained on.
+        recipe: settings of the pre-training.
+        held_out: every so manieth image or text is not trained on.
+    """
+
+    pretraining: str = "here"
+    labels: Labels = "own"
+    pretrain_stream: str
+    recipe: dict
+    held_out: int
+
+    def fingerprint(self, data_dir: Path | None) -> str:
+        """Digest of architecture, recipe and data: everything but the machine's rounding."""
+        architecture = {k: v for k, v in self.architecture.items() if k != "model_type"}
+        data = streams.load(self.pretrain_stream).fingerprint(data_dir)
+        return digest_of([architecture, self.recipe, data])
+
+    @property
+    def file(self) -> Path:
+        """The weights, a tokenizer lying beside them.
+
+        These are the committed ones if the present recipe made them, else those of the workflow's
+        rule.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        committed = COMMITTED / f"{self.name}.safetensors"
+        try:
+            with safe_open(committed, "np") as file:
+                if file.metadata()["recipe"] == self.fingerprint(None):
+                    return Path(os.path.relpath(committed))
+        except (OSError, SafetensorError):
+            pass  # missing or damaged: as good as of another recipe
+        return REBUILT / committed.name
+
+    def weights(self, out: Path, data_dir: Path | None) -> dict:
+        file = self.file
+        if not file.exists():
+            raise DataError(f"{file} is missing: make it with `make pretrain`")
+        found = {"weights": str(file), "weights_sha256": sha256_of(file)}
+        self.load(found)
+        return found
+
+    def tokenizer(self, manifest: dict) -> Tokenizer:
+        """The one that was trained with a language model."""
+        return Tokenizer.from_file(self.file.with_name(f"{self.name}.tokenizer.json"))
