@@ -68,7 +68,7 @@ class Setting:
         augment: None, or "crop_flip" for random crops resized to the network's input size and
             flips of the loop's batches (see `common.augment`), drawn from the task's seed. What
             a method reads from the task itself, such as memories and statistics, stays as it is.
-        tokenizer: `benchmarks.streams.common.encoding.Tokenizer` on language.
+        tokenizer: `benchmarks.backbones.tokenizer.Tokenizer` on language.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
     """
@@ -121,7 +121,7 @@ class Needs:
     """What decides how much memory a run on a language model takes; see `Method.needs`.
 
     Attributes:
-        backbone: a `benchmarks.backbones.models.LanguageModel`, only its shapes.
+        backbone: a `benchmarks.backbones.language.LanguageModel`, only its shapes.
         n_tasks: length of the stream.
         prompt_tokens, answer_tokens: of a sample, at most.
         samples: that pass through the network at a time, with gradients.

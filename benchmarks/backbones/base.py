@@ -77,9 +77,14 @@ class Backbone(ABC):
         return manifest | self.weights(out, data_dir)
 
     @property
+    def n_layers(self) -> int:
+        """Number of its transformer blocks."""
+        return self.architecture["depth" if self.modality == "vision" else "num_hidden_layers"]
+
+    @property
     def adapted_matrices(self) -> int:
         """Number of its query and value projections."""
-        return 2 * self.architecture["depth" if self.modality == "vision" else "num_hidden_layers"]
+        return 2 * self.n_layers
 
     def check_image_size(self, size: int | None) -> None:
         """DataError unless an image is cut into whole patches: its border would be left out."""
@@ -87,8 +92,7 @@ class Backbone(ABC):
         patch = self.architecture.get("patch_size", int(found[1]) if found else 1)
         if size is not None and size % patch:
             raise DataError(
-                f"image_size must be a multiple of {patch}, the patch of {self.name}, "
-                f"but is {size}"
+                f"image_size must be a multiple of {patch}, the patch of {self.name}, but is {size}"
             )
 
     def check_context(self, tokens: int, positions: int | None = None) -> None:

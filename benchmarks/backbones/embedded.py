@@ -37,22 +37,24 @@ class Embedded(Backbone):
         return digest_of([architecture, self.recipe, data])
 
     @property
-    def file(self) -> Path:
-        """The weights, a tokenizer lying beside them.
+    def rebuilt(self) -> bool:
+        """Whether the workflow makes the weights: none that the present recipe made are committed.
 
-        These are the committed ones if the present recipe made them, else those of the workflow's
-        rule.
+        Damaged ones are as good as of another recipe.
         """
         from safetensors import SafetensorError, safe_open
 
-        committed = COMMITTED / f"{self.name}.safetensors"
         try:
-            with safe_open(committed, "np") as file:
-                if file.metadata()["recipe"] == self.fingerprint(None):
-                    return Path(os.path.relpath(committed))
+            with safe_open(COMMITTED / f"{self.name}.safetensors", "np") as file:
+                return file.metadata()["recipe"] != self.fingerprint(None)
         except (OSError, SafetensorError):
-            pass  # missing or damaged: as good as of another recipe
-        return REBUILT / committed.name
+            return True
+
+    @property
+    def file(self) -> Path:
+        """The weights, a tokenizer lying beside them."""
+        folder = REBUILT if self.rebuilt else Path(os.path.relpath(COMMITTED))
+        return folder / f"{self.name}.safetensors"
 
     def weights(self, out: Path, data_dir: Path | None) -> dict:
         file = self.file

@@ -17,7 +17,14 @@ from analysis.text import suggest
 from benchmarks.backbones import model_folder
 from benchmarks.backbones.base import DOWNLOADS, Backbone, checked
 from benchmarks.backbones.tokenizer import Tokenizer
-from benchmarks.common.files import DATA_DIR_VARIABLE, DataError, data_dir, digest_of, sha256_of
+from benchmarks.common.files import (
+    DATA_DIR_VARIABLE,
+    DataError,
+    data_dir,
+    digest_of,
+    one_sentence,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from benchmarks.backbones.language import LanguageModel
@@ -77,12 +84,7 @@ class HubModel(Backbone):
             model_folder.refuse_quantised(self.name, config.get("quantization_config"))
         else:
             raise DataError(self._missing(data))
-        layers = config.get("num_hidden_layers")
-        if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:
-            raise DataError(
-                f"config.json of {self.name} should say num_hidden_layers, from 1 to "
-                f"{_MOST_LAYERS}, but says {str(layers)[:40]}: name a causal language model"
-            )
+        _layers(self.name, config)
         return config
 
     def folder(self, data: Path | None) -> Path | None:
@@ -108,6 +110,13 @@ class HubModel(Backbone):
             f"{f'; {suggest(self.name, there)}' if there else ''}"
         )
 
+    @property
+    def source(self) -> str:
+        """Link to the repository."""
+        return f"[huggingface.co](https://huggingface.co/{self.repo})"
+
+    pinned = "revision"
+
     def fingerprint(self, data_dir: Path | None) -> str:
         """Repository and commit, or the content of a checked folder.
 
@@ -118,7 +127,7 @@ class HubModel(Backbone):
             return digest_of([model_folder.READING, self.repo, self.revision])
         stats = [(path.name, path.stat()) for path in model_folder.files(folder)]
         state = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-        return _checked_digest(self.name, self.adapted_matrices, folder, state)
+        return _checked_digest(self.name, self.n_layers, folder, state)
 
     def weights(self, out: Path, data_dir: Path | None) -> dict:
         """The folder, as its fingerprint checked it, or a download."""
@@ -130,7 +139,7 @@ class HubModel(Backbone):
         """The folder of `DOWNLOADS` with what is read of a commit: weights last, and no others."""
         folder = DOWNLOADS / self.name
         self._from_hub(model_folder.FILES)
-        _check(self.name, self.adapted_matrices, folder)
+        _check(self.name, self.n_layers, folder)
         self._from_hub(model_folder.weight_names(folder))
         return folder
 
@@ -185,24 +194,22 @@ class HubModel(Backbone):
 
         folder = Path(manifest["weights"])
         config = language.configuration(model_folder.read_json(folder / "config.json"))
-        try:
-            with model_folder.weights_alone(folder) as view:
-                network, report = AutoModelForCausalLM.from_pretrained(
-                    view,
-                    config=config,
-                    dtype=getattr(torch, weights or "float32"),
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    generation_config=GenerationConfig(),
-                    output_loading_info=True,
-                )
-        except DataError:
-            raise
-        except Exception as error:  # of whatever kind its many parts raise
-            raise DataError(
-                f"the model in {folder} cannot be loaded ({language.cause(error)}): copy it anew"
-            ) from error
+        with (
+            one_sentence(
+                lambda why: f"the model in {folder} cannot be loaded ({why}): copy it anew"
+            ),
+            model_folder.weights_alone(folder) as view,
+        ):
+            network, report = AutoModelForCausalLM.from_pretrained(
+                view,
+                config=config,
+                dtype=getattr(torch, weights or "float32"),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                generation_config=GenerationConfig(),
+                output_loading_info=True,
+            )
         if report["missing_keys"] or report["mismatched_keys"]:
             some = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:3]
             raise DataError(f"the weights in {folder} lack {', '.join(some)}: copy the model anew")
@@ -218,12 +225,8 @@ def _tokenizer(folder: Path) -> Tokenizer:
     from benchmarks.backbones import language
 
     config = language.configuration(model_folder.read_json(folder / "config.json"))
-    try:
+    with one_sentence(lambda why: f"the tokenizer in {folder} cannot be used ({why})"):
         found = Tokenizer.from_folder(folder, config)
-    except Exception as error:  # of whatever kind its many parts raise
-        raise DataError(
-            f"the tokenizer in {folder} cannot be used ({language.cause(error)})"
-        ) from error
     # A folder that holds less than a whole tokenizer may load as an empty one.
     text = "The cat sat on the mat: 12 + 3 = 15."
     if found.decode(found.encode(text)).strip() != text:
@@ -234,8 +237,35 @@ def _tokenizer(folder: Path) -> Tokenizer:
     return found
 
 
+def _layers(name: str, config: dict) -> int:
+    layers = config.get("num_hidden_layers")
+    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:
+        raise DataError(
+            f"config.json of {name} should say num_hidden_layers, from 1 to {_MOST_LAYERS}, but "
+            f"says {str(layers)[:40]}: name a causal language model"
+        )
+    return layers
+
+
+def _check(name: str, n_layers: int, folder: Path) -> None:
+    """Raise DataError unless configuration and tokenizer make a model that can be adapted."""
+    import torch
+
+    from benchmarks.backbones import language
+
+    config = model_folder.config(folder)
+    if (found := _layers(name, config)) != n_layers:
+        raise DataError(f"{folder} is not {name}: it has {found} layers and should have {n_layers}")
+    try:
+        with torch.device("meta"):
+            language.build(config)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
+    _tokenizer(folder)
+
+
 @functools.cache
-def _checked_digest(name: str, adapted_matrices: int, folder: Path, state: tuple) -> str:
-    """Digest of a folder that was checked once for each state of its files."""
-    _check(name, adapted_matrices, folder)
+def _checked_digest(name: str, n_layers: int, folder: Path, state: tuple) -> str:
+    """Digest of a folder that is checked once for each state of its files."""
+    _check(name, n_layers, folder)
     return model_folder.digest(folder)

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from benchmarks.common.files import DataError
+from benchmarks.common.files import DataError, one_sentence
 
 Ended = Callable[[Tensor], Tensor]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -156,15 +156,15 @@ def build(architecture: dict, weights: str | None = None) -> nn.Module:
     """
     config = configuration(architecture)
     kind = config.model_type
-    try:
+    with one_sentence(
+        lambda why: (
+            f"no causal language model of the type {kind!r} can be made of its config.json "
+            f"({why}), and no code from outside is run: choose another model"
+        )
+    ):
         network = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, weights or "float32"), trust_remote_code=False
         )
-    except Exception as error:  # of whatever kind its many parts raise
-        raise DataError(
-            f"no causal language model of the type {kind!r} can be made of its config.json "
-            f"({cause(error)}), and no code from outside is run: choose another model"
-        ) from error
     parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
     if missing := [part for part in PROJECTIONS if part not in parts]:
         raise DataError(
@@ -191,15 +191,9 @@ def configuration(architecture: dict) -> PreTrainedConfig:
         )
     aside = _ASIDE | {"model_type", *(key for key in architecture if key.startswith("_"))}
     options = {key: value for key, value in architecture.items() if key not in aside}
-    try:
+    with one_sentence(
+        lambda why: (
+            f"config.json of a model of the type {kind!r} is damaged ({why}): copy the model anew"
+        )
+    ):
         return AutoConfig.for_model(kind, **options)
-    except Exception as error:  # of whatever kind its many parts raise
-        raise DataError(
-            f"config.json of a model of the type {kind!r} is damaged ({cause(error)}): copy the "
-            "model anew"
-        ) from error
-
-
-def cause(error: Exception) -> str:
-    """What a library says, as part of a sentence."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

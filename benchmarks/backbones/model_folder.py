@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common.files import DataError, digest_of
+from benchmarks.common.files import DataError, digest_of, one_sentence
 
 INDEX = "model.safetensors.index.json"
 # Configuration and tokenizer; weights are named one by one.
@@ -26,10 +26,8 @@ _N_PROBES, _PROBE_BYTES = 1000, 4096  # of a weight file, spread evenly, that na
 
 def read_json(path: Path) -> dict:
     """A file's object; DataError if it holds none."""
-    try:
+    with one_sentence(lambda why: f"{path} cannot be read ({why}): copy the model anew"):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}): copy the model anew") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} should hold a JSON object, not a {type(found).__name__}")
     return found

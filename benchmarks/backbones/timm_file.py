@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from analysis.text import suggest
 from benchmarks.backbones.base import DOWNLOADS, Backbone, checked
 from benchmarks.common.download import fetch
 from benchmarks.common.files import DATA_DIR_VARIABLE, DataError, sha256_of
@@ -73,11 +74,9 @@ class TimmFile(Backbone):
         file = name.removeprefix(PREFIX)
         model = file.partition(".")[0]
         if not re.fullmatch(r"[a-z0-9_]+([.][a-z0-9_.-]+)?", file) or not timm.is_model(model):
-            near = get_close_matches(model, timm.list_models(), n=1)
-            hint = f"did you mean {PREFIX}{near[0]}?" if near else "see timm.list_models()"
             raise DataError(
                 f"{name!r} should be {PREFIX}, timm's name of an architecture and optionally a dot "
-                f"and a name of your own in lower case: {hint}"
+                f"and a name of your own in lower case: {suggest(model, timm.list_models())}"
             )
         with torch.device("meta"):
             network = timm.create_model(model, num_classes=0)
@@ -97,6 +96,19 @@ class TimmFile(Backbone):
             file=file,
             pretraining="a user's own",
         )
+
+    @property
+    def source(self) -> str:
+        """Link to the published file."""
+        return f"[{self.url.split('/')[2]}]({self.url})"
+
+    @property
+    def pinned(self) -> str:
+        """How the published file is pinned, in words."""
+        if self.sha256:
+            return "sha256"
+        first = "sha256 of the first download"
+        return f"revision, {first}" if "/resolve/" in self.url else first
 
     def fingerprint(self, data_dir: Path | None) -> str:
         """The file's content; without one the pinned address, before its download and after."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from typing import NamedTuple
 
 import baselines
@@ -123,13 +122,11 @@ def pass_operations(name: str, image_size: int | None, tokens: int):
     from benchmarks.experiments.accounting import passes
 
     backbone = backbones.find(name)
-    vision = backbone.modality == "vision"
-    build = backbones.build_vision if vision else backbones.build_language
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element")
-        model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
+    with torch.device("meta"):
+        model = backbone.build(1, image_size, device="meta").split_qkv()
+        model = add_lora(model, LoraSettings())
     weight_bytes = 2 * sum(p.numel() for p in model.parameters())
-    if not vision:
+    if backbone.modality == "language":
         model = model.network
         model.config._attn_implementation = "eager"
     return Cost(*passes(model, backbone.modality, tokens), weight_bytes)

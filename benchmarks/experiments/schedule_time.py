@@ -25,8 +25,7 @@ from torch import Tensor
 import baselines
 from baselines.common.base import Setting, Task
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
-from benchmarks.backbones.models import LanguageModel
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
 from benchmarks.common.progress import Progress
 from benchmarks.streams.common.tasks import Samples
@@ -40,11 +39,7 @@ N_ITEMS = 500  # of a task
 def network(name: str, device: str, weights: str | None) -> LanguageModel:
     """A language model of that shape with random weights."""
     torch.manual_seed(0)
-    backbone = backbones.find(name)
-    if backbone.repo:
-        architecture = causal_lms.architecture(backbone)
-        return LanguageModel(causal_lms.build(architecture, device, weights))
-    return backbones.build_language(backbone).to(device, getattr(torch, weights or "float32"))
+    return backbones.find(name).build(weights=weights, device=device)
 
 
 def batch_of(vocabulary: int, n: int, tokens: int, answer: int) -> Samples:

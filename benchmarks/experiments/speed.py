@@ -21,7 +21,6 @@ import baselines
 from baselines.common.base import Setting, Task
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones
-from benchmarks.backbones import build_language, build_vision
 from benchmarks.common import devices
 from benchmarks.streams.common.tasks import Samples
 
@@ -41,10 +40,8 @@ def samples(modality: str, network: nn.Module, n: int) -> Samples:
 
 
 def network_of(name: str) -> nn.Module:
-    backbone = backbones.find(name)
-    build = build_vision if backbone.modality == "vision" else build_language
     torch.manual_seed(0)
-    return build(backbone, N_CLASSES).split_qkv()
+    return backbones.find(name).build(N_CLASSES).split_qkv()
 
 
 class PlainLoop:

@@ -116,13 +116,10 @@ def measure(shape: tuple[int, int], n_tasks: int, options: argparse.Namespace, d
 
 def vit_step(options: argparse.Namespace, device: str) -> float:
     """Milliseconds of a training step of a ViT-B/16 with LoRA of rank 8 at 224 px."""
-    import timm
-
     from baselines.common.lora import LoraSettings, add_lora
-    from benchmarks.backbones.models import VisionModel
+    from benchmarks.backbones import vision
 
-    network = timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=0)
-    model = VisionModel(network, n_classes=100, mean=0.5, std=0.5).split_qkv()
+    model = vision.build({"model_name": "vit_base_patch16_224"}, n_classes=100).split_qkv()
     model = add_lora(model, LoraSettings()).to(device)
     x = torch.rand(options.batch_size, 3, 224, 224, device=device)
     times = []

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
 from benchmarks.common.files import DataError, digest_of, quoted
 from benchmarks.runs import suite_text
 from benchmarks.streams.common.encoding import BOUNDARIES, TRUNCATIONS
@@ -78,7 +77,7 @@ class StreamOptions:
         train_per_task, test_per_task: the first so many items of each text task; None for all.
         max_prompt_tokens, max_answer_tokens, truncation, boundary, chat_template: how text becomes
             token ids, see `text.encode`.
-        decoding: how answers are generated, "greedy" or "released", see `models.LanguageModel`.
+        decoding: how answers are generated, "greedy" or "released", see `language.LanguageModel`.
         max_new_tokens: of a generated answer; None for as many as the longest answer of the task
             has. Metrics that look at the first token or line stop earlier, see `scores`.
         path, test_fraction: of the stream `folder`, see there; the digest of the content stands
@@ -346,7 +345,10 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     for name in ("normalisation", "image_size") if modality == "language" else ():
         if getattr(backbone, name) is not None:
             raise DataError(f"{where}: {name} is of pixels; leave it out on language")
-    _check_size(network, backbone.image_size, where)
+    try:
+        network.check_image_size(backbone.image_size)
+    except DataError as error:
+        raise DataError(f"{where}, backbone: {error}") from error
     for other, names in _OF.items():
         for name in names if other != modality else ():
             if name in _without_defaults(stream):
@@ -358,11 +360,7 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     if modality == "language":
         new = stream.max_new_tokens or stream.max_answer_tokens or 1
         try:
-            causal_lms.check_context(
-                backbone.name,
-                causal_lms.architecture(network).get("max_position_embeddings"),
-                stream.max_prompt_tokens + new,
-            )
+            network.check_context(stream.max_prompt_tokens + new)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
     try:
@@ -390,9 +388,7 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
     stream_key = _without_defaults(stream) | {"digest": digest}
     for option in CONTENT_OPTIONS:
         stream_key.pop(option, None)  # the digest stands for it
-    backbone_key = _without_defaults(backbone) | {
-        "digest": backbones.fingerprint(backbone.name, data_dir)
-    }
+    backbone_key = _without_defaults(backbone) | {"digest": network.fingerprint(data_dir)}
     shared = {f.name for f in dataclasses.fields(TrainOptions)}
     runs = []
     for label, own in experiment["methods"].items():
@@ -467,17 +463,6 @@ def _resolve(experiment: Any, seeds: list, where: str, data_dir: Path | None) ->
             }
             runs.append(RunSpec(spec, digest_of(key)[:12], method.skip(modality)))
     return runs
-
-
-def _check_size(network: backbones.Backbone, size: int | None, where: str) -> None:
-    """An image is cut into whole patches, or its border would be left out without a word."""
-    found = re.search(r"_patch(\d+)", network.architecture.get("model_name", ""))
-    patch = network.architecture.get("patch_size", int(found[1]) if found else 1)
-    if size is not None and size % patch:
-        raise DataError(
-            f"{where}, backbone: image_size must be a multiple of {patch}, the patch of "
-            f"{network.name}, but is {size}"
-        )
 
 
 def _check_limits(stream: StreamOptions, items: Mapping, units: int, where: str) -> None:

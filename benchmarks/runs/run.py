@@ -32,7 +32,6 @@ import baselines
 from baselines.common.base import Setting, Task
 from baselines.common.router import WordRouter
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
 from benchmarks.common import devices
 from benchmarks.common.files import (
     DataError,
@@ -83,18 +82,19 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
             f"resources/backbones/{manifest['name']} and run again"
         )
     language = spec["modality"] == "language"
-    tokenizer = backbones.tokenizer(manifest) if language else None
+    backbone = backbones.find(manifest["name"])
+    tokenizer = backbone.tokenizer(manifest) if language else None
     data, task_of_class = load_stream(spec["stream"], seed, tokenizer)
     record["stream"] = {"tasks": [t.name for t in data], "groups": [t.group for t in data]}
     if language:
         record["stream"] |= facts(spec["stream"], data)
     n_tasks = len(data)
     train = spec["train"]
-    if backbones.find(manifest["name"]).repo:
+    if isinstance(backbone, backbones.HubModel):
         print(f"{manifest['name']}: {memory.check(spec, device)}", file=sys.stderr)
     seed_everything(seed_for(seed, "init"))
     options = spec["backbone"]
-    network = backbones.load(
+    network = backbone.load(
         manifest,
         len(task_of_class),
         options["image_size"],
@@ -104,7 +104,7 @@ def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
     if language:
         network.decoding = spec["stream"].get("decoding", "greedy")
         longest = max(max(t.train.x.shape[-1], t.test_x.shape[-1] + t.max_new_tokens) for t in data)
-        causal_lms.check_context(manifest["name"], network.context, longest)
+        backbone.check_context(longest, network.context)
     if train.get("checkpointing"):
         network.save_memory()
     method_class = baselines.load(spec["method"]["name"], spec["modality"])

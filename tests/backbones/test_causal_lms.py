@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
+from benchmarks.backbones.models import LanguageModel
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -14,7 +15,6 @@ from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
 from benchmarks.backbones import causal_lms
 from benchmarks.backbones import models as models_module
-from benchmarks.backbones.models import LanguageModel
 from benchmarks.common.files import DataError, write_json
 from benchmarks.costs import memory
 from benchmarks.runs import evaluate

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 import baselines
-from benchmarks.backbones import build_vision
 from tests import tiny
 
 # EWC
@@ -155,7 +154,7 @@ def test_gem_worked_examples():
 
 def test_split_projections_compute_what_the_fused_one_did():
     torch.manual_seed(0)
-    model = build_vision(tiny.VISION, 5)
+    model = tiny.VISION.build(5)
     x = torch.rand(2, 3, 16, 16)
     fused = model(x)
     torch.testing.assert_close(model.split_qkv()(x), fused, atol=1e-6, rtol=1e-5)

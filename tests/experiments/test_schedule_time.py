@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.backbones import language
 from benchmarks.experiments import schedule_time
 from benchmarks.experiments.schedule_time import SCHEDULES, schedule_seconds, table
 
@@ -28,11 +29,9 @@ def test_ratios_are_those_within_a_round():
 
 @pytest.mark.parametrize("backbone", ["micro-llama", "smollm2-135m-instruct"])
 def test_it_measures_what_methods_learn(backbone, monkeypatch, capsys):
-    shrink = {"num_hidden_layers": 1, "hidden_size": 18, "intermediate_size": 8}
-    build = schedule_time.causal_lms.build
-    monkeypatch.setattr(
-        schedule_time.causal_lms, "build", lambda a, *rest: build(a | shrink, *rest)
-    )
+    shrink = {"num_hidden_layers": 1, "hidden_size": 72, "intermediate_size": 8}
+    build = language.build
+    monkeypatch.setattr(language, "build", lambda a, *rest: build(a | shrink, *rest))
     arguments = ["--backbone", backbone, "--methods", "seqlora", "gem", "--steps", "2"]
     arguments += ["--rounds", "1", "--scale", "0.02", "--threads", str(torch.get_num_threads())]
     monkeypatch.setattr(sys, "argv", ["schedule_time", *arguments])

@@ -92,7 +92,7 @@ def test_the_loop_is_timed(monkeypatch, capsys):
 def test_a_step_is_timed(monkeypatch, capsys):
     build = timm.create_model
     monkeypatch.setattr(
-        timm, "create_model", lambda name, **how: build("vit_tiny_patch16_224", **how)
+        timm, "create_model", lambda model_name, **how: build("vit_tiny_patch16_224", **how)
     )
     monkeypatch.setattr(step_speed, "SHAPES", {"ViT, small": (4, 32), "other": (6, 64)})
     few = "--tasks 3 5 --rounds 1 --steps 1 --batch-size 1"

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from baselines.common.text import pad_left
+from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.files import DataError, write_json
 from benchmarks.streams import write_npz
 from benchmarks.streams.common import tasks as data
-from benchmarks.streams.common.encoding import Tokenizer, encode
+from benchmarks.streams.common.encoding import encode
 from benchmarks.streams.common.tasks import Samples, union, union_epochs
 
-TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
+TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 1, 2)
 
 
 def test_text_becomes_begin_prompt_answer_end():
@@ -75,7 +76,7 @@ def test_a_prompt_that_gives_no_token_is_named(tmp_path, monkeypatch):
     write_json(folder / "data.json", [task | {"test": [*items, {"prompt": "", "answer": "7"}]}])
     tasks, _ = data.load_stream(spec, 0, TOKENIZER)
     assert tasks[0].test_x[:, 0].tolist() == [[1, 5, 6], [0, 0, 1]]
-    bare = Tokenizer(TOKENIZER.encode, None, 0, None, 2)
+    bare = Tokenizer(TOKENIZER.encode, None, None, 2)
     with pytest.raises(DataError, match="test prompt '' of stories has no token"):
         data.load_stream(spec, 0, bare)
     write_json(folder / "data.json", [task | {"test": items}])
