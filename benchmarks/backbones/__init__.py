@@ -15,6 +15,7 @@ from benchmarks.backbones.embedded import Embedded
 from benchmarks.backbones.hub import HubModel
 from benchmarks.backbones.timm_file import TimmFile
 from benchmarks.common.files import DataError
+from benchmarks.common.options import parse
 
 __all__ = ["NORMALISATIONS", "Backbone", "Embedded", "HubModel", "TimmFile", "find", "overview"]
 
@@ -27,7 +28,7 @@ ARCHITECTURES: dict[str, dict] = _catalogue["architectures"]
 def _entry(kind: str, name: str, facts: dict) -> Backbone:
     own = facts["architecture"]
     architecture = ARCHITECTURES[own] if isinstance(own, str) else own
-    return KINDS[kind](**(facts | {"name": name, "architecture": architecture}))
+    return parse(KINDS[kind], facts | {"name": name, "architecture": architecture})
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from pydantic.dataclasses import dataclass
 
 from benchmarks.common.files import DataError
 
@@ -23,11 +22,9 @@ NORMALISATIONS = {
 }
 DOWNLOADS = Path("resources/downloads")
 Labels = Literal["none", "in21k", "in1k", "own", "unknown"]
-# A dataclass that refuses unknown fields and values that are not of their types.
-checked = dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
 
 
-@checked
+@dataclass(frozen=True, kw_only=True)
 class Backbone(ABC):
     """A network and where its weights come from.
 

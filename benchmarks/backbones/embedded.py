@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import streams
-from benchmarks.backbones.base import Backbone, Labels, checked
+from benchmarks.backbones.base import Backbone, Labels
 from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.files import DataError, digest_of, sha256_of
 
@@ -14,7 +15,7 @@ COMMITTED = Path(__file__).parent / "pretrained"
 REBUILT = Path("resources/pretrained")
 
 
-@checked
+@dataclass(frozen=True, kw_only=True)
 class Embedded(Backbone):
     """Small enough to be made by anybody: `benchmarks.backbones.pretrain` follows the recipe.
 
@@ -33,7 +34,7 @@ class Embedded(Backbone):
     def fingerprint(self, data_dir: Path | None) -> str:
         """Digest of architecture, recipe and data: everything but the machine's rounding."""
         architecture = {k: v for k, v in self.architecture.items() if k != "model_type"}
-        data = streams.load(self.pretrain_stream).fingerprint(data_dir)
+        data = streams.of({"name": self.pretrain_stream}, data_dir).fingerprint()
         return digest_of([architecture, self.recipe, data])
 
     @property

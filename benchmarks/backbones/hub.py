@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from analysis.text import suggest
 from benchmarks.backbones import model_folder
-from benchmarks.backbones.base import DOWNLOADS, Backbone, checked
+from benchmarks.backbones.base import DOWNLOADS, Backbone
 from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.files import (
     DATA_DIR_VARIABLE,
@@ -25,6 +26,7 @@ from benchmarks.common.files import (
     one_sentence,
     sha256_of,
 )
+from benchmarks.common.options import at
 
 if TYPE_CHECKING:
     from benchmarks.backbones.language import LanguageModel
@@ -34,7 +36,7 @@ _LONGEST_NAME = 200  # bytes; a file system's limit is 255
 _MOST_LAYERS = 1000  # no model has so many, and each is made before every plan
 
 
-@checked
+@dataclass(frozen=True, kw_only=True)
 class HubModel(Backbone):
     """A causal language model from outside.
 
@@ -256,11 +258,8 @@ def _check(name: str, n_layers: int, folder: Path) -> None:
     config = model_folder.config(folder)
     if (found := _layers(name, config)) != n_layers:
         raise DataError(f"{folder} is not {name}: it has {found} layers and should have {n_layers}")
-    try:
-        with torch.device("meta"):
-            language.build(config)
-    except DataError as error:
-        raise DataError(f"{folder}: {error}") from error
+    with at(str(folder)), torch.device("meta"):
+        language.build(config)
     _tokenizer(folder)
 
 

@@ -11,11 +11,12 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from analysis.text import suggest
-from benchmarks.backbones.base import DOWNLOADS, Backbone, checked
+from benchmarks.backbones.base import DOWNLOADS, Backbone
 from benchmarks.common.download import fetch
 from benchmarks.common.files import DATA_DIR_VARIABLE, DataError, sha256_of
 
@@ -30,7 +31,7 @@ N_VALUES = 8
 TOLERANCE = 0.02
 
 
-@checked
+@dataclass(frozen=True, kw_only=True)
 class TimmFile(Backbone):
     """A plain vision transformer and the file of its weights.
 
@@ -57,7 +58,7 @@ class TimmFile(Backbone):
     entry: str | None = None
     prefix: str = ""
     classes: int | None = None
-    features: tuple[float, ...] | None = None
+    features: list[float] | None = None
 
     @classmethod
     @functools.cache
@@ -182,6 +183,6 @@ class TimmFile(Backbone):
             if any(abs(a - b) > most for a, b in zip(values, self.features, strict=True)):
                 raise DataError(
                     f"{source} is not {self.name}: its features on the fixed images begin with "
-                    f"{values} and should with {list(self.features)}"
+                    f"{values} and should with {self.features}"
                 )
         return values

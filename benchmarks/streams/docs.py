@@ -21,9 +21,8 @@ from pathlib import Path
 
 from benchmarks.common.files import DataError, write_bytes
 from benchmarks.common.progress import Progress
+from benchmarks.streams.common.base import LanguageStream
 
-MODALITY = "language"
-N_TASKS = 8
 # sha256 of data.json followed by pretrain.json
 DIGEST = "b353c92946bbe9aa77d2e0266d7119426429df585a70e12ca73fdab5b75c329e"
 
@@ -130,7 +129,6 @@ TASKS = {
         },
     ),
 }
-N_ITEMS = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 PRETRAIN = {
     "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
     "sklearn": ["."],
@@ -179,35 +177,40 @@ NOT_THE_LIBRARY = {
 }
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """Digest of the content, known beforehand."""
-    return DIGEST
+class Docs(LanguageStream):
+    """Eight tasks of docstrings."""
 
+    n_tasks = len(TASKS)
+    n_items = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
-    tasks, pretrain = build()
-    # One item per line keeps a task readable and the file small.
-    contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
-    found = hashlib.sha256(b"".join(contents.values())).hexdigest()
-    if found != DIGEST:
-        raise DataError(
-            f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
-            f"packages give {found[:12]} ({_differing_versions()}); "
-            "install the versions of requirements.lock."
-        )
-    for name, content in contents.items():
-        write_bytes(out / name, content)
-    return {
-        "name": "docs",
-        "modality": MODALITY,
-        "fingerprint": DIGEST,
-        "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
-        "packages": PACKAGES,
-        "n_bytes": sum(map(len, contents.values())),
-        "n_pretrain": len(pretrain),
-        "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
-    }
+    def fingerprint(self) -> str:
+        """Digest of the content, known beforehand."""
+        return DIGEST
+
+    def prepare(self, out: Path) -> dict:
+        """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
+        tasks, pretrain = build()
+        # One item per line keeps a task readable and the file small.
+        contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
+        found = hashlib.sha256(b"".join(contents.values())).hexdigest()
+        if found != DIGEST:
+            raise DataError(
+                f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
+                f"packages give {found[:12]} ({_differing_versions()}); "
+                "install the versions of requirements.lock."
+            )
+        for name, content in contents.items():
+            write_bytes(out / name, content)
+        return {
+            "name": "docs",
+            "modality": self.modality,
+            "fingerprint": DIGEST,
+            "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
+            "packages": PACKAGES,
+            "n_bytes": sum(map(len, contents.values())),
+            "n_pretrain": len(pretrain),
+            "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
+        }
 
 
 def build() -> tuple[list[dict], list[dict]]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import baselines
-from baselines.common.base import Task
+from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 
@@ -279,14 +279,3 @@ def test_a_whole_network_in_bfloat16_is_trained_in_float32():
     network, load = tiny.network("language").bfloat16(), baselines.load("ewc")
     method = load(network, load.Config(trained="all"), tiny.setting("language"))
     assert {p.dtype for p in method.model.parameters()} == {torch.float32}
-
-
-def test_the_whole_networks_settings():
-    load = baselines.load("ewc")
-    assert load.version == 3 and load.Config().trained == "adapter"
-    assert load.passes(load.Config(), 3, 100, 2, 32) == (300, 300)
-    assert load.passes(load.Config(trained="all"), 3, 100, 2, 32) == (600, 300)
-    with pytest.raises(ValueError, match="trained must be one of adapter, all, not 'head'"):
-        load.Config(trained="head")
-    with pytest.raises(ValueError, match="rank is the adapter's .* it is 4: leave it out"):
-        load.Config(trained="all", rank=4)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from fake_records import record, write
 
-import baselines
 from analysis import claims, tables
 from analysis.runs import read_suite
 from baselines.inflora import GradientMemory
@@ -51,41 +50,6 @@ def logits(method, x):
     method.model.eval()
     with torch.no_grad():
         return method.model(x)
-
-
-@pytest.mark.parametrize("name", ["inflora", "sdlora", "ranpac"])
-def test_language_is_skipped_with_a_reason(name):
-    reason = baselines.load(name).skip("language")
-    assert len(reason.split()) > 5 and "\n" not in reason and not reason.endswith(".")
-
-
-@pytest.mark.parametrize(
-    ("name", "config"),
-    [("inflora", {}), ("sdlora", {}), ("ranpac", {}), ("ranpac", {"head": "mean"})],
-)
-def test_predictions_on_the_shuffled_union_do_not_depend_on_the_batch(name, config):
-    method, x = learnt(name, 3, **config), images(60)
-    whole = logits(method, x)
-    for size in (1, 7, 128):
-        split = torch.cat([logits(method, part) for part in x.split(size)])
-        torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "message"),
-    [
-        ("inflora", {"lamb": 0.0}, "lamb and lame must satisfy .* 0.0 and 1.0"),
-        ("inflora", {"lamb": 0.9, "lame": 0.8}, "lamb and lame must satisfy"),
-        ("inflora", {"rank": 0}, "rank must be at least 1, but is 0"),
-        ("sdlora", {"optimizer": "adamw"}, "optimizer must be one of adam, sgd, not 'adamw'"),
-        ("ranpac", {"head": "knn"}, "head must be one of ridge, mean, not 'knn'"),
-        ("ranpac", {"projections": -1}, "projections must not be negative, but is -1"),
-        ("ranpac", {"ridge": 0.0}, "ridge must be positive, but is 0.0"),
-    ],
-)
-def test_bad_settings_are_refused(name, config, message):
-    with pytest.raises(ValueError, match=message):
-        baselines.load(name).Config(**config)
 
 
 # ---- InfLoRA ---------------------------------------------------------------------------------
