@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
 import torch
 import transformers
 
@@ -32,27 +31,20 @@ SHAPE = {
 KINDS = ("llama", "mistral", "gemma", "qwen2")
 
 
+def config(kind="llama", **changes):
+    return transformers.AutoConfig.for_model(kind, **(SHAPE | changes))
+
+
 def network(kind="llama", **changes):
     """A random model of transformers."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **(SHAPE | changes))
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
+    return transformers.AutoModelForCausalLM.from_config(config(kind, **changes)).eval()
 
 
 def save_tokenizer(folder):
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     own = byte_level(size=290)
     transformers.PreTrainedTokenizerFast(tokenizer_object=own, **tokens).save_pretrained(folder)
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """An empty data directory that the environment names, and a working directory beside it."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("TREELORA_DATA", str(folder))
-    monkeypatch.chdir(tmp_path)
-    return folder
 
 
 @functools.cache

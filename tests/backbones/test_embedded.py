@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
-from benchmarks import backbones, streams
+from benchmarks import backbones
 from benchmarks.backbones import embedded, pretrain
 from benchmarks.common.files import DataError
 
@@ -43,9 +43,8 @@ def test_the_digests_are_those_of_the_published_records():
     assert digests == ["04acb736e78f028d", "d467bfab94bfde66"]
 
 
-def test_the_micro_vit_is_as_accurate_as_its_metadata_says(tmp_path):
-    streams.prepare("glyphs", tmp_path, None)
-    with np.load(tmp_path / "pretrain.npz") as file:
+def test_the_micro_vit_is_as_accurate_as_its_metadata_says(prepared):
+    with np.load(prepared("glyphs") / "pretrain.npz") as file:
         images, labels = (torch.from_numpy(file[n])[::10] for n in ("images", "labels"))
     model = own_weights("micro-vit")
     # The pre-training classifier is not kept: nearest class mean of features, half against half.
@@ -60,10 +59,10 @@ def test_the_micro_vit_is_as_accurate_as_its_metadata_says(tmp_path):
     assert accuracy > 0.5 * float(reached("micro-vit")["held_out_accuracy"])
 
 
-def test_the_micro_llama_answers_as_its_metadata_says(tmp_path):
-    streams.prepare("docs", tmp_path, None)
+def test_the_micro_llama_answers_as_its_metadata_says(prepared):
     backbone = backbones.find("micro-llama")
-    items = json.loads((tmp_path / "pretrain.json").read_text(encoding="utf-8"))
+    file = prepared("docs") / "pretrain.json"
+    items = json.loads(file.read_text(encoding="utf-8"))
     held_out = items[:: backbone.held_out]
     right = pretrain.answered(own_weights("micro-llama"), backbone.tokenizer({}), held_out)
     assert right > 0.2

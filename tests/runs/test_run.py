@@ -565,21 +565,3 @@ def test_only_complete_suites_from_committed_code_are_published(project, monkeyp
     target = results.publish(*stored(provenance=record["provenance"] | {"dirty": False}))
     assert target.read_text().count("\n") == 1
     assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
-
-
-def test_the_fingerprint_of_a_backbone_follows_its_file(tmp_path):
-    path = tmp_path / "vit_tiny_patch16_224.safetensors"
-    path.write_bytes(b"one")
-    first = backbones.find("vit-ti").fingerprint(tmp_path)
-    path.write_bytes(b"two")
-    assert backbones.find("vit-ti").fingerprint(tmp_path) != first
-    assert backbones.find("vit-ti").fingerprint(None) != first
-
-
-def test_a_download_changes_no_fingerprint(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = backbones.find("vit-ti").fingerprint(None)
-    downloaded = Path("resources/downloads/vit_tiny_patch16_224.safetensors")
-    downloaded.parent.mkdir(parents=True)
-    downloaded.write_bytes(b"weights")
-    assert backbones.find("vit-ti").fingerprint(None) == before

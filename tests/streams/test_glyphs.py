@@ -13,10 +13,8 @@ from benchmarks.streams import glyphs
 
 
 @pytest.fixture(scope="module")
-def glyph_folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("glyphs")
-    streams.prepare("glyphs", out)  # checks the digest
-    return out
+def glyph_folder(prepared):
+    return prepared("glyphs")
 
 
 @pytest.fixture(scope="module")
