@@ -113,7 +113,7 @@ def made(file, data):
         name = asked.spec["backbone"]["name"]
         out = runner.RESOURCES / "backbones" / name
         write_json(out / "manifest.json", backbones.find(name).prepare(out, data))
-        path = file.parent / f"{asked.key}.json"
+        path = file.parent / "out" / asked.key / "spec.json"
         write_json(path, {"key": asked.key, "spec": asked.spec})
-        records.append(runner.run(path, file.parent / "out" / asked.key))
+        records.append(runner.make(path))
     return records
