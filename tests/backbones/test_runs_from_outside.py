@@ -60,7 +60,7 @@ def test_a_moved_folder_keeps_its_runs_and_other_weights_do_not(data, tmp_path):
 def test_prompts_and_answers_fit_the_models_positions(data, tmp_path):
     save(data, "llama", max_position_embeddings=16)
     file = suite("llama", tmp_path, stream={"max_prompt_tokens": 12, "max_new_tokens": 5})
-    with pytest.raises(DataError, match="suite.yaml, experiment 1: .* 17 tokens.*positions for 16"):
+    with pytest.raises(DataError, match="suite.yaml.*experiment 1.* 17 tokens.*positions for 16"):
         load_suite(str(file), data)
     file = suite("llama", tmp_path, stream={"max_prompt_tokens": 15})
     [record] = made(file, data)  # what the answers need only the data say
