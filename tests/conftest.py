@@ -28,7 +28,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def gpu(request):
-    """For tests marked gpu alone: what they need, or they are skipped. Others never see a GPU.
+    """A GPU for tests marked gpu, or they are skipped. Others never see one.
 
     With --pretend-gpu it is the set of places in the code, (file, line), that asked torch.cuda.
     """
@@ -61,7 +61,7 @@ def data(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
+def prepared_stream(tmp_path_factory):
     """A function that gives the folder of an embedded stream, which takes a while to make."""
     from benchmarks import streams
 

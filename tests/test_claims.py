@@ -443,7 +443,7 @@ def test_every_option_exists(topic, owner, settings):
     import baselines
     from benchmarks import streams
     from benchmarks.common.files import DataError
-    from benchmarks.common.options import names, parse
+    from benchmarks.common.options import field_names, parse
     from benchmarks.runs.options import TRAINING
 
     def takes(cls, mapping):
@@ -456,7 +456,7 @@ def test_every_option_exists(topic, owner, settings):
         assert any(takes(cls, {"name": name} | settings) for name, cls in classes.items())
         return
     method = baselines.load(owner)
-    training = {name for cls in TRAINING.values() for name in names(cls)}
+    training = {name for cls in TRAINING.values() for name in field_names(cls)}
     shared = {key: value for key, value in settings.items() if key in training}
     needed = {"vision": {"epochs": 1, "mask": "all"}, "language": {"epochs": 1}}
     assert any(takes(cls, needed[modality] | shared) for modality, cls in TRAINING.items())

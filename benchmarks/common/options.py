@@ -41,12 +41,12 @@ def parse(cls: type[Options], mapping: Any) -> Options:
     Raises:
         DataError: a name is unknown or missing, or a value is not what its field declares.
     """
-    check_names(mapping, names(cls))
+    check_names(mapping, field_names(cls))
     try:
         checked = _strict(cls)(**mapping)
     except pydantic.ValidationError as error:
         raise DataError(_sentence(error, cls, mapping)) from error
-    values = {name: getattr(checked, name) for name in names(cls)}
+    values = {name: getattr(checked, name) for name in field_names(cls)}
     for name, value in values.items():
         if type(value) is int and abs(value) > MOST:
             raise DataError(f"{name} must be at most {MOST:,}, but is {quoted(value)}")
@@ -62,7 +62,7 @@ def check_names(mapping: Any, known: Iterable[str]) -> None:
             raise DataError(f"{quoted(name)} is no setting here: {suggest(name, sorted(known))}")
 
 
-def names(cls: type) -> set[str]:
+def field_names(cls: type) -> set[str]:
     """Of the fields of a dataclass."""
     return {field.name for field in dataclasses.fields(cls)}
 

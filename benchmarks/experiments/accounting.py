@@ -31,7 +31,6 @@ from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import Passes, passes
 from benchmarks.runs.record import provenance
 
-SCHEMA = 1
 PAPER = ("gemma-2b", "llama-2-13b", "llama-2-7b", "llama-3.2-1b", "mistral-7b-v0.3", "vit-b16")
 ARCHITECTURES = {name: shape for name, shape in backbones.ARCHITECTURES.items() if name in PAPER}
 METHODS = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora", "ogd")
@@ -293,7 +292,7 @@ def main() -> None:
         "steps": {modality: dataclasses.asdict(step) for modality, step in steps.items()},
         "l2p": dataclasses.asdict(POOL),
     }
-    data = {"schema": SCHEMA, "kind": "accounting", "provenance": provenance()}
+    data = {"schema": 1, "kind": "accounting", "provenance": provenance()}
     write_json(o.out, data | {"settings": settings, "rows": rows})
 
 

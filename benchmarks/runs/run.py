@@ -292,6 +292,7 @@ def make(spec_path: Path) -> dict:
     check_writable(folder)
     facts = provenance() | {"started": _now(), "threads": torch.get_num_threads()}
     outcome = {"status": "done", "error": None}
+    devices.release()  # what the run before it in this process has left
     run = Run(spec, key, folder)
     try:
         run.make()
@@ -334,7 +335,6 @@ def main() -> None:
         for path in options.specs:
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
-            devices.release()
             try:
                 make(path)
             except DataError as error:

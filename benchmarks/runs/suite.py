@@ -31,7 +31,7 @@ import baselines
 from analysis.text import quoted, suggest
 from benchmarks import backbones, streams
 from benchmarks.common.files import DataError
-from benchmarks.common.options import at, check_names, names, parse
+from benchmarks.common.options import at, check_names, field_names, parse
 from benchmarks.runs import suite_text
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
@@ -155,7 +155,7 @@ def _n_tasks(stream: Stream) -> int:
         raise DataError(
             f"n_tasks of {name} must divide its {stream.n_classes} classes, but is {n_tasks}"
         )
-    if not stream.n_classes and n_tasks > stream.n_tasks:
+    if not stream.n_classes and n_tasks > (stream.n_tasks or n_tasks):
         raise DataError(f"n_tasks of {name} must be at most {stream.n_tasks}, but is {n_tasks}")
     return n_tasks
 
@@ -181,7 +181,7 @@ def _parse(classes: dict[str, type], modality: str, mapping: dict) -> Any:
     """The modality's options; a setting of the other modality is said to be one."""
     for other, cls in classes.items():
         for name in mapping:
-            if name in names(cls) - names(classes[modality]):
+            if name in field_names(cls) - field_names(classes[modality]):
                 raise DataError(f"{name} is a setting of {other}: leave it out on {modality}")
     return parse(classes[modality], mapping)
 
@@ -214,7 +214,7 @@ def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Ro
         raise DataError(f"method must be a method's name, but is {quoted(name)}")
     method = baselines.load(name, modality)
     own = _preset(method, own) | own
-    of_train, of_method = names(TRAINING[modality]), names(method.Config)
+    of_train, of_method = field_names(TRAINING[modality]), field_names(method.Config)
     check_names(own, of_train | of_method)
     config = parse(method.Config, {k: v for k, v in own.items() if k in of_method})
     with at("train"):

@@ -7,16 +7,14 @@ nothing but their tasks, stand in one table, `common.task_lists`.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.text import quoted, suggest
 from benchmarks.common.files import DataError, write_json
-from benchmarks.common.options import parse
+from benchmarks.common.options import field_names, parse
 from benchmarks.streams.common.base import Stream
 from benchmarks.streams.common.task_lists import TASK_LISTS, TextBenchmark
 
@@ -25,8 +23,8 @@ __all__ = ["load", "make", "names", "of", "place", "prepare"]
 
 def names() -> list[str]:
     """Names of all streams, sorted."""
-    files = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
-    return sorted({*TASK_LISTS, *(name for name in files if not name.startswith("_"))})
+    files = (file.stem for folder in __path__ for file in Path(folder).glob("[!_]*.py"))
+    return sorted({*TASK_LISTS, *files})
 
 
 def load(name: str) -> type[Stream]:
@@ -65,8 +63,9 @@ def make(mapping: Mapping[str, Any], data_dir: Path | None = None) -> Stream:
 
 def of(spec: Mapping[str, Any], data_dir: Path | None = None) -> Stream:
     """The stream of a record's `spec["stream"]`, which says more than its own options."""
-    own = {field.name for field in dataclasses.fields(load(spec["name"]).Options)}
-    return make({name: value for name, value in spec.items() if name in own}, data_dir)
+    cls = load(spec["name"])
+    own = {name: value for name, value in spec.items() if name in field_names(cls.Options)}
+    return cls(parse(cls.Options, own), data_dir)
 
 
 def place(spec: Mapping[str, Any]) -> str:
@@ -75,7 +74,8 @@ def place(spec: Mapping[str, Any]) -> str:
     Args:
         spec: a record's `spec["stream"]`.
     """
-    return f"{spec['name']}-{spec['digest'][:8]}" if of(spec).content else spec["name"]
+    own = any(spec.get(name) is not None for name in load(spec["name"]).content_options)
+    return f"{spec['name']}-{spec['digest'][:8]}" if own else spec["name"]
 
 
 def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> dict:

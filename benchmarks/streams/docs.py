@@ -47,134 +47,75 @@ PACKAGES = {
     "matplotlib": "3.11.2",
 }
 
-# task -> (package, {answer: its folders and files, as patterns})
+# task, "package-what": {answer: its folders and files, as patterns}
 TASKS = {
-    "scipy-data": (
-        "scipy",
-        {
-            "stats": ["stats"],
-            "signal": ["signal"],
-            "optimize": ["optimize"],
-            "sparse": ["sparse/*.py", "sparse/csgraph"],
-        },
-    ),
-    "scipy-space": (
-        "scipy",
-        {
-            "special": ["special"],
-            "linalg": ["linalg", "sparse/linalg"],
-            "interpolate": ["interpolate"],
-            "spatial": ["spatial", "cluster"],
-        },
-    ),
-    "pandas-tables": (
-        "pandas",
-        {
-            "indexes": ["core/indexes"],
-            "arrays": ["core/arrays"],
-            "frame": ["core/frame.py"],
-            "files": ["io"],
-        },
-    ),
-    "pandas-work": (
-        "pandas",
-        {
-            "types": ["core/dtypes"],
-            "groups": ["core/groupby", "core/window", "core/resample.py"],
-            "series": ["core/series.py", "core/generic.py"],
-            "engine": [
-                "core/internals",
-                "core/computation",
-                "core/array_algos",
-                "core/ops",
-                "core/algorithms.py",
-                "core/nanops.py",
-            ],
-        },
-    ),
-    "sympy-discrete": (
-        "sympy",
-        {
-            "physics": ["physics"],
-            "polys": ["polys"],
-            "combinatorics": ["combinatorics"],
-            "solvers": ["solvers"],
-        },
-    ),
-    "sympy-continuous": (
-        "sympy",
-        {
-            "geometry": ["geometry"],
-            "integrals": ["integrals"],
-            "probability": ["stats"],
-            "matrices": ["matrices"],
-        },
-    ),
-    "torch-models": (
-        "torch",
-        {
-            "layers": ["nn"],
-            "distributed": ["distributed"],
-            "graphs": ["fx"],
-            "quantization": ["ao"],
-        },
-    ),
-    "torch-programs": (
-        "torch",
-        {
-            "cuda": ["cuda"],
-            "functorch": ["_functorch"],
-            "codegen": ["_inductor/codegen"],
-            "export": ["export", "_export"],
-        },
-    ),
+    "scipy-data": {
+        "stats": "stats",
+        "signal": "signal",
+        "optimize": "optimize",
+        "sparse": "sparse/*.py sparse/csgraph",
+    },
+    "scipy-space": {
+        "special": "special",
+        "linalg": "linalg sparse/linalg",
+        "interpolate": "interpolate",
+        "spatial": "spatial cluster",
+    },
+    "pandas-tables": {
+        "indexes": "core/indexes",
+        "arrays": "core/arrays",
+        "frame": "core/frame.py",
+        "files": "io",
+    },
+    "pandas-work": {
+        "types": "core/dtypes",
+        "groups": "core/groupby core/window core/resample.py",
+        "series": "core/series.py core/generic.py",
+        "engine": "core/internals core/computation core/array_algos core/ops "
+        "core/algorithms.py core/nanops.py",
+    },
+    "sympy-discrete": {
+        "physics": "physics",
+        "polys": "polys",
+        "combinatorics": "combinatorics",
+        "solvers": "solvers",
+    },
+    "sympy-continuous": {
+        "geometry": "geometry",
+        "integrals": "integrals",
+        "probability": "stats",
+        "matrices": "matrices",
+    },
+    "torch-models": {
+        "layers": "nn",
+        "distributed": "distributed",
+        "graphs": "fx",
+        "quantization": "ao",
+    },
+    "torch-programs": {
+        "cuda": "cuda",
+        "functorch": "_functorch",
+        "codegen": "_inductor/codegen",
+        "export": "export _export",
+    },
 }
-PRETRAIN = {
-    "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
-    "sklearn": ["."],
-    "networkx": ["."],
-    "matplotlib": ["."],
-    "scipy": ["constants", "fft", "fftpack", "integrate", "io", "ndimage", "odr"],
-    "pandas": [
-        "core/reshape",
-        "core/strings",
-        "core/tools",
-        "core/indexers",
-        "errors",
-        "plotting",
-        "tseries",
-    ],
-    "sympy": [
-        "assumptions",
-        "calculus",
-        "concrete",
-        "core",
-        "crypto",
-        "functions",
-        "logic",
-        "ntheory",
-        "printing",
-        "series",
-        "sets",
-        "simplify",
-        "tensor",
-        "utilities",
-        "vector",
-    ],
-    "torch": ["autograd", "distributions", "jit", "onnx", "optim", "package", "utils"],
+PRETRAIN = {  # package -> its folders and files
+    "numpy": "_core fft lib linalg ma matrixlib polynomial",
+    "sklearn": ".",
+    "networkx": ".",
+    "matplotlib": ".",
+    "scipy": "constants fft fftpack integrate io ndimage odr",
+    "pandas": "core/reshape core/strings core/tools core/indexers errors plotting tseries",
+    "sympy": "assumptions calculus concrete core crypto functions logic ntheory printing "
+    "series sets simplify tensor utilities vector",
+    "torch": "autograd distributions jit onnx optim package utils",
 }
-NOT_THE_LIBRARY = {
-    "tests",
-    "test",
-    "testing",
-    "conftest.py",
-    "externals",
-    "_vendor",
-    "vendored",
-    "__config__.py",
-    "version.py",
-    "_version.py",
-}
+NOT_THE_LIBRARY = set(
+    (
+        "tests test testing conftest.py externals _vendor vendored __config__.py "
+        "version.py _version.py"
+    ).split()
+)
 
 
 class Docs(LanguageStream):
@@ -218,8 +159,8 @@ def build() -> tuple[list[dict], list[dict]]:
     seen: set[str] = set()  # one docstring often stands under several names
     progress = Progress("docs", len(TASKS) + len(PRETRAIN), "sources")
     tasks = []
-    for name, (package, parts) in TASKS.items():
-        tasks.append(_task(name, package, parts, seen))
+    for name, parts in TASKS.items():
+        tasks.append(_task(name, parts, seen))
         progress.advance()
     shared = {
         run
@@ -227,7 +168,7 @@ def build() -> tuple[list[dict], list[dict]]:
         for item in task["train"] + task["test"]
         for run in _runs(item["prompt"].removesuffix(QUESTION))
     }
-    answers = {answer for _, parts in TASKS.values() for answer in parts}
+    answers = {answer for parts in TASKS.values() for answer in parts}
     pretrain: list[dict] = []
     for package, paths in PRETRAIN.items():
         for part, text in _texts(package, paths):
@@ -244,7 +185,8 @@ def build() -> tuple[list[dict], list[dict]]:
     return tasks, pretrain
 
 
-def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) -> dict:
+def _task(name: str, parts: dict[str, str], seen: set[str]) -> dict:
+    package = name.partition("-")[0]
     mask = _mask(parts)
     n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
     train, test = [], []
@@ -317,7 +259,7 @@ def _shorten(text: str) -> str:
     return " ".join(words)
 
 
-def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+def _texts(package: str, paths: str) -> Iterator[tuple[str, str]]:
     """Part and prose of every docstring below `paths` of an installed package, sorted by path.
 
     The part is the last folder of the path; below `.`, the first one of the file's name.
@@ -329,7 +271,7 @@ def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
             "install requirements.lock."
         )
     root = Path(spec.submodule_search_locations[0])
-    for path in paths:
+    for path in paths.split():
         pattern = path if path.endswith(".py") else f"{path}/**/*.py"
         for name in sorted(file.relative_to(root).as_posix() for file in root.glob(pattern)):
             if not NOT_THE_LIBRARY.intersection(name.split("/")):

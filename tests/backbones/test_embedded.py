@@ -43,8 +43,8 @@ def test_the_digests_are_those_of_the_published_records():
     assert digests == ["04acb736e78f028d", "d467bfab94bfde66"]
 
 
-def test_the_micro_vit_is_as_accurate_as_its_metadata_says(prepared):
-    with np.load(prepared("glyphs") / "pretrain.npz") as file:
+def test_the_micro_vit_is_as_accurate_as_its_metadata_says(prepared_stream):
+    with np.load(prepared_stream("glyphs") / "pretrain.npz") as file:
         images, labels = (torch.from_numpy(file[n])[::10] for n in ("images", "labels"))
     model = own_weights("micro-vit")
     # The pre-training classifier is not kept: nearest class mean of features, half against half.
@@ -59,9 +59,9 @@ def test_the_micro_vit_is_as_accurate_as_its_metadata_says(prepared):
     assert accuracy > 0.5 * float(reached("micro-vit")["held_out_accuracy"])
 
 
-def test_the_micro_llama_answers_as_its_metadata_says(prepared):
+def test_the_micro_llama_answers_as_its_metadata_says(prepared_stream):
     backbone = backbones.find("micro-llama")
-    file = prepared("docs") / "pretrain.json"
+    file = prepared_stream("docs") / "pretrain.json"
     items = json.loads(file.read_text(encoding="utf-8"))
     held_out = items[:: backbone.held_out]
     right = pretrain.answered(own_weights("micro-llama"), backbone.tokenizer({}), held_out)

@@ -268,11 +268,6 @@ def test_repeated_prompts_are_shown_once():
     assert sorted(method.diagnostics()["shot_tokens"][0]) == [13, 14]
 
 
-def test_what_cannot_run_is_refused():
-    with pytest.raises(ValueError, match="shots must be at least 1, but is 0"):
-        FIX.Config(shots=0)
-    with pytest.raises(ValueError, match="shot_tokens must be at least 1, but is -3"):
-        FIX.Config(shot_tokens=-3)
-    with pytest.raises(ValueError, match="task bare has none: prepare its stream anew"):
+def test_a_task_without_texts_is_refused():
+    with pytest.raises(ValueError, match="bare.* prepare its stream anew"):
         learnt(0).learn(Task(0, "bare", tiny.samples("language", 0), 1))
-    assert "images" in FIX.skip("vision")

@@ -5,16 +5,14 @@ import select
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from tests.test_workflow import Checkout
 
 from benchmarks.common.files import DataError
 from benchmarks.runs import gpus
+from tests.checkout import ROOT, Checkout
 
-ROOT = Path(__file__).parents[2]
 CLAIM = """
 import os, sys, time
 from pathlib import Path
@@ -130,19 +128,18 @@ def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_fol
         assert precious.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
     """By a profile that counts them, if there are any, and by the scheduler that took the job."""
     checkout = Checkout(tmp_path)
     promises = {
         "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
         "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
-        "--gpus 1": ("", "--mode", "remote"),
-        "--gpus 0": ("", "--mode", "remote", "--set-resources", "train:gpu=0"),
+        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
     }
     for promise, (visible, *options) in promises.items():
-        options += ["--config", "suite=smoke", "--cores", "1", "--dry-run", "--printshellcmds"]
-        command = [sys.executable, "-m", "snakemake", *options]
-        shown = checkout.run(*command, CUDA_VISIBLE_DEVICES=visible, GPUS="").stdout
+        options += ["--dry-run", "--printshellcmds"]
+        shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
         runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
         assert runs and all(f" {promise} >> " in line for line in runs), shown
 

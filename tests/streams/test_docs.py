@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def docs_folder(prepared):
-    return prepared("docs")
+def docs_folder(prepared_stream):
+    return prepared_stream("docs")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_docs_pretraining_asks_for_no_answer_of_a_task(docs_folder, tasks):
 def test_docs_imports_nothing_it_reads():
     code = (
         "import sys; from benchmarks.streams import docs; "
-        "print(len(list(docs._texts('scipy', ['fft']))), 'scipy' in sys.modules)"
+        "print(len(list(docs._texts('scipy', 'fft'))), 'scipy' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     n, imported = result.stdout.split()
@@ -132,7 +132,7 @@ def test_docs_names_the_package_that_differs(tmp_path, monkeypatch):
 
 def test_docs_names_a_missing_package():
     with pytest.raises(DataError, match="package no_such_package, which is not installed"):
-        list(docs._texts("no_such_package", ["."]))
+        list(docs._texts("no_such_package", "."))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from benchmarks.streams import glyphs
 
 
 @pytest.fixture(scope="module")
-def glyph_folder(prepared):
-    return prepared("glyphs")
+def glyph_folder(prepared_stream):
+    return prepared_stream("glyphs")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from PIL import Image
 
 from benchmarks import streams
 from benchmarks.common.files import DataError
-from benchmarks.runs import plan
 from benchmarks.runs.suite import load_suite
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import cub200, imagenet_r
@@ -491,9 +489,9 @@ def with_own_split(path):
 
 def prepared_tasks(run, resources):
     """Prepare the stream of a run as the workflow does, and load it."""
-    command = plan.Run(run.spec, run.key, None)
-    out = resources / "streams" / command.stream
-    command_line.main([*shlex.split(command.stream_arguments), "--out", str(out)])
+    spec = run.spec["stream"]
+    out = resources / "streams" / streams.place(spec)
+    command_line.main([*streams.of(spec).arguments, "--out", str(out)])
     return load_stream(run.spec["stream"], run.spec["seed"])
 
 
@@ -522,7 +520,7 @@ def test_own_images_from_the_suite_file_to_tensors(own, tmp_path, split):
     assert manifest["classes"] == sorted(CLASSES)
     assert place.name == f"folder-{run.spec['stream']['digest'][:8]}"
 
-    order = benchmark_data._order(4, run.spec["stream"], 0)
+    order = benchmark_data._order(4, streams.of(run.spec["stream"]).options, 0)
     expected = {"train": {}, "test": {}}  # class index in the stream -> crops
     for name, content in images.items():
         i = order.index(sorted(CLASSES).index(name.split("/")[0]))
