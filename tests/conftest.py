@@ -50,6 +50,30 @@ def gpu(request):
         pytest.skip("torch sees no GPU; --pretend-gpu rehearses this test without one")
 
 
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """An empty data directory that the environment names, and a working directory beside it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("TREELORA_DATA", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_stream(tmp_path_factory):
+    """A function that gives the folder of an embedded stream, which takes a while to make."""
+    from benchmarks import streams
+
+    @functools.cache
+    def folder(name):
+        out = tmp_path_factory.mktemp(name)
+        streams.prepare(name, out)  # checks the digest
+        return out
+
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_items():
     """A function that gives the items of a real language task's part, "train" or "test"."""

@@ -38,8 +38,7 @@ import baselines
 from baselines.common.base import Method, Setting, Task
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
-from benchmarks.backbones.models import LanguageModel
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
 from benchmarks.common.files import read_json, write_json
 from benchmarks.common.progress import Progress
@@ -84,11 +83,8 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
 def network_of(name: str, device: str = "cpu", weights: str = "float32") -> nn.Module:
     """A backbone with random weights and separate projections."""
     torch.manual_seed(0)
-    backbone = backbones.find(name)
-    if backbone.repo:
-        return LanguageModel(causal_lms.build(causal_lms.architecture(backbone), device, weights))
-    build = backbones.build_vision if backbone.modality == "vision" else backbones.build_language
-    return build(backbone, N_CLASSES).split_qkv().to(device, getattr(torch, weights))
+    network = backbones.find(name).build(N_CLASSES, weights=weights, device=device)
+    return network.split_qkv()
 
 
 def texts(vocabulary: int, n: int, tokens: int, answer: int) -> Samples:

@@ -34,13 +34,11 @@ ENTRIES = ENTRIES_A + ENTRIES_B
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny():
     """The tests' language backbone, under the name of the model in Table 8."""
-    folder = tmp_path_factory.mktemp("architectures")
-    spec = {"model_type": "llama"} | small.LANGUAGE.architecture
-    (folder / "llama-2-7b.json").write_text(json.dumps(spec))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accounting, "ARCHITECTURES", folder)
+        shape = {"llama-2-7b": small.LANGUAGE.architecture}
+        patch.setattr(accounting, "ARCHITECTURES", shape)
         pool = dataclasses.replace(accounting.POOL, **small.SMALL["l2p"])
         patch.setattr(accounting, "POOL", pool)
         yield "llama-2-7b"

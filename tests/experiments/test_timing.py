@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.backbones import language
 from benchmarks.common import devices
 from benchmarks.experiments import timing
 from benchmarks.experiments.timing import EPOCHS, schedule_seconds
@@ -87,10 +88,10 @@ def test_schedules_are_compared_with_seqlora(tmp_path):
 
 
 def test_a_model_from_outside_has_random_weights(small):
-    shrink = {"num_hidden_layers": 1, "hidden_size": 18, "intermediate_size": 8}
-    build = timing.causal_lms.build
+    shrink = {"num_hidden_layers": 1, "hidden_size": 72, "intermediate_size": 8}
+    build = language.build
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing.causal_lms, "build", lambda a, *rest: build(a | shrink, *rest))
+        patch.setattr(language, "build", lambda a, *rest: build(a | shrink, *rest))
         model = timing.network_of("smollm2-135m-instruct", weights="bfloat16")
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("cpu", torch.bfloat16)}
 

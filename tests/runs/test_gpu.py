@@ -16,7 +16,7 @@ from benchmarks.common import devices
 from benchmarks.common.files import read_json
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
-from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
+from tests.outside import made, save, suite
 from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
 from tests.runs.test_run import N_TASKS, make, plan_of, prepared, project  # noqa: F401

@@ -18,7 +18,7 @@ import yaml
 
 from baselines.common.prompts import QueryCache
 from baselines.seqlora import SeqLoRA
-from benchmarks.backbones import fingerprint, prepare
+from benchmarks import backbones
 from benchmarks.common import files
 from benchmarks.common.files import DataError, read_json, write_bytes, write_json
 from benchmarks.common.progress import Progress
@@ -60,7 +60,7 @@ def prepared(tmp_path_factory):
     weights = root / "resources/backbones/micro-vit"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        backbone = prepare("micro-vit", weights, None)
+        backbone = backbones.find("micro-vit").prepare(weights, None)
     backbone["weights"] = str(ROOT / backbone["weights"])
     write_json(weights / "manifest.json", backbone)
     return root
@@ -636,20 +636,3 @@ def test_only_complete_suites_from_committed_code_are_published(project, monkeyp
     target = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
     assert target.read_text().count("\n") == 1
     assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
-
-
-def test_the_fingerprint_of_a_backbone_follows_its_file(tmp_path):
-    path = tmp_path / "vit_tiny_patch16_224.safetensors"
-    path.write_bytes(b"one")
-    first = fingerprint("vit-ti", tmp_path)
-    path.write_bytes(b"two")
-    assert fingerprint("vit-ti", tmp_path) != first != fingerprint("vit-ti", None)
-
-
-def test_a_download_changes_no_fingerprint(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = fingerprint("vit-ti", None)
-    downloaded = Path("resources/downloads/vit_tiny_patch16_224.safetensors")
-    downloaded.parent.mkdir(parents=True)
-    downloaded.write_bytes(b"weights")
-    assert fingerprint("vit-ti", None) == before
