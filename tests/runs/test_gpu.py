@@ -19,7 +19,7 @@ from benchmarks.runs import gpus
 from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
 from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
-from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
+from tests.runs.test_run import N_TASKS, make, plan_of, prepared, project  # noqa: F401
 
 pytestmark = pytest.mark.gpu
 
@@ -47,6 +47,7 @@ def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # n
     decoding = {"stream": {"decoding": "released"}, "train": {"precision": "bfloat16"}}
     records += made(suite("llama", tmp_path, **decoding), data)
     devices.synchronise("cuda")  # of the scripts that measure time
+    devices.release()  # between the runs of a process
     for record in records:
         assert record["status"] == "done", record["error"]
         found = record["provenance"]
