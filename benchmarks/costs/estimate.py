@@ -73,7 +73,7 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
     """
     stream = spec["stream"]
     limit, n_tasks = stream["max_prompt_tokens"], stream["n_tasks"]
-    known = getattr(streams.load(stream["name"]), "N_TOKENS", None)
+    known = streams.of(stream).n_tokens
     if known is None:
         return [(limit, limit, 0)] * n_tasks
     if stream["order"] == "seed":
@@ -88,20 +88,18 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
 
 def items(spec: dict) -> tuple[float, float] | None:
     """Training and test items of a task, on average."""
-    stream = spec["stream"]
-    module = streams.load(stream["name"])
-    counted = getattr(module, "n_items", None)
-    own = streams.own_options(stream)
-    counts = counted(**own) if counted else getattr(module, "N_ITEMS", None)
+    options = spec["stream"]
+    stream = streams.of(options)
+    counts = stream.n_items
     if counts is None:
         return None
     vision = spec["modality"] == "vision"
-    unit, n_units = ("class", counts["classes"]) if vision else ("task", module.N_TASKS)
-    splits = hasattr(module, "N_CLASSES")  # into as many tasks as asked; others have their own
-    n_tasks = stream["n_tasks"] if splits else module.N_TASKS
+    unit, n_units = ("class", counts["classes"]) if vision else ("task", stream.n_tasks)
+    # A dataset is split into as many tasks as asked; others have their own.
+    n_tasks = options["n_tasks"] if stream.n_classes else stream.n_tasks
 
     def of_task(part: str) -> float:
-        limit = stream[f"{part}_per_{unit}"]
+        limit = options[f"{part}_per_{unit}"]
         return min(counts[part], (limit or counts[part]) * n_units) / n_tasks
 
     return of_task("train"), of_task("test")

@@ -32,7 +32,6 @@ from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import Passes, passes
 from benchmarks.runs.record import provenance
 
-SCHEMA = 1
 ARCHITECTURES = Path(__file__).parents[1] / "backbones/architectures"
 METHODS = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora", "ogd")
 POOL = L2P.Config()
@@ -298,7 +297,7 @@ def main() -> None:
         "steps": {modality: dataclasses.asdict(step) for modality, step in steps.items()},
         "l2p": dataclasses.asdict(POOL),
     }
-    data = {"schema": SCHEMA, "kind": "accounting", "provenance": provenance()}
+    data = {"schema": 1, "kind": "accounting", "provenance": provenance()}
     write_json(o.out, data | {"settings": settings, "rows": rows})
 
 

@@ -6,7 +6,7 @@ import baselines
 from benchmarks import streams
 from benchmarks.costs import estimate
 from benchmarks.costs.operations import lora_passes
-from benchmarks.runs.config import load_suite
+from benchmarks.runs.suite import load_suite
 
 
 def spec_of(method, suite="cifar_full"):
@@ -70,7 +70,7 @@ def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
     spec["method"] = {"name": "seqlora", "config": {}}
     stream, train = spec["stream"], spec["train"]
     cost, n = lora_passes(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
-    tokens = streams.load("trace").N_TOKENS
+    tokens = streams.of({"name": "trace"}).n_tokens
     n_train, n_test = estimate.items(spec)
     seconds = 0.0
     for task, (item, prompt, answer) in enumerate(tokens):

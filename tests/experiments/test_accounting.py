@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis import accounting as analysed
 from baselines.common.lora import LoraSettings, add_lora
+from benchmarks.costs.operations import Passes, passes, run
 from benchmarks.experiments import accounting
-from benchmarks.experiments.accounting import Passes, Step, added, build, passes, row, run
+from benchmarks.experiments.accounting import Step, added, build, row
 from benchmarks.runs.record import PUBLISHED
 from tests import tiny as small
 from treelora import TreeRegulariser

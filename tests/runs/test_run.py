@@ -55,7 +55,7 @@ def prepared(tmp_path_factory):
     tasks = [
         {"name": f"script{t}", "group": f"group{t % 2}", "classes": ["a", "b"]} for t in range(10)
     ]
-    manifest = {"modality": "vision", "fingerprint": glyphs.fingerprint(None), "tasks": tasks}
+    manifest = {"modality": "vision", "fingerprint": glyphs.DIGEST, "tasks": tasks}
     write_json(folder / "manifest.json", manifest)
     weights = root / "resources/backbones/micro-vit"
     with pytest.MonkeyPatch.context() as patch:
@@ -562,7 +562,7 @@ def test_other_data_than_asked_is_refused(project):
 def test_limits_beyond_the_data_are_refused(project):
     plan = plan_of({"seqlora": {}})
     plan.runs[0].spec["stream"]["train_per_class"] = 99
-    assert "asks for 99 images, but class" in make(plan.runs[0])["error"]
+    assert "train_per_class asks for 99" in make(plan.runs[0])["error"]
 
 
 def test_a_truncated_weight_file_is_named(project):
