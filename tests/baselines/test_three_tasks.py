@@ -83,6 +83,7 @@ def double(monkeypatch):
     torch.set_default_dtype(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "modality", "config"),
     [(*pair, config) for pair, configs in CASES.items() for config in configs],
