@@ -1,8 +1,8 @@
 """What labels the weights have seen is said beside the numbers, where it is known."""
 
+from analysis.runs import read_suite
 from fake_records import record, write
 
-from analysis.runs import read_suite
 from analysis.tables import setting_notes
 
 

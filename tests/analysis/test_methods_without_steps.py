@@ -1,9 +1,9 @@
 """A method that makes no gradient steps has scores and a time, and no speed of training."""
 
 import pytest
+from analysis.runs import read_suite
 
 from analysis import claims, tables
-from analysis.runs import read_suite
 from tests.fake_records import record, write
 
 

@@ -143,10 +143,10 @@ def test_a_changed_label_and_changed_analysis_redraw_and_do_not_train(checkout):
     made = scheduled(checkout.snakemake("--dry-run", suite=NAME))
     path.write_text(written)
     assert made == {"collect": 1, "analyse": 1, "all": 1}
-    code = checkout.folder / "analysis/style.py"
+    code = checkout.folder / "analysis/figures/style.py"
     code.write_text(code.read_text() + "\n# another look\n")
     made = scheduled(checkout.snakemake("--dry-run", suite=NAME))
-    shutil.copy2(ROOT / "analysis/style.py", code)
+    shutil.copy2(ROOT / "analysis/figures/style.py", code)
     assert made == {"analyse": 1, "all": 1}
 
 
