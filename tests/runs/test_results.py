@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import files
-from benchmarks.common.files import DataError, read_json, write_bytes, write_json
+from benchmarks.common.files import DataError, data_dir, read_json, write_bytes, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs import results
+from benchmarks.runs.plan import load_plan
+from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
@@ -197,6 +199,21 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     with pytest.raises(DataError, match="own.jsonl has the digest"):
         results.restore(plan)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in PUBLISHED.glob("*.jsonl")))
+def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, monkeypatch):
+    """Tried on the first of each."""
+    monkeypatch.chdir(tmp_path)
+    with open(PUBLISHED / f"{suite}.jsonl") as file:
+        key = json.loads(next(file))["key"]
+    plan = load_plan(suite)
+    found = [run for run in plan.runs if run.key == key]
+    if not found and not data_dir():
+        pytest.skip("the key is that of the files of TREELORA_DATA")
+    (one,) = found
+    assert results.restore(dataclasses.replace(plan, runs=[one])) == 1
+    assert one.status() == "done"
 
 
 def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch, whole):

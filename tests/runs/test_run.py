@@ -111,6 +111,7 @@ def made_by_command(monkeypatch, *specs):
         return stopped.code
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_that_is_killed_end_with_the_same_scores(project, monkeypatch, capsys):
     """What is done stays as it is, and the run in the middle continues at its last task."""
     plan = plan_of({"ewc": {}}, seeds=(0, 1), epochs=8, learning_rate=0.001)
