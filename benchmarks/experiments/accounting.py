@@ -249,7 +249,7 @@ def row(name: str, c: Counts, method: str, task: int, step: Step) -> dict:
 
 
 def main() -> None:
-    language, vision = STEPS["language"], STEPS["vision"]
+    text, image = STEPS["language"], STEPS["vision"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -262,23 +262,23 @@ def main() -> None:
     whole = {"type": int, "metavar": "N"}
     tasks = {"nargs": "+", "default": [1, 2, 8, 10, 15], "help": "from 1 (default 1 2 8 10 15)"}
     parser.add_argument("--tasks", **whole, **tasks)
-    for name, default, text in (
-        ("--rank", language.rank, "of LoRA on language"),
-        ("--vision-rank", vision.rank, "of LoRA on vision"),
-        ("--tokens", language.tokens, "of a text"),
-        ("--batch", language.batch, "texts of a step"),
-        ("--vision-batch", vision.batch, "images of a step"),
-        ("--memory", language.memory, "samples that gem keeps of a task"),
-        ("--directions", language.directions, "gradients that ogd keeps of a task"),
+    for name, default, what in (
+        ("--rank", text.rank, "of LoRA on language"),
+        ("--vision-rank", image.rank, "of LoRA on vision"),
+        ("--tokens", text.tokens, "of a text"),
+        ("--batch", text.batch, "texts of a step"),
+        ("--vision-batch", image.batch, "images of a step"),
+        ("--memory", text.memory, "samples that gem keeps of a task"),
+        ("--directions", text.directions, "gradients that ogd keeps of a task"),
     ):
-        parser.add_argument(name, **whole, default=default, help=f"{text} (default {default})")
+        parser.add_argument(name, **whole, default=default, help=f"{what} (default {default})")
     o = parser.parse_args()
     numbers = {k: v for k, v in vars(o).items() if k not in ("out", "models", "tasks")}
     if min(*o.tasks, *numbers.values()) < 1:
         parser.error(f"all numbers must be at least 1, but --tasks is {o.tasks}, others {numbers}")
     steps = {
         "language": Step(o.tokens, o.batch, o.rank, o.memory, o.directions),
-        "vision": Step(vision.tokens, o.vision_batch, o.vision_rank, o.memory, o.directions),
+        "vision": Step(image.tokens, o.vision_batch, o.vision_rank, o.memory, o.directions),
     }
     rows = []
     progress = Progress("accounting", len(o.models), "models")
