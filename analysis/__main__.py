@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from pathlib import Path
 
 from analysis.exhibits import NAMES, claims_files, experiment_files, experiments, make
-from analysis.records import EXPERIMENTS, visible
+from analysis.records import EXPERIMENTS
 from analysis.runs import Suite, read_suite
+from analysis.text import quoted, suggest, visible
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CLAIMS_BEGIN, CLAIMS_END = "<!-- claims:begin -->", "<!-- claims:end -->"
@@ -74,9 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check_exhibit(name: str) -> None:
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(NAMES)}."
-        raise ValueError(f"There is no exhibit {name!r}: {hint}")
+        raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
 
 
 def draw(suites: list[Suite], out: Path, names: list[str]) -> None:

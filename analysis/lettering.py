@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from analysis.records import visible
+from analysis.text import visible
 
 # After DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and others:
 # where they are installed, fonts for what it has not. Fonts of coloured emoji cannot be drawn.

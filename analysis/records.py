@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
+
+from analysis.text import quoted, visible
 
 SCHEMA = 1
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
@@ -43,30 +44,6 @@ LONGEST_NAME, LONGEST_SLUG = 200, 150  # bytes: of what becomes a folder, of par
 
 class RecordError(ValueError):
     """A file of records that cannot be used; its text is one sentence for the user."""
-
-
-def visible(text: str) -> str:
-    """The text as one line, with what does not print as an escape, such as \\x1b.
-
-    Control characters, marks that turn the direction of writing, halves of characters and code
-    points without a character would be commands to a terminal, or make a file invalid.
-    """
-    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    if character in "\t\n\r\u2028\u2029":
-        return " "
-    joiner = character in "\u200c\u200d"  # of letters and of emoji
-    if joiner or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Cn"):
-        return character
-    return ascii(character)[1:-1]
-
-
-def quoted(value: object) -> str:
-    """A value as a sentence shows it: on one line, and cut where it is long."""
-    text = ascii(value) if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_name(value: object) -> bool:

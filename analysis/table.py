@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from analysis.metrics import Estimate
-from analysis.records import visible
+from analysis.text import visible
 
 ABSENT = "–"
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {

@@ -31,9 +31,10 @@ from analysis import (
     tables,
 )
 from analysis.__main__ import BEGIN, END, main
-from analysis.records import RecordError, read, slugs, visible
+from analysis.records import RecordError, read, slugs
 from analysis.runs import load, read_suite
 from analysis.table import Column, Table, csv, markdown, percent, plain, tex
+from analysis.text import quoted, suggest, visible
 from analysis.trees import agreement
 
 ROOT = Path(__file__).parents[1]
@@ -287,6 +288,20 @@ def test_what_does_not_print_becomes_an_escape():
         "narrow\u202fblank",
     ):
         assert visible(text) == text
+
+
+def test_a_value_is_quoted_on_one_line_and_short_whatever_it_stands_for():
+    assert quoted("a\x1b\u202e\n") == r"'a\x1b\u202e\n'"
+    shared = ["x" * 10**6] * 10
+    for value in ("y" * 10**6, [[[shared] * 10**4]], {n: shared for n in range(10**4)}, 10**300):
+        assert len(quoted(value)) <= 200
+
+
+def test_a_near_name_is_suggested_else_the_known_ones_are_listed():
+    assert suggest("treelroa", ["seqlora", "treelora"]) == "did you mean 'treelora'?"
+    assert suggest("xyz", ["seqlora", "treelora"]) == "there are seqlora, treelora"
+    assert suggest("xyz", []) == "there are none"
+    assert suggest("x", map(str, range(10, 1000))).endswith("950 more")
 
 
 @pytest.mark.parametrize(
@@ -747,7 +762,7 @@ def without(key):
         (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 200}{"]" * 200}'), "too deeply"),
         (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 10**5}'), "too deeply"),
         (edited(spec__seed="0"), "spec.seed must be a whole number, but is '0'"),
-        (edited(spec__seed=True), "spec.seed must be a whole number, but is true"),
+        (edited(spec__seed=True), "spec.seed must be a whole number, but is True"),
         (edited(spec__seed=0.5), "spec.seed must be a whole number, but is 0.5"),
         (edited(spec__modality="sound"), "spec.modality must be vision or language"),
         (edited(spec__method__label=["a"]), "spec.method.label must be a text"),
@@ -757,7 +772,7 @@ def without(key):
         (edited(stream__groups=["a"]), "2 tasks have 1 groups"),
         (edited(tasks={}), "tasks must be a list"),
         (edited(R=[["0.5", None], [0.5, 0.5]]), "scores must lie in [0, 1], but R holds '0.5'"),
-        (edited(R=[[0.5, None], [0.5, True]]), "scores must lie in [0, 1], but R holds true"),
+        (edited(R=[[0.5, None], [0.5, True]]), "scores must lie in [0, 1], but R holds True"),
         (edited(footprint={"state_bytes": -1}), "footprint.state_bytes must be"),
         (edited(error={"a": 1}), "error must be a text or null"),
         (edited(provenance__threads="two"), "provenance.threads must be"),
