@@ -752,28 +752,6 @@ def table(verdicts: list[Verdict]) -> Table:
     return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
 
 
-def compact(verdicts: list[Verdict]) -> str:
-    """The Markdown for a README: a row per claim, its effects under their verdicts."""
-    rows = []
-    for claim in CLAIMS:
-        own = [verdict for verdict in verdicts if verdict.claim is claim]
-        paper = " / ".join(dict.fromkeys(verdict.paper for verdict in own))
-        row = {"claim": claim.says, "paper": f"{paper} ({claim.where})"} | dict.fromkeys(
-            VERDICTS, ""
-        )
-        for verdict in own:
-            effect = f"{verdict.place}: {verdict.effect.text()}" if verdict.effect else ""
-            if len(verdict.judged) > 1:
-                effect += f" ({verdict.effect.what})"
-            beside = verdict.beside and f"beside it {verdict.beside}"
-            text = ", ".join(filter(None, (effect, verdict.would_test, beside)))
-            row[verdict.word] += f"{'; ' if row[verdict.word] else ''}{text}"
-        rows.append(row)
-    columns = [Column("claim", "Claim"), Column("paper", "In the paper")]
-    columns += [Column(word, word.capitalize()) for word in VERDICTS]
-    return Table("", "The paper's claims", columns, rows, notes=list(RULE)).markdown().strip()
-
-
 def _raw(effect: Effect | None) -> dict[str, object]:
     if not effect:
         return {}

@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis import claims, tables
 from analysis.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, Claim, Verdict
-from analysis.exhibits import fitting
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table, markdown, plain
 
@@ -55,21 +54,23 @@ def headlines(verdicts: list[Verdict], suites: list[Suite]) -> str:
         for suite in suites
         for panel in suite.panels
     }
-
-    def width(verdict: Verdict) -> int:
-        return max(n_methods.get(place, 0) for place in verdict.place.split(", "))
-
     rows = []
     for claim, own in _by_claim(verdicts).items():
         if claim.id not in HEADLINES:
             continue
-        widest = {verdict.place.partition(" (")[0]: verdict for verdict in sorted(own, key=width)}
+        widest: dict[str, tuple[int, Verdict]] = {}
+        for verdict in own:
+            width = max(n_methods.get(place, 0) for place in verdict.place.split(", "))
+            stream = verdict.place.partition(" (")[0]
+            if stream not in widest or width > widest[stream][0]:
+                widest[stream] = width, verdict
+        shown = {stream: verdict for stream, (_, verdict) in widest.items()}
         effects = [
             f"{stream} {replace(verdict.effect, parts=()).text()}".removesuffix(" points")
-            for stream, verdict in widest.items()
+            for stream, verdict in shown.items()
             if verdict.effect
         ]
-        words = [WORDS[verdict.word] for verdict in widest.values()]
+        words = [WORDS[verdict.word] for verdict in shown.values()]
         counts = {word: words.count(word) for word in WORDS.values() if word in words}
         rows.append(
             {
@@ -106,8 +107,8 @@ def claims_page(verdicts: list[Verdict], suites: list[Suite]) -> str:
             for column in table.columns
             if column.key not in ("claim", "paper") and any(r.get(column.key) for r in table.rows)
         ]
-        head = f"{_anchor(claim.id)}## {claim.says}\n\nIn the paper: {markdown(_paper(claim))} ({claim.where})."
-        sections += [head, _text(table)]
+        paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."
+        sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(table)]
     columns = [Column("claim", "Claim", markup=True), Column("where", "In the paper")]
     columns += [Column(word, word.capitalize()) for word in claims.VERDICTS]
     settings = "\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites)
@@ -170,12 +171,11 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         scores.title, scores.notes = "Scores", scores.notes[1:]  # the first is in the head
         scores.notes += remarks.get(panel.suite.name, [])
         parts.append(_text(scores))
-        for name, of in (("ablations", varied), ("peers", panel)):
-            if fitting([name], [record["spec"] for record in of.runs["record"]]):
-                table = getattr(tables, name)(of)
-                table.title = table.title.partition(": ")[2].capitalize()
-                table.setting = [] if of is panel else table.setting
-                parts.append(_text(table))
+        for table in (tables.ablations(varied), tables.peers(panel)):
+            table.title = table.title.partition(": ")[2].capitalize()
+            if table.setting == scores.setting:
+                table.setting = []
+            parts += [_text(table)] if table.rows else []
     return RESULTS_HEAD + "\n\n".join(parts) + "\n"
 
 

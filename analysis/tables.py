@@ -17,7 +17,7 @@ from analysis import language
 from analysis.compare import elsewhere, peers_of, published
 from analysis.metrics import COUNTS, METRICS, Estimate, estimate
 from analysis.records import task_names
-from analysis.runs import Panel, Suite
+from analysis.runs import Panel
 from analysis.table import Column, Number, Table, count, mebibytes, percent, plain
 from analysis.trees import PERMUTATIONS, agreement
 from analysis.variants import difference, interval, sweep, variants
@@ -646,25 +646,3 @@ def tasks(panel: Panel) -> Table:
         f"A column is {column} in the stream may differ by seed."
     )
     return _table(panel, "tasks", "score of each task", columns, rows, [note], bounds)
-
-
-def compact(suites: list[Suite]) -> str:
-    """The Markdown for a README: scores and times by stream, under the suite's label.
-
-    Of suites that run the same stream on the same backbone, it shows the one with most methods.
-    """
-    keep = ("method", "acc", "bwt_paper", "time_seconds", "runs")
-    widest: dict[str, Panel] = {}
-    for panel in (panel for suite in suites for panel in suite.panels):
-        where = json.dumps([panel.spec["stream"], panel.spec["backbone"]], sort_keys=True)
-        known = widest.setdefault(where, panel)
-        if panel.runs["name"].nunique() > known.runs["name"].nunique():
-            widest[where] = panel
-    parts = []
-    for panel in widest.values():
-        table = accuracy(panel)
-        table.columns = [column for column in table.columns if column.key in keep]
-        table.title = f"{panel.stream}, {panel.backbone} ({panel.suite.label})"
-        table.setting, table.notes = missing_notes(panel) + outdated_notes(panel), []
-        parts.append(table.markdown().strip())
-    return "\n\n".join(parts)

@@ -31,9 +31,8 @@ def documents() -> dict[str, bytes]:
     verdicts = claims.judge(suites)
     remarks = tomllib.loads((PUBLISHED / "remarks.toml").read_text(encoding="utf-8"))
     head, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)
-    readme = (
-        f"{head}{BEGIN}\n\n{pages.headlines(verdicts, suites)}\n\n{END}{rest.partition(END)[2]}"
-    )
+    tail = rest.partition(END)[2]
+    readme = f"{head}{BEGIN}\n\n{pages.headlines(verdicts, suites)}\n\n{END}{tail}"
     (demo,) = (suite for suite in suites if suite.name == "demo")
     (glyphs,) = (panel for panel in demo.panels if panel.stream == "glyphs")
     whole = {

@@ -30,7 +30,7 @@ from analysis import (
     style,
     tables,
 )
-from analysis.__main__ import BEGIN, END, main
+from analysis.__main__ import main
 from analysis.records import RecordError, read, slugs
 from analysis.runs import load, read_suite
 from analysis.table import Column, Table, csv, markdown, percent, plain, tex
@@ -682,19 +682,6 @@ def test_several_files_get_a_folder_each(tmp_path, capsys):
     assert "another suite" in capsys.readouterr().err
 
 
-def test_readme_is_generated_and_checked(tmp_path, capsys):
-    source, readme = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    command = [str(source), "--readme", str(readme)]
-    assert main([*command, "--check"]) == 1 and "old" in readme.read_text()
-    assert main(command) == 0
-    assert readme.read_text() == f"before\n{BEGIN}\n\n{GOLDEN}\n\n{END}\nafter\n"
-    assert main([*command, "--check"]) == 0
-    readme.write_text("no markers")
-    assert main(command) == 2
-    assert "must hold the line" in capsys.readouterr().err
-
-
 LEAF = {"tasks": [0], "children": []}
 
 
@@ -998,13 +985,3 @@ def test_everything_is_drawn_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     made = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file()}
     assert made == set(exhibits.files([json.loads(line)["spec"] for line in source.open()]))
-
-
-def test_the_readme_shows_the_published_results(tmp_path):
-    """Its table and its figure are what the records give."""
-    root = Path(__file__).parents[1]
-    published = [str(path) for path in sorted((root / "benchmarks/published").glob("*.jsonl"))]
-    assert main([*published, "--readme", str(root / "README.md"), "--check"]) == 0
-    assert main([str(root / "benchmarks/published/demo.jsonl"), "--out", str(tmp_path)]) == 0
-    drawn = (tmp_path / "figures/fig4a-glyphs.svg").read_bytes()
-    assert drawn == (root / "docs/accuracy.svg").read_bytes()

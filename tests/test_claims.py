@@ -7,7 +7,7 @@ import pytest
 from fake_records import record, write
 
 from analysis import claims, fidelity, reported
-from analysis.__main__ import CLAIMS_BEGIN, CLAIMS_END, main
+from analysis.__main__ import main
 from analysis.effects import Effect
 from analysis.metrics import Estimate
 from analysis.runs import OUTDATED, read_suite
@@ -397,24 +397,6 @@ def test_several_suites_have_one_overview(tmp_path):
     assert r"p{26mm}" in (out / "claims.tex").read_text()
 
 
-def test_the_readme_holds_the_claims_and_is_checked(tmp_path, capsys):
-    source = str(write(tmp_path / "runs.jsonl", [*BASE, *SEQ]))
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{CLAIMS_BEGIN}\nold\n{CLAIMS_END}\nafter\n")
-    command = [source, "--readme", str(readme)]
-    assert main([*command, "--check"]) == 1 and "old" in readme.read_text()
-    assert main(command) == 0 and main([*command, "--check"]) == 0
-    text = readme.read_text()
-    assert text.startswith(f"before\n{CLAIMS_BEGIN}\n\n**The paper's claims**")
-    assert (
-        text.endswith(f"{CLAIMS_END}\nafter\n")
-        and "| glyphs: +6.67 points, beside it +3.33 points" in text
-    )
-    readme.write_text(CLAIMS_BEGIN)
-    assert main(command) == 2
-    assert f"must hold the line {CLAIMS_END}" in capsys.readouterr().err
-
-
 # ---- the ledger ---------------------------------------------------------------------------------
 
 ENTRIES = [(group, entry) for group, entries in fidelity.read().items() for entry in entries]
@@ -484,18 +466,3 @@ def test_differences_are_measured_where_a_run_differs_in_just_these_settings(tmp
     assert "+10.00 points" in fidelity.measured(by_label, suites)
     assert fidelity.measured({"metric": "bwt_standard"}, suites).startswith("glyphs (demo): +")
     assert fidelity.measured({}, suites) == ""
-
-
-def test_the_ledger_is_generated_and_checked(tmp_path, capsys):
-    source, out = str(write(tmp_path / "runs.jsonl", BASE)), tmp_path / "FIDELITY.md"
-    command = [source, "--out", str(out)]
-    assert fidelity.main([*command, "--check"]) == 1 and not out.exists()
-    assert fidelity.main(command) == 0 and fidelity.main([*command, "--check"]) == 0
-    out.write_text(out.read_text() + "more")
-    assert fidelity.main([*command, "--check"]) == 1
-    assert fidelity.main([str(tmp_path / "none.jsonl"), "--out", str(out)]) == 2
-    assert "none.jsonl cannot be read" in capsys.readouterr().err
-
-
-def test_the_repository_holds_the_current_ledger():
-    assert fidelity.main(["--check"]) == 0

@@ -93,16 +93,6 @@ def test_no_file_names_a_machine():
     assert found == []
 
 
-def test_the_commands_of_the_readme_are_make_targets():
-    targets = set(re.findall(r"^([a-z]+):.*## ", read("Makefile"), re.MULTILINE))
-    commands = set(re.findall(r"\bmake ([a-z]+)\b", " ".join(code_of(read("README.md")))))
-    assert commands and commands <= targets
-
-
-def code_of(markdown: str) -> list[str]:
-    return re.findall(r"```.*?```|`[^`\n]+`", markdown, re.DOTALL)
-
-
 @pytest.mark.parametrize("command", ["replicate", "restore", "pretrain", "publish", "unlock"])
 def test_a_target_is_never_taken_for_configuration(command):
     """`--config` takes all words up to the next option."""
