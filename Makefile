@@ -1,11 +1,15 @@
 # One command for each use; `make` lists them.
 
-SUITE   ?= demo
-CORES   ?= all
-PROFILE ?= profiles/default
-PYTHON  ?= python3.11
-UV      ?= uv
-WORKERS ?= 2
+SUITE    ?= demo
+TOGETHER ?= 3
+CORES    ?= all
+PROFILE  ?= profiles/default
+PYTHON   ?=
+UV       ?= uv
+WORKERS  ?= 2
+
+# The lock has wheels for these, and the first that is there makes the environment.
+PYTHONS = python3.11 python3.12 python3.13 python3
 
 # The full environment where it is current, else a light one without torch.
 LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
@@ -18,30 +22,33 @@ unexport SUITE
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
-            --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
+            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
+PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test lint lock clean
+.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test test-fast lint lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
-	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)   PYTHON=$(PYTHON)"
+	@echo "TOGETHER=$(TOGETHER)  seeds of a method that one process makes, one after the other"
+	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)"
+	@echo "PYTHON=PROGRAM makes the environment, else the first of $(PYTHONS) that can"
 	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
 
 replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
 	@$(SNAKEMAKE)
-	@.venv/bin/python -m benchmarks.runs.plan $(NAME) --complete
+	@.venv/bin/python -m benchmarks.runs.status $(NAME) --complete
 
 plan: .venv/requirements.lock ## List what the suite runs, what is done, the time each needs (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.runs.plan $(NAME) $(PLAN)
+	@.venv/bin/python -m benchmarks.runs.status $(NAME) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do
-	@.venv/bin/python -m benchmarks.runs.plan $(NAME) --status
+	@.venv/bin/python -m benchmarks.runs.status $(NAME) --brief
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
 	@.venv/bin/python -m benchmarks.runs.results forget-failed $(NAME)
@@ -73,7 +80,10 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 	@.venv/bin/python -m benchmarks.experiments.regret --out benchmarks/published/regret.json
 
 test: lint ## Check style and workflow, then run every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	$(PYTEST)
+
+test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
+	$(PYTEST) -m "not slow"
 
 lint: .venv/requirements.lock ## Check style and workflow
 	.venv/bin/ruff check
@@ -106,11 +116,16 @@ clean: ## Remove environments and caches; results/ and resources/ stay
 
 define install
 if cmp -s $< $@; then touch $@; exit; fi; \
-"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-  echo "Python 3.11 is needed and '$(PYTHON)' is not one:" \
-       "install it or name it with PYTHON=/path/to/python3.11." >&2; exit 1; }; \
+for python in $(if $(PYTHON),$(call quoted,$(PYTHON)),$(PYTHONS)) ""; do \
+  "$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+    2>/dev/null && break; \
+done; \
+test "$$python" || { \
+  echo "Python 3.11, 3.12 or 3.13 with its venv module is needed, and there is none under the name" \
+       $(if $(PYTHON),$(call quoted,$(PYTHON)),"$(PYTHONS)")": install one, or name it with" \
+       "PYTHON=/path/to/python." >&2; exit 1; }; \
 echo "installing the pinned packages into $(1) ($(2), once)"; \
-"$(PYTHON)" -m venv --clear $(1) && \
+"$$python" -m venv --clear $(1) && \
 $(1)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $< && \
 cp $< $@
 endef

@@ -18,21 +18,35 @@ workdir: workflow.basedir
 # `python` below is the interpreter of this process, whether or not its environment is activated.
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
+# `suite` is a name in benchmarks/suites or the path of a suite file. Runs that differ in their seed
+# only go through one process, at most `together` of them, as imports take as long as a small run.
+config.setdefault("suite", "demo")
+config.setdefault("together", 3)
+
 try:
-    plan = load_plan(config.setdefault("suite", "demo"))
-    # Only these are jobs. Of a run that is made, the result is a file like any other: nothing makes
-    # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
-    open_runs = {run.directory: run for run in plan.runs if run.is_open()}
+    plan = load_plan(config["suite"])
+    batches = {batch.name: batch for batch in plan.batches(config["together"])}
     check_writable("results", "resources")
+    # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
+    # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
+    open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
 except DataError as error:
     sys.exit(str(error))
+
+# The output of a job is a marker, so that Snakemake deletes no record of a batch that was cut off.
+MARKER = "results/batches/{batch}.done"
+MARKERS = expand(MARKER, batch=open_runs)
+if not workflow.remote_exec:
+    for marker in MARKERS:
+        Path(marker).unlink(missing_ok=True)  # of a time when the runs were not open
 
 stream_digest = {name: "" for name in plan.pretrain_streams}
 stream_digest |= {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
 stream_arguments = {name: name for name in plan.pretrain_streams}
 stream_arguments |= {run.stream: run.stream_arguments for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
-RESULTS = [f"{run.directory}/result.json" for run in plan.runs]
+still_open = {run.directory for runs in open_runs.values() for run in runs}
+RECORDS = [run.record for run in plan.runs if run.directory not in still_open]
 OUT = f"results/{plan.name}"
 # A run that is promised a GPU does not train on the CPU: by the scheduler that took a job which asked
 # for one, or by a profile that counts them on this machine, which may have none.
@@ -47,7 +61,7 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 wildcard_constraints:
     stream="|".join(map(re.escape, stream_arguments)),
     backbone="|".join(map(re.escape, plan.backbones)),
-    run="|".join(map(re.escape, open_runs)) or "none",
+    batch="|".join(map(re.escape, batches)) or "none",
 
 
 localrules:
@@ -63,7 +77,7 @@ localrules:
 
 rule all:
     input:
-        RESULTS,  # a target as well, or Snakemake would not miss a deleted one
+        MARKERS,  # a target as well, or Snakemake would not miss a deleted record
         EXHIBITS,
     message:
         f"report: {OUT}/report/index.html"
@@ -140,34 +154,35 @@ rule backbone:
 
 rule train:
     input:
-        spec=lambda wildcards: open_runs[wildcards.run].write_spec(),
+        specs=lambda wildcards: [run.write_spec() for run in batches[wildcards.batch].runs],
         stream=lambda wildcards: (
-            f"resources/streams/{open_runs[wildcards.run].stream}/manifest.json"
+            f"resources/streams/{batches[wildcards.batch].runs[0].stream}/manifest.json"
         ),
         backbone=lambda wildcards: (
-            f"resources/backbones/{open_runs[wildcards.run].backbone}/manifest.json"
+            f"resources/backbones/{batches[wildcards.batch].runs[0].backbone}/manifest.json"
         ),
     output:
-        "{run}/result.json",
+        touch(MARKER),
     log:
-        "{run}/log.txt",
+        "results/batches/{batch}.log",
     conda:
         "environment.yml"
     threads: plan.threads
     resources:
         gpu=1,
     params:
-        what=lambda wildcards: open_runs[wildcards.run].title,
+        what=lambda wildcards: batches[wildcards.batch].title(),
     message:
         "train {params.what}"
     shell:
-        'python -m benchmarks.runs.run {input.spec:q} --out "$(dirname {output:q})" --threads {threads}'
+        "python -m benchmarks.runs.run {input.specs:q} --threads {threads}"
         f"{OWN_GPU} >> {{log:q}} 2>&1"
 
 
 rule collect:
     input:
-        RESULTS,
+        MARKERS,
+        RECORDS,
     output:
         f"{OUT}/runs.jsonl",
     log:
@@ -177,7 +192,7 @@ rule collect:
     params:
         suite=config["suite"],
         label=plan.label,
-        skipped=[run.directory for run in plan.skipped],
+        runs=[run.directory for run in plan.runs + plan.skipped],
     message:
         "collect the results"
     shell:

@@ -2,37 +2,26 @@
 
 A file defines one subclass of `common.base.Method`. Nothing is registered anywhere: suites name
 the file, and contract tests, tables and figures follow. Where a method is another one on text,
-`<name>_language.py` defines that.
+`<name>_language.py` defines that. What methods share lies in `common/`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from difflib import get_close_matches
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from baselines.common.base import Method
+if TYPE_CHECKING:
+    from baselines.common.base import Method
 
-_SHARED = {
-    "__init__",
-    "augment",
-    "base",
-    "compiler",
-    "hide",
-    "lora",
-    "loop",
-    "mixture",
-    "prefix",
-    "prompts",
-}
 _ON_TEXT = "_language"
 
 
 def names() -> list[str]:
     """The names of all methods, sorted."""
-    stems = [p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED]
-    return sorted({stem.removesuffix(_ON_TEXT) for stem in stems})
+    return sorted({stem.removesuffix(_ON_TEXT) for stem in _stems()})
 
 
 def load(name: str, modality: str | None = None) -> type[Method]:
@@ -41,15 +30,14 @@ def load(name: str, modality: str | None = None) -> type[Method]:
     Raises:
         ValueError: there is no such method, or its file defines none.
     """
+    from baselines.common.base import Method  # torch, which whoever asks for names does without
+
     if name not in names():
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
         raise ValueError(f"no method is called {name!r} in baselines/: {hint}")
-    own = f"{name}{_ON_TEXT}"
-    stem = (
-        own if modality == "language" and (Path(__file__).parent / f"{own}.py").exists() else name
-    )
-    module = importlib.import_module(f"baselines.{stem}")
+    own = modality == "language" and name + _ON_TEXT in _stems()
+    module = importlib.import_module(f"baselines.{name}{_ON_TEXT if own else ''}")
     classes = [
         value
         for value in vars(module).values()
@@ -60,6 +48,10 @@ def load(name: str, modality: str | None = None) -> type[Method]:
     ]
     if len(classes) != 1:
         raise ValueError(
-            f"baselines/{stem}.py must define exactly one Method, but defines {len(classes)}"
+            f"{module.__name__} must define exactly one Method, but defines {len(classes)}"
         )
     return classes[0]
+
+
+def _stems() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}

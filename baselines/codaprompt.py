@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Task
+from baselines.common import checks
 from baselines.common.prefix import encode_with_prefixes
 from baselines.common.prompts import (
     PromptedVision,
@@ -48,6 +48,7 @@ from baselines.common.prompts import (
     TaskPromptMethod,
     check_blocks,
 )
+from baselines.common.task import Task
 
 
 def orthonormal(rows: Tensor, earlier: Tensor) -> Tensor:
@@ -123,11 +124,8 @@ class CodaPrompt(TaskPromptMethod):
         orthogonality: float = 0.0
 
         def __post_init__(self):
-            for name in ("components", "prompt_length", "layers"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-            if self.orthogonality < 0:
-                raise ValueError(f"orthogonality must not be negative, but is {self.orthogonality}")
+            checks.at_least_1(self, "components", "prompt_length", "layers")
+            checks.not_negative(self, "orthogonality")
             if self.prompt_length % 2:
                 raise ValueError(f"prompt_length must be even, but is {self.prompt_length}")
 

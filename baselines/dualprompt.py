@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Task
+from baselines.common import checks
 from baselines.common.prefix import encode_with_prefixes
 from baselines.common.prompts import (
     PromptedVision,
@@ -46,6 +46,7 @@ from baselines.common.prompts import (
     TaskPromptMethod,
     check_blocks,
 )
+from baselines.common.task import Task
 
 
 class _DualPrompted(PromptedVision):
@@ -109,9 +110,8 @@ class DualPrompt(TaskPromptMethod):
         inherit: bool = True
 
         def __post_init__(self):
-            for name in ("shared_layers", "shared_length", "task_layers", "task_length", "pull"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+            checks.not_negative(self, "shared_layers", "shared_length")
+            checks.not_negative(self, "task_layers", "task_length", "pull")
 
         def check(self, adapted_matrices: int) -> None:
             wanted = self.shared_layers + self.task_layers

@@ -185,9 +185,7 @@ class _DualPrompted(nn.Module):
 class DualPromptLanguage(DualPrompt):
     """General prefixes and matched expert prefixes."""
 
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "language" else "baselines/dualprompt.py is for vision"
+    skips = {"vision": "baselines/dualprompt.py is for vision"}
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

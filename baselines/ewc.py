@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from baselines.common import checks
 from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings
 
@@ -88,15 +89,9 @@ class EWC(LoraMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            for name in ("fisher_samples", "fisher_batch_size"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-            if self.strength < 0:
-                raise ValueError(f"strength must not be negative, but is {self.strength}")
-            if self.trained not in TRAINED:
-                raise ValueError(
-                    f"trained must be one of {', '.join(TRAINED)}, not {self.trained!r}"
-                )
+            checks.at_least_1(self, "fisher_samples", "fisher_batch_size")
+            checks.not_negative(self, "strength")
+            checks.one_of(self, trained=TRAINED)
             for field in dataclasses.fields(LoraSettings):
                 value = getattr(self, field.name)
                 if self.trained == "all" and value != field.default:

@@ -21,7 +21,7 @@ of these what no training answer of the task contains. Where each training answe
 ends after its first token.
 
 The task of a prompt is inferred, as for all methods here: by nearest mean of hashed word counts
-among the tasks so far (`common.router`). Before the first task a prompt stands alone.
+among the tasks so far (`common.word_router`). Before the first task a prompt stands alone.
 
 Departures:
 1. TRACE's evaluation knows the task;
@@ -53,9 +53,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Needs, Task
-from baselines.common.router import WordRouter
+from baselines.common import checks
+from baselines.common.base import Method, Needs
+from baselines.common.task import Task
 from baselines.common.text import pad_left
+from baselines.common.word_router import WordRouter
 
 HEADER = "The following examples show how to answer.\nExamples:\n\n"
 SEPARATOR = "\n\n"  # after each item
@@ -204,6 +206,7 @@ class FIX(Method):
 
     version = 2
     stages = 0
+    skips = {"vision": "images cannot be put into a prompt as examples"}
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -219,14 +222,7 @@ class FIX(Method):
         shot_tokens: int | None = None
 
         def __post_init__(self):
-            if self.shots < 1:
-                raise ValueError(f"shots must be at least 1, but is {self.shots}")
-            if self.shot_tokens is not None and self.shot_tokens < 1:
-                raise ValueError(f"shot_tokens must be at least 1, but is {self.shot_tokens}")
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "language" else "images cannot be put into a prompt as examples"
+            checks.at_least_1(self, "shots", "shot_tokens")
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
@@ -267,7 +263,6 @@ class FIX(Method):
             "steps": 0,
             "samples": len(task.train),
             "last_loss": None,
-            "curve": [],
             "train_seconds": 0.0,
             "consolidate_seconds": time.perf_counter() - start,
         }

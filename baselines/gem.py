@@ -31,6 +31,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from baselines.common import checks
 from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings
 from baselines.common.text import trim_left
@@ -54,14 +55,8 @@ class GEM(LoraMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            if self.memory_per_task < 1:
-                raise ValueError(
-                    f"memory_per_task must be at least 1, but is {self.memory_per_task}"
-                )
-            if self.memory_strength < 0:
-                raise ValueError(
-                    f"memory_strength must not be negative, but is {self.memory_strength}"
-                )
+            checks.at_least_1(self, "memory_per_task")
+            checks.not_negative(self, "memory_strength")
 
     @classmethod
     def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:

@@ -40,6 +40,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from baselines.common import checks
+from baselines.common.base import rate_groups
 from baselines.common.hide import HiDe, HiDeSettings, TwoPass
 from baselines.common.lora import PER_BLOCK, LoraSettings, add_lora
 
@@ -104,10 +106,8 @@ class HiDeLoRA(HiDe):
         def __post_init__(self):
             LoraSettings.__post_init__(self)
             HiDeSettings.__post_init__(self)
-            if self.slow < 0:
-                raise ValueError(f"slow must not be negative, but is {self.slow}")
-            if self.start not in STARTS:
-                raise ValueError(f"start must be one of {', '.join(STARTS)}, not {self.start!r}")
+            checks.not_negative(self, "slow")
+            checks.one_of(self, start=STARTS)
 
         def check(self, adapted_matrices: int) -> None:
             pass  # any number of layers fits
@@ -140,12 +140,8 @@ class HiDeLoRA(HiDe):
         if self.model.stage == 1 or self.model.task == 0:
             return super().optimizer(parameters)
         rate = self.setting.learning_rate
-        head = {id(p) for p in self.model.identity.parameters()}
-        groups = [
-            {"params": [p for p in parameters if id(p) in head], "lr": rate},
-            {"params": [p for p in parameters if id(p) not in head], "lr": self.config.slow * rate},
-        ]
-        return torch.optim.Adam(groups)
+        identity = self.model.identity.parameters()
+        return torch.optim.Adam(rate_groups(parameters, self.config.slow * rate, identity, rate))
 
     def _factors(self, task: int) -> list[Tensor]:
         """A and B of all adapted matrices, of the adapter of a task."""

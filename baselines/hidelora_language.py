@@ -41,11 +41,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.common.base import Needs, Task
+from baselines.common import checks
+from baselines.common.base import Needs
 from baselines.common.hide import READ_SIZE, contrast
 from baselines.common.lora import LoraSettings
 from baselines.common.mixture import MixedModel, MixtureMethod
 from baselines.common.prompts import prompt_mean
+from baselines.common.task import Task
 
 COVARIANCES = ("ledoit-wolf", "sample")
 
@@ -154,6 +156,8 @@ class _Routed(MixedModel):
 class HiDeLoRALanguage(MixtureMethod):
     """A task's own adapter, found by discriminant analysis of the prompt."""
 
+    reads = 2  # at a task's end, frozen features and those under the task's branches
+
     @dataclass(frozen=True)
     class Config(LoraSettings):
         """Settings of the branches, see `common.lora.LoraSettings`, and of the decomposition.
@@ -172,21 +176,10 @@ class HiDeLoRALanguage(MixtureMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            if self.contrast < 0:
-                raise ValueError(f"contrast must not be negative, but is {self.contrast}")
-            if not 0 <= self.momentum <= 1:
-                raise ValueError(f"momentum must lie in [0, 1], but is {self.momentum}")
-            if self.covariance not in COVARIANCES:
-                known = ", ".join(COVARIANCES)
-                raise ValueError(f"covariance must be one of {known}, not {self.covariance!r}")
-            if not self.ridge > 0:
-                raise ValueError(f"ridge must be positive, but is {self.ridge}")
-
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's, and at the end one that reads frozen features and one the task's own."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return forward + 2 * n, backward
+            checks.not_negative(self, "contrast")
+            checks.shares(self, "momentum")
+            checks.one_of(self, covariance=COVARIANCES)
+            checks.positive(self, "ridge")
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

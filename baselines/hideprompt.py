@@ -51,9 +51,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from baselines.common.base import Task
+from baselines.common import checks
+from baselines.common.base import rate_groups, train_head_only
 from baselines.common.hide import HiDe, HiDeSettings, TwoPass
 from baselines.common.prefix import encode_with_prefixes
+from baselines.common.task import Task
 
 
 class _ResidualMLP(nn.Module):
@@ -144,12 +146,8 @@ class HiDePrompt(HiDe):
 
         def __post_init__(self):
             super().__post_init__()
-            for name in ("prompt_length", "layers", "identity_alignment_samples"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-            for name in ("head_rate", "identity_rate", "identity_alignment_rate"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+            checks.at_least_1(self, "prompt_length", "layers", "identity_alignment_samples")
+            checks.not_negative(self, "head_rate", "identity_rate", "identity_alignment_rate")
 
     @classmethod
     def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
@@ -158,8 +156,7 @@ class HiDePrompt(HiDe):
         return (read + 1 + epochs + 1) * n, epochs * n
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
+        train_head_only(backbone)
         n_layers = min(self.config.layers, len(backbone.network.blocks))
         shape = (n_layers, 2, self.config.prompt_length, backbone.width)
         prompts = torch.empty(self.setting.n_tasks, *shape).uniform_(-1, 1)
@@ -176,15 +173,8 @@ class HiDePrompt(HiDe):
         rate = self.setting.learning_rate
         if self.model.stage == 0:
             return torch.optim.Adam(parameters, lr=self.config.identity_rate * rate)
-        head = {id(p) for p in self.model.backbone.head.parameters()}
-        groups = [
-            {"params": [p for p in parameters if id(p) not in head], "lr": rate},
-            {
-                "params": [p for p in parameters if id(p) in head],
-                "lr": self.config.head_rate * rate,
-            },
-        ]
-        return torch.optim.Adam(groups)
+        head = self.model.backbone.head.parameters()
+        return torch.optim.Adam(rate_groups(parameters, rate, head, self.config.head_rate * rate))
 
     def _caches(self) -> bool:
         augmented = getattr(self.setting, "augment", None)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from baselines.common.base import Setting, Task
+from baselines.common.task import Setting, Task
 from baselines.hidelora import HiDeLoRA
 from baselines.treelora import Guided, check_depth
 from treelora import PRESETS, Options

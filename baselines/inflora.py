@@ -44,8 +44,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Task
+from baselines.common.base import Method, train_head_only
 from baselines.common.lora import BranchSettings
+from baselines.common.task import Task
 
 
 class GradientMemory:
@@ -146,6 +147,9 @@ class KeysValues(nn.Module):
 class InfLoRA(Method):
     """Branches on keys and values, designed outside a gradient memory."""
 
+    reads = 2  # to sum moments, before and after a task
+    skips = {"language": "InfLoRA is defined for the attention of vision transformers only"}
+
     @dataclass(frozen=True)
     class Config(BranchSettings):
         """`lamb`, `lame`: share of energy the memory holds at the first task and towards the end.
@@ -165,21 +169,8 @@ class InfLoRA(Method):
                     f"but are {self.lamb} and {self.lame}"
                 )
 
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's, and two that sum moments."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return forward + 2 * n, backward
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "InfLoRA is defined for the attention of vision transformers only"
-
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
+        train_head_only(backbone)
         self._branches = []
         for block in backbone.network.blocks[: self.config.layers]:
             block.attn.qkv = KeysValues(block.attn.qkv, self.config.rank)

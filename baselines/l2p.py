@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from baselines.common import checks
 from baselines.common.prompts import (
     PoolMethod,
     PoolSettings,
@@ -94,10 +95,7 @@ class L2P(PoolMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            for name, known in CHOICES.items():
-                if getattr(self, name) not in known:
-                    value = getattr(self, name)
-                    raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+            checks.one_of(self, **CHOICES)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         config = self.config

@@ -56,10 +56,7 @@ class L2PLanguage(PoolMethod):
     """Learning to prompt, on text."""
 
     Config = PoolSettings
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "language" else "baselines/l2p.py is for vision"
+    skips = {"vision": "baselines/l2p.py is for vision"}
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

@@ -33,8 +33,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.common.base import Needs, Task
+from baselines.common import checks
+from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings
+from baselines.common.task import Task
 
 PROJECT = ("step", "gradient")
 OPTIMIZERS = ("adam", "sgd")
@@ -93,12 +95,8 @@ class OGD(LoraMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            if self.directions < 1:
-                raise ValueError(f"directions must be at least 1, but is {self.directions}")
-            for name, known in (("project", PROJECT), ("optimizer", OPTIMIZERS)):
-                value = getattr(self, name)
-                if value not in known:
-                    raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+            checks.at_least_1(self, "directions")
+            checks.one_of(self, project=PROJECT, optimizer=OPTIMIZERS)
 
     @classmethod
     def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:

@@ -30,8 +30,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.common.base import Needs, Task
+from baselines.common import checks
+from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings, add_lora
+from baselines.common.task import Task
 
 
 class OLoRA(LoraMethod):
@@ -48,9 +50,7 @@ class OLoRA(LoraMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            for name in ("orthogonality", "size"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+            checks.not_negative(self, "orthogonality", "size")
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

@@ -32,7 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Task
+from baselines.common import checks
+from baselines.common.base import Method
+from baselines.common.task import Task
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
 HEADS = ("ridge", "mean")
@@ -97,6 +99,8 @@ class RanPAC(Method):
     """Ridge regression on random projections of frozen features, or the nearest class mean."""
 
     stages = 0
+    reads = 1
+    skips = {"language": "RanPAC classifies images by their features and cannot generate text"}
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -114,23 +118,9 @@ class RanPAC(Method):
         ridge: float | None = None
 
         def __post_init__(self):
-            if self.head not in HEADS:
-                raise ValueError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
-            if self.projections < 0:
-                raise ValueError(f"projections must not be negative, but is {self.projections}")
-            if self.ridge is not None and not self.ridge > 0:
-                raise ValueError(f"ridge must be positive, but is {self.ridge}")
-
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """One forward pass."""
-        return n, 0
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "RanPAC classifies images by their features and cannot generate text"
+            checks.one_of(self, head=HEADS)
+            checks.not_negative(self, "projections")
+            checks.positive(self, "ridge")
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         mean, n_projections = self.config.head == "mean", self.config.projections
@@ -173,7 +163,6 @@ class RanPAC(Method):
             "steps": 0,
             "samples": len(h),
             "last_loss": None,
-            "curve": [],
             "train_seconds": 0.0,
             "consolidate_seconds": time.perf_counter() - start,
         }

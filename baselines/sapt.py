@@ -48,9 +48,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Needs, Task
+from baselines.common import checks
+from baselines.common.base import Needs, rate_groups
 from baselines.common.lora import LoraSettings
 from baselines.common.mixture import MixedModel, MixtureMethod
+from baselines.common.task import Task
 
 REPLAYS = ("features", "none")
 
@@ -112,18 +114,15 @@ class SAPT(MixtureMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            if self.bottleneck < 1:
-                raise ValueError(f"bottleneck must be at least 1, but is {self.bottleneck}")
-            if self.replay not in REPLAYS:
-                raise ValueError(f"replay must be one of {', '.join(REPLAYS)}, not {self.replay!r}")
+            checks.at_least_1(self, "bottleneck")
+            checks.one_of(self, replay=REPLAYS)
+            checks.positive(self, "attention_rate")
             if not self.kappa > 0:
                 raise ValueError(
                     f"kappa must be positive, but is {self.kappa}: for no replay set replay: none"
                 )
             if not 0 < self.replay_share <= 1:
                 raise ValueError(f"replay_share must lie in (0, 1], but is {self.replay_share}")
-            if self.attention_rate is not None and not self.attention_rate > 0:
-                raise ValueError(f"attention_rate must be positive, but is {self.attention_rate}")
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
@@ -144,17 +143,9 @@ class SAPT(MixtureMethod):
     def optimizer(self, parameters: list) -> torch.optim.Optimizer:
         if self.config.attention_rate is None:
             return super().optimizer(parameters)
-        attention = {
-            id(p) for part in (self.model.keys, self.model.query) for p in part.parameters()
-        }
-        groups = [
-            {"params": [p for p in parameters if id(p) not in attention]},
-            {
-                "params": [p for p in parameters if id(p) in attention],
-                "lr": self.config.attention_rate,
-            },
-        ]
-        return torch.optim.Adam(groups, lr=self.setting.learning_rate)
+        attention = [*self.model.keys, *self.model.query.parameters()]
+        rates = self.setting.learning_rate, self.config.attention_rate
+        return torch.optim.Adam(rate_groups(parameters, rates[0], attention, rates[1]))
 
     def penalty(self, loss: Tensor) -> Tensor | float:
         if self.config.replay == "none":

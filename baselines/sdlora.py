@@ -39,8 +39,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Task
+from baselines.common import checks
+from baselines.common.base import Method, train_head_only
 from baselines.common.lora import BranchSettings
+from baselines.common.task import Task
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -89,6 +91,7 @@ class SDLoRA(Method):
     """Frozen directions with trained magnitudes, and a new direction for the current task."""
 
     presets = {"paper": {"optimizer": "sgd", "learning_rate": 0.008, "clip_norm": None}}
+    skips = {"language": "SD-LoRA is defined for class-incremental learning on images only"}
 
     @dataclass(frozen=True)
     class Config(BranchSettings):
@@ -107,22 +110,11 @@ class SDLoRA(Method):
 
         def __post_init__(self):
             super().__post_init__()
-            if not self.magnitude > 0:
-                raise ValueError(f"magnitude must be positive, but is {self.magnitude}")
-            if self.optimizer not in OPTIMIZERS:
-                raise ValueError(
-                    f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
-                )
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "vision":
-            return None
-        return "SD-LoRA is defined for class-incremental learning on images only"
+            checks.positive(self, "magnitude")
+            checks.one_of(self, optimizer=OPTIMIZERS)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
+        train_head_only(backbone)
         magnitude = torch.full((self.setting.n_tasks,), self.config.magnitude)
         self._magnitudes = backbone.magnitudes = nn.Parameter(magnitude)
         self._projections = []

@@ -40,8 +40,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.common.base import Needs, Task
+from baselines.common import checks
+from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings
+from baselines.common.task import Task
 
 
 class Importance:
@@ -104,12 +106,8 @@ class TaSL(LoraMethod):
 
         def __post_init__(self):
             super().__post_init__()
-            for name in ("beta1", "beta2"):
-                if not 0 <= getattr(self, name) < 1:
-                    raise ValueError(f"{name} must lie in [0, 1), but is {getattr(self, name)}")
-            for name in ("important_share", "previous_weight", "history_weight"):
-                if not 0 <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
+            checks.below_1(self, "beta1", "beta2")
+            checks.shares(self, "important_share", "previous_weight", "history_weight")
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:

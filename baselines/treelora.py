@@ -35,8 +35,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from baselines.common.base import Needs, Task
+from baselines.common.base import Needs
 from baselines.common.lora import LoraMethod, LoraSettings, adapter_sizes
+from baselines.common.task import Task
 from treelora import PRESETS, Options, TreeRegulariser
 
 

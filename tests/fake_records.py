@@ -95,7 +95,6 @@ def record(
             **{"trainable_parameters": 24_576, "stored_parameters": 49_152},
             "state_bytes": 196_608,
         },
-        "curve": [{"task": 0, "samples": 320, "loss": 1.2}],
         "diagnostics": {},
         "provenance": {
             **{"started": f"2026-01-02T0{seed}:00:00Z", "finished": f"2026-01-02T0{seed}:10:00Z"},

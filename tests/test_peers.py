@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.test_three_tasks import CASES
 
 import baselines
 from analysis import compare, tables
 from analysis.exhibits import fitting
 from analysis.runs import read_suite
 from tests.fake_records import record, write
-from tests.test_three_tasks import CASES
 
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/published/peers.jsonl"
 PEERS = compare.table("peers.csv")

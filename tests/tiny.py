@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import baselines
-from baselines.common.base import Setting, Task
+from baselines.common.task import Setting, Task
 from benchmarks import backbones
 from benchmarks.streams.common.encoding import Tokenizer
 from benchmarks.streams.common.tasks import Samples
@@ -57,6 +57,12 @@ SMALL = {
     "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
     "ranpac": {"projections": 40},
 }
+
+
+def pairs() -> list[tuple[str, str]]:
+    """All methods with the modalities that they run on."""
+    every = [(name, modality) for name in baselines.names() for modality in MODALITIES]
+    return [pair for pair in every if baselines.load(*pair).skip(pair[1]) is None]
 
 
 def network(modality: str, seed: int = 0):

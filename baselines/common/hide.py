@@ -29,7 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from baselines.common.base import Method, Setting, Task
+from baselines.common import checks
+from baselines.common.base import Method
+from baselines.common.task import Setting, Task
 
 STATISTICS = ("multi-centroid", "covariance", "variance")
 TEMPERATURE = 0.8
@@ -65,17 +67,10 @@ class HiDeSettings(Method.Config):
     momentum: float = 0.1
 
     def __post_init__(self):
-        if self.statistics not in STATISTICS:
-            known = ", ".join(STATISTICS)
-            raise ValueError(f"statistics must be one of {known}, not {self.statistics!r}")
-        for name in ("centroids", "alignment_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-        for name in ("alignment_rate", "alignment_epochs", "contrast"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must lie in [0, 1], but is {self.momentum}")
+        checks.one_of(self, statistics=STATISTICS)
+        checks.at_least_1(self, "centroids", "alignment_samples")
+        checks.not_negative(self, "alignment_rate", "alignment_epochs", "contrast")
+        checks.shares(self, "momentum")
 
 
 class ClassStatistics:
@@ -247,6 +242,8 @@ class HiDe(Method):
     """
 
     stages = 2
+    reads = 2  # features at the end of each stage
+    skips = {"language": "the decomposition needs classes, each of one task, and text has none"}
 
     def __init__(self, backbone: nn.Module, config: HiDeSettings, setting: Setting):
         super().__init__(backbone, config, setting)
@@ -258,18 +255,6 @@ class HiDe(Method):
         self._contrast = torch.zeros(())
         self._contrasts: list[float] = []
         self._routed: list[float] = []
-
-    @classmethod
-    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """The loop's, and at the end of each stage one that reads features."""
-        forward, backward = super().passes(config, task, n, epochs, batch_size)
-        return forward + cls.stages * n, backward
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "language":
-            return "the decomposition needs classes, each of one task, and text has none"
-        return None
 
     def select(self) -> None:
         """Let what the model's stage and task train require a gradient, and nothing else."""
@@ -372,8 +357,6 @@ def joined(reports: list[dict]) -> dict:
     """One report of `Method.learn` for several stages that followed each other."""
     whole = dict(reports[0])
     for report in reports[1:]:
-        done = whole["samples"]
-        later = [point | {"samples": point["samples"] + done} for point in report["curve"]]
-        sums = {n: whole[n] + v for n, v in report.items() if n not in ("curve", "last_loss")}
-        whole = sums | {"curve": whole["curve"] + later, "last_loss": report["last_loss"]}
+        sums = {name: whole[name] + value for name, value in report.items() if name != "last_loss"}
+        whole = sums | {"last_loss": report["last_loss"]}
     return whole

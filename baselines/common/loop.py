@@ -20,7 +20,7 @@ from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 from baselines.common import compiler  # noqa: E402
 from baselines.common.augment import CropFlip  # noqa: E402
-from baselines.common.base import ClassificationLoss, Method, Setting, Task, TokenLoss  # noqa: E402
+from baselines.common.task import ClassificationLoss, Setting, Task, TokenLoss  # noqa: E402
 
 
 class NonFiniteLoss(RuntimeError):
@@ -91,9 +91,9 @@ class _NoMetrics(SupervisedPlugin):
 
 
 class Loop(SupervisedTemplate):
-    """Avalanche's strategy for one method: its plugins, its penalty, timing and progress."""
+    """Avalanche's strategy for one `Method`: its plugins, its penalty, timing and progress."""
 
-    def __init__(self, *, method: Method):
+    def __init__(self, *, method):
         setting = method.setting
         self.method = method
         self.setting = setting
@@ -191,7 +191,7 @@ class Loop(SupervisedTemplate):
         self._synchronise()
         compiled = compiler.seconds() - compiled
         self.train_seconds += time.perf_counter() - start - compiled
-        self._check_loss(self.loss.item())
+        self._last_loss = self._check_loss()
 
     def _after_training_iteration(self, **kwargs):
         super()._after_training_iteration(**kwargs)
@@ -199,18 +199,17 @@ class Loop(SupervisedTemplate):
         self.samples += len(self.mb_y)
         if self._report is not None:
             self._report(self.loss, len(self.mb_y))
-        if self.steps % self._curve_every == 0:
-            loss = self._check_loss(self.loss.item())
-            self.curve.append({"samples": self.samples, "loss": loss})
+        if self.steps % self._check_every == 0:
+            self._check_loss()
 
     # What the methods ask for
 
     def learn(self, task: Task, report=None) -> dict:
         """Train on one task; see `Method.learn`."""
         start, compiled = time.perf_counter(), compiler.seconds()
-        self.train_seconds, self.steps, self.samples, self.curve = 0.0, 0, 0, []
+        self.train_seconds, self.steps, self.samples = 0.0, 0, 0
         steps = math.ceil(len(task.train) / self.train_mb_size) * task.epochs
-        self._curve_every = max(1, steps // 20)
+        self._check_every = max(1, steps // 20)  # not at each step, as that waits for a GPU
         self._report = report
         self.train_epochs = task.epochs
         self._criterion.task = task.index
@@ -231,7 +230,6 @@ class Loop(SupervisedTemplate):
             "steps": self.steps,
             "samples": self.samples,
             "last_loss": self._last_loss,
-            "curve": self.curve,
             "train_seconds": self.train_seconds,
             "consolidate_seconds": elapsed - self.train_seconds,
         }
@@ -252,13 +250,13 @@ class Loop(SupervisedTemplate):
             self.make_optimizer()
             self.optimizer.load_state_dict(state["optimizer"])
 
-    def _check_loss(self, loss: float) -> float:
+    def _check_loss(self) -> float:
+        loss = self.loss.item()
         if not math.isfinite(loss):
             raise NonFiniteLoss(
                 f"the loss became {loss} at step {self.steps} of the task: "
                 f"lower learning_rate (now {self.setting.learning_rate}) or set clip_norm"
             )
-        self._last_loss = loss
         return loss
 
     def _synchronise(self):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from baselines.common import checks
 from baselines.common.base import Method, Needs
 
 PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
@@ -25,10 +26,7 @@ class BranchSettings(Method.Config):
     layers: int | None = None
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, but is {self.rank}")
-        if self.layers is not None and self.layers < 1:
-            raise ValueError(f"layers must be at least 1, but is {self.layers}")
+        checks.at_least_1(self, "rank", "layers")
 
     def check(self, adapted_matrices: int) -> None:
         blocks = adapted_matrices // PER_BLOCK
@@ -54,10 +52,8 @@ class LoraSettings(BranchSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be positive, but is {self.alpha}: 0 would learn nothing")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
+        checks.positive(self, "alpha")
+        checks.below_1(self, "dropout")
         if not self.targets or self.targets != "".join(c for c in "qkv" if c in self.targets):
             raise ValueError(f"targets must be letters of qkv in this order, not {self.targets!r}")
 

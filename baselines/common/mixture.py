@@ -12,13 +12,13 @@ with d the inputs of W, and B_i from zero.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Needs, Task
+from baselines.common.base import Needs, TaskParts
 from baselines.common.lora import LoraSettings, adapter_sizes
 
 
@@ -154,19 +154,11 @@ class MixedModel(nn.Module):
         return self.backbone.generate_from(*self.mix(x), max_new_tokens)
 
 
-class MixtureMethod(Method):
-    """A method whose model is a `MixedModel`: each task trains its own parts, earlier ones rest.
-
-    A task starts with a fresh optimiser whatever the run's `optimizer_reset` says.
-    """
+class MixtureMethod(TaskParts):
+    """A method whose model is a `MixedModel`."""
 
     Config = LoraSettings
-
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        if modality == "language":
-            return None
-        return "tasks are told apart by the tokens of a prompt, and images have none"
+    skips = {"vision": "tasks are told apart by the tokens of a prompt, and images have none"}
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
@@ -174,27 +166,3 @@ class MixtureMethod(Method):
         trained = sum(adapter_sizes(needs.backbone, config))
         kept_bytes = 4 * (needs.n_tasks - 1) * trained
         return dataclasses.replace(needs, trained=trained, kept_bytes=kept_bytes)
-
-    def _start(self, task: int) -> None:
-        self.model.task = task
-        for i in range(self.setting.n_tasks):
-            for parameter in self.model.parts(i):
-                parameter.requires_grad_(i == task)
-                parameter.grad = None
-
-    def begin(self, task: Task) -> None:
-        self._start(task.index)
-        self.loop.optimizer = None  # its moments are the finished task's
-
-    def state_dict(self) -> dict:
-        """The parts of the tasks learnt; later ones are still as the run's seed made them."""
-        state, task = super().state_dict(), self.model.task
-        learnt = {id(p) for i in range(task + 1) for p in self.model.parts(i)}
-        own = self.model.named_parameters()
-        parameters = state["parameters"] | {n: p.detach() for n, p in own if id(p) in learnt}
-        return state | {"parameters": parameters, "task": task}
-
-    def load_state_dict(self, state: Mapping) -> None:
-        if state["task"] >= 0:
-            self._start(state["task"])
-        super().load_state_dict(state)

@@ -6,7 +6,7 @@ the second, prompted pass. For a training sample it is the same in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, Setting, Task
+from baselines.common import checks
+from baselines.common.base import Method, TaskParts, train_head_only
+from baselines.common.task import Setting
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,7 @@ class PromptMethod(Method):
                 f"{setting.augment!r}: leave one of the two out"
             )
         self.queries = QueryCache()
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith("head."))
+        train_head_only(backbone)
         super().__init__(backbone, config, setting)
 
     @classmethod
@@ -178,10 +179,8 @@ class PoolSettings(PromptSettings):
             raise ValueError(
                 f"top_k must lie between 1 and pool_size, {self.pool_size}, but is {self.top_k}"
             )
-        if self.prompt_length < 1:
-            raise ValueError(f"prompt_length must be at least 1, but is {self.prompt_length}")
-        if self.pull < 0:
-            raise ValueError(f"pull must not be negative, but is {self.pull}")
+        checks.at_least_1(self, "prompt_length")
+        checks.not_negative(self, "pull")
 
 
 class PoolMethod(PromptMethod):
@@ -200,40 +199,10 @@ def check_blocks(name: str, wanted: int, adapted_matrices: int) -> None:
         )
 
 
-class TaskPromptMethod(PromptMethod):
-    """Prompts of which each task trains its own part; earlier parts are frozen.
+class TaskPromptMethod(TaskParts, PromptMethod):
+    """Prompts of which each task trains its own."""
 
-    `model.parts(task)` lists the parameters of a task's part and `model.task` is the task learnt
-    last, -1 before the first. A task starts with a fresh optimiser.
-    """
+    skips = {"language": "prefixes are there for vision transformers only"}
 
-    @classmethod
-    def skip(cls, modality: str) -> str | None:
-        return None if modality == "vision" else "prefixes are there for vision transformers only"
-
-    def _start(self, task: int) -> None:
-        self.model.task = task
-        for i in range(self.setting.n_tasks):
-            for parameter in self.model.parts(i):
-                parameter.requires_grad_(i == task)
-                parameter.grad = None  # frozen parts keep none
-
-    def begin(self, task: Task) -> None:
-        self._start(task.index)
-        if task.index > 0:
-            self.loop.optimizer = None  # its moments are the finished task's
-
-    def state_dict(self) -> dict:
-        state = super().state_dict()
-        frozen = {
-            name: parameter.detach()
-            for name, parameter in self.model.named_parameters()
-            if not name.startswith("backbone.")
-        }
-        parameters = state["parameters"] | frozen
-        return state | {"parameters": parameters, "task": self.model.task}
-
-    def load_state_dict(self, state: Mapping) -> None:
-        if state["task"] >= 0:
-            self._start(state["task"])
-        super().load_state_dict(state)
+    def kept_tasks(self) -> range:
+        return range(self.setting.n_tasks)

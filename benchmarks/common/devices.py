@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -36,6 +37,13 @@ def synchronise(device: str) -> None:
     """Wait until a GPU has done what it was asked, before a clock is read."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def release() -> None:
+    """Give back the memory of what this process no longer uses."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def reset_peak(device: str) -> None:

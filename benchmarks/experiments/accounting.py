@@ -31,7 +31,7 @@ from baselines.l2p import L2P
 from baselines.olora import OLoRA
 from benchmarks.common.files import write_json
 from benchmarks.common.progress import Progress
-from benchmarks.runs.results import provenance
+from benchmarks.runs.record import provenance
 
 SCHEMA = 1
 ARCHITECTURES = Path(__file__).parents[1] / "backbones/architectures"

@@ -42,7 +42,7 @@ from numpy import ndarray
 
 from benchmarks.common.files import DataError, seed_for, write_bytes
 from benchmarks.common.progress import Progress
-from benchmarks.runs.results import SCHEMA, provenance
+from benchmarks.runs.record import SCHEMA, provenance
 
 STRUCTURES = ("unique", "cluster", "shuffled", "needle", "trap")
 POLICIES = ("tree", "lcb_flat", "random", "oracle", "released", "released_near")

@@ -521,7 +521,7 @@ def _preset(presets: Mapping, own: dict, where: str) -> dict:
 
 
 def _mask(mask: str | None, modality: str, where: str) -> str | None:
-    from baselines.common.base import MASKS
+    from baselines.common.task import MASKS
 
     if modality == "language":
         if mask is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -68,3 +71,35 @@ def generate(
     if inferred is not None:
         inferred.append(tasks)
     return answers
+
+
+class TestCurve:
+    """The score on the task being learnt against the training samples seen (Figure 1).
+
+    Tests before the first step and then `n_tests` times, evenly spaced; in `seconds` that are
+    none of training. It changes nothing: no test draws random numbers.
+    """
+
+    def __init__(self, model, score: Callable[[], float], n_steps: int, n_tests: int):
+        self.points: list[dict] = []
+        self.seconds = 0.0
+        self._model, self._score = model, score
+        self._n_steps, self._n_tests = n_steps, n_tests
+        self._steps = self._samples = 0
+        if self._n_tests:
+            self._test()
+            self.seconds = 0.0  # that one was before the clock of training started
+
+    def after_step(self, n_samples: int) -> None:
+        """Count a step, and test if one of the tests is due."""
+        self._steps, self._samples = self._steps + 1, self._samples + n_samples
+        done = self._steps * self._n_tests
+        if done % self._n_steps < self._n_tests:  # another of the equal parts is complete
+            self._test()
+
+    def _test(self) -> None:
+        start = time.perf_counter()
+        training = self._model.training
+        self.points.append({"samples": self._samples, "score": self._score()})
+        self._model.train(training)
+        self.seconds += time.perf_counter() - start

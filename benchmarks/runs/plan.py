@@ -1,43 +1,29 @@
-"""The runs of a suite: which there are, which are done, how long each takes.
-
-`python -m benchmarks.runs.plan SUITE` prints them. Times are of recorded runs of the same method
-on the same stream, backbone and training settings, here or published. Where there is none, GPU
-hours are estimated from operations (`costs.estimate`) and marked by ~; a dash is neither. A
-run in the paper's own setting names the tables of which it fills a cell.
-"""
+"""What a suite runs: each run with its place on disk, and the rows that go through one process."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from benchmarks import backbones, streams
 from benchmarks.common.files import (
     DATA_DIR_VARIABLE,
     DataError,
-    add_data_dir_option,
     data_dir,
-    parse_json,
+    digest_of,
     read_json,
-    shown,
     write_json,
 )
-from benchmarks.costs import estimate
-from benchmarks.runs.config import RunSpec, load_suite
-from benchmarks.runs.results import PUBLISHED, read_record
+from benchmarks.runs.config import load_suite
+from benchmarks.runs.record import read_record
 
 RUNS = Path("results/runs")
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run and its place on disk."""
 
     spec: dict
@@ -64,19 +50,24 @@ class Run:
         return self.spec["backbone"]["name"]
 
     @property
-    def title(self) -> str:
-        """The run in words, for a line of progress."""
-        label, seed = self.spec["method"]["label"], self.spec["seed"]
-        return f"{label} on {self.stream}, seed {seed}"
+    def label(self) -> str:
+        return self.spec["method"]["label"]
+
+    @property
+    def seed(self) -> int:
+        return self.spec["seed"]
 
     @property
     def directory(self) -> str:
-        label, seed = self.spec["method"]["label"], self.spec["seed"]
-        return f"{RUNS}/{self.stream}/{label}/s{seed}-{self.key}"
+        return f"{RUNS}/{self.stream}/{self.label}/s{self.seed}-{self.key}"
+
+    @property
+    def record(self) -> str:
+        return f"{self.directory}/result.json"
 
     def write_spec(self) -> str:
         """Save what `benchmarks.runs.run` needs, if it is not there yet, and return its path."""
-        path = Path("results/specs") / f"{self.spec['method']['label']}-{self.key}.json"
+        path = Path(self.directory) / "spec.json"
         asked = {"key": self.key, "spec": self.spec}
         try:
             there = path.exists() and read_json(path) == asked
@@ -88,14 +79,34 @@ class Run:
 
     def status(self) -> str:
         """done, failed, started or open."""
-        folder = Path(self.directory)
-        if (folder / "result.json").exists():
-            return read_record(folder / "result.json", self.key)["status"]
-        return "started" if (folder / "state.pt").exists() else "open"
+        if Path(self.record).exists():
+            return read_record(Path(self.record), self.key)["status"]
+        return "started" if (Path(self.directory) / "state.pt").exists() else "open"
 
     def is_open(self) -> bool:
         """Whether the run is still to be made; a failed one is made again on request only."""
         return self.status() in ("started", "open")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that differ in their seed only, for one process; imports cost as much as a small run."""
+
+    runs: list[PlannedRun]
+
+    @property
+    def name(self) -> str:
+        """The same whatever of it is done."""
+        return f"{self.runs[0].label}-{digest_of([run.key for run in self.runs])[:12]}"
+
+    def title(self) -> str:
+        """What of it is to be done, in words, for a line of progress."""
+        runs = self.open_runs()
+        seeds = f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
+        return f"{self.runs[0].label} on {self.runs[0].stream}, {seeds}"
+
+    def open_runs(self) -> list[PlannedRun]:
+        return [run for run in self.runs if run.is_open()]
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,8 @@ class Plan:
     name: str
     label: str
     threads: int
-    runs: list[Run]
-    skipped: list[Run]
+    runs: list[PlannedRun]
+    skipped: list[PlannedRun]
 
     @property
     def streams(self) -> list[str]:
@@ -123,6 +134,25 @@ class Plan:
         rebuilt = [n for n in here if backbones.pretrained(n).parent == backbones.REBUILT]
         return sorted({backbones.find(name).pretrain_stream for name in rebuilt})
 
+    def batches(self, together: int) -> list[Batch]:
+        """The runs of each row, stream by backbone by method, at most `together` in a batch.
+
+        Raises:
+            DataError: `together` is no number of runs.
+        """
+        if type(together) is not int or together < 1:
+            raise DataError(
+                f"TOGETHER is how many runs a process makes, at least 1, but is {together!r}"
+            )
+        rows: dict[tuple, list[PlannedRun]] = {}
+        for run in self.runs:
+            rows.setdefault((run.stream, run.backbone, run.label), []).append(run)
+        return [
+            Batch(row[first : first + together])
+            for row in rows.values()
+            for first in range(0, len(row), together)
+        ]
+
 
 def load_plan(suite: str, folder: Path | None = None) -> Plan:
     """The plan of a suite, by name or path; DataError says what is wrong with it."""
@@ -131,19 +161,15 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         raise DataError(
             f"the data directory {folder} is no folder: correct {DATA_DIR_VARIABLE} or unset it"
         )
-    loaded = load_suite(str(suite), folder)
-    runs = [_run(r) for r in loaded.runs]
+    suite = load_suite(str(suite), folder)
+    runs = [PlannedRun(run.spec, run.key, run.skip) for run in suite.runs]
     return Plan(
-        loaded.name,
-        loaded.label,
-        loaded.threads,
-        [r for r in runs if not r.skip],
-        [r for r in runs if r.skip],
+        suite.name,
+        suite.label,
+        suite.threads,
+        [run for run in runs if not run.skip],
+        [run for run in runs if run.skip],
     )
-
-
-def _run(resolved: RunSpec) -> Run:
-    return Run(resolved.spec, resolved.key, resolved.skip)
 
 
 def backbone_inputs(name: str) -> list[str]:
@@ -154,178 +180,3 @@ def backbone_inputs(name: str) -> list[str]:
 def pretrain_inputs(name: str) -> list[str]:
     """Manifests of the streams a backbone is pre-trained on here."""
     return [f"resources/streams/{backbones.find(name).pretrain_stream}/manifest.json"]
-
-
-def recorded_seconds() -> dict[str, float]:
-    """Seconds of recorded runs by what decides them, loading included; the last one counts.
-
-    A record that cannot be read is another suite's, as this suite's were read for their status: it
-    is named on stderr and left out.
-    """
-    known = {}
-    damaged = set()
-    for path, read in _records():
-        try:
-            record = read()
-            if record["status"] == "done":
-                known[_kind(record["spec"])] = _seconds(record)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            damaged.add(path)
-    for path in sorted(damaged):
-        print(f"{shown(str(path))} has what is no result record: left out", file=sys.stderr)
-    return known
-
-
-def _seconds(record: dict) -> float:
-    parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
-    inside = sum(task[part] for task in record["tasks"] for part in parts)
-    started, finished = (
-        datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
-    )
-    return max(inside, (finished - started).total_seconds())  # of the last attempt
-
-
-def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
-    """The file of each record, and how to read it."""
-    for path in sorted(PUBLISHED.glob("*.jsonl")):
-        for line in path.read_bytes().splitlines():
-            yield path, partial(parse_json, line)
-    for path in sorted(RUNS.glob("*/*/*/result.json")):
-        yield path, partial(read_json, path)
-
-
-def _kind(spec: dict) -> str:
-    parts = {name: spec[name] for name in ("stream", "backbone", "train")}
-    # a record may be older than an option that is off
-    parts["train"] = {k: v for k, v in spec["train"].items() if v not in (None, False)}
-    return json.dumps([spec["method"]["name"], parts], sort_keys=True)
-
-
-def describe(
-    plan: Plan, only_status: bool = False, each: bool = False, tflops: float | None = None
-) -> str:
-    """The plan as text: a line for each method, or for `each` run; `tflops` as in `estimate`."""
-    statuses = [run.status() for run in plan.runs]
-    counts = ", ".join(
-        f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
-    )
-    lines = [f"suite {plan.name}: {shown(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
-    if only_status:
-        for run, status in zip(plan.runs, statuses, strict=True):
-            if status == "failed":
-                record = read_record(Path(run.directory) / "result.json", run.key)
-                lines.append(f"  failed: {run.directory}: {shown(record['error'])}")
-        report = Path("results") / plan.name / "report/index.html"
-        if report.exists():
-            lines.append(f"report: {report}")
-        return "\n".join(lines)
-    known = recorded_seconds()
-    groups: dict[str, dict[str, list]] = {}
-    for run, status in zip(plan.runs, statuses, strict=True):
-        time = _Time(known.get(_kind(run.spec)))
-        if time.recorded is None:
-            time = _Time(None, estimate.seconds(run.spec, tflops))
-        label = run.spec["method"]["label"]
-        groups.setdefault(_experiment(run.spec), {}).setdefault(label, []).append(
-            (run, status, time)
-        )
-    everything = []
-    for name, methods in groups.items():
-        lines.append(f"{name}:")
-        for label, entries in methods.items():
-            if each:
-                lines += [f"  {status:8}{time}  {run.directory}" for run, status, time in entries]
-            else:
-                done = sum(status == "done" for _, status, _ in entries)
-                count = f"{done} of {len(entries)} done"
-                run, _, time = entries[0]
-                lines.append(f"  {label:28}{count:>14}{time} each  {_fills(run.spec)}".rstrip())
-        together = [entry for entries in methods.values() for entry in entries]
-        everything += together
-        if len(groups) > 1:
-            lines.append(f"  to do: {_left(together)}")
-    lines += [f"  skipped: {run.directory}: {run.skip}" for run in plan.skipped]
-    lines.append(f"to do, one run after the other: {_left(everything)}")
-    if any(time.estimated for _, _, time in everything):
-        lines.append(estimate.basis(tflops))
-    return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Time:
-    """Seconds of a run: recorded, or else estimated, or else unknown."""
-
-    recorded: float | None
-    estimated: float | None = None
-
-    def __str__(self) -> str:
-        if self.recorded is not None:
-            return f"{self.recorded:9.0f} s"
-        hours = "-  " if self.estimated is None else f"~{self.estimated / 3600:.2g} h"
-        return f"{hours:>11}"
-
-
-def _experiment(spec: dict) -> str:
-    """Stream and backbone as one line."""
-    stream, size = spec["stream"], spec["backbone"]["image_size"]
-    pixels = f" at {size} px" if size else ""
-    return f"{stream['name']}, {stream['n_tasks']} tasks, {spec['backbone']['name']}{pixels}"
-
-
-def _fills(spec: dict) -> str:
-    """The paper's tables of which the run repeats a cell."""
-    from analysis.compare import cells  # seconds to import, and of no use to the workflow
-
-    exhibits = dict.fromkeys(exhibit for exhibit, _, _ in cells(spec))
-    return ", ".join(exhibit.replace("table", "Table ") for exhibit in exhibits)
-
-
-def _left(entries: list[tuple]) -> str:
-    """What is not done, in recorded minutes, estimated GPU hours and runs of unknown length."""
-    times = [time for _, status, time in entries if status != "done"]
-    recorded = [time.recorded for time in times if time.recorded is not None]
-    estimated = [time.estimated for time in times if time.estimated is not None]
-    unknown = len(times) - len(recorded) - len(estimated)
-    parts = []
-    if recorded:
-        parts.append(f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded")
-    if estimated:
-        hours = sum(estimated) / 3600
-        parts.append(f"{len(estimated)} runs of ~{hours:.2g} GPU hours as estimated")
-    if unknown:
-        parts.append(f"{unknown} runs of unknown length")
-    return ", ".join(parts) or "nothing"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("suite", help="a suite's name, or the path of a suite file")
-    parser.add_argument("--status", action="store_true", help="only counts, and why runs failed")
-    parser.add_argument(
-        "--complete", action="store_true", help="as --status, and fail while runs are open"
-    )
-    parser.add_argument("--runs", action="store_true", help="a line for each run")
-    parser.add_argument(
-        "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
-    )
-    add_data_dir_option(parser)
-    o = parser.parse_args()
-    if o.tflops is not None and not o.tflops > 0:
-        parser.error(f"--tflops must be positive, but is {o.tflops}")
-    try:
-        plan = load_plan(o.suite, o.data_dir)
-        print(describe(plan, o.status or o.complete, o.runs, o.tflops))
-        left = sum(run.is_open() for run in plan.runs) if o.complete else 0
-    except DataError as error:
-        raise SystemExit(str(error)) from error
-    if left:
-        raise SystemExit(
-            f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
-            f"and look above or in their log.txt for why they were not made"
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Result records: what a run leaves behind, and the files that gather them.
+"""The records of a suite's runs, gathered, published and taken back.
 
 `collect` joins the records of a suite into one JSONL file; `publish` copies a complete one to
 `benchmarks/published/`; `restore` takes the published records of a suite's runs as done;
@@ -10,96 +10,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 
 from analysis import records
 from benchmarks import streams
-from benchmarks.common.files import (
-    DataError,
-    add_data_dir_option,
-    quoted,
-    read_json,
-    write_bytes,
-    write_json,
-)
-
-SCHEMA = 1
-PUBLISHED = Path(__file__).parents[1] / "published"
-_KEYS = {"schema", "status", "error", "key", "spec"}
-_PACKAGES = ("torch", "timm", "transformers", "peft", "avalanche-lib", "numpy")
-_CODE = ("treelora", "baselines", "benchmarks")
+from benchmarks.common.files import DataError, add_data_dir_option, write_bytes
+from benchmarks.runs.plan import Plan, load_plan
+from benchmarks.runs.record import PUBLISHED, SCHEMA, read_record, without_curve, write_record
 
 
-def write_record(path: Path, record: dict) -> None:
-    """Save a record atomically; a value that is not finite is refused."""
-    write_json(path, {"schema": SCHEMA} | record)
-
-
-def read_record(path: Path, key: str) -> dict:
-    """Read a record; DataError if it is corrupt, of another schema or of another run."""
-    record = read_json(path)
-    if not isinstance(record, dict) or not record.keys() >= _KEYS:
-        raise DataError(f"{path} is no result record: delete it and run again")
-    if record["schema"] != SCHEMA:
-        raise DataError(
-            f"{path} has schema {quoted(record['schema'])}, but this version reads {SCHEMA}: "
-            f"delete it and run again"
-        )
-    if record["key"] != key:
-        raise DataError(
-            f"{path} belongs to run {quoted(record['key'])}, not {key}: delete it and run again"
-        )
-    failed = record["status"] == "failed" and isinstance(record["error"], str)
-    spec = record["spec"]
-    whole = isinstance(spec, dict) and all(
-        isinstance(spec.get(part), dict) for part in ("stream", "backbone", "method")
-    )
-    if not whole or not (failed or record["status"] == "done"):
-        raise DataError(f"{path} is damaged: delete it and run again")
-    return record
-
-
-def provenance() -> dict:
-    """Commit, code and lock digests and package versions; no names of hosts or users."""
-    root = Path(__file__).parents[2]
-    code = hashlib.sha256()
-    for path in sorted(p for folder in _CODE for p in (root / folder).rglob("*.py")):
-        code.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    lock = root / "requirements.lock"
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "source_digest": code.hexdigest(),
-        "lock_digest": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def collect(plan, out: Path) -> None:
+def collect(plan: Plan, out: Path) -> None:
     """Join the records of all runs of a plan, sorted, one per line; bytes depend on them only."""
     suite = {"name": plan.name, "label": plan.label}
     lines = []
     for run in plan.runs:
-        record = read_record(Path(run.directory) / "result.json", run.key)
-        record["spec"]["method"]["label"] = run.spec["method"]["label"]
+        record = read_record(Path(run.record), run.key)
+        record["spec"]["method"]["label"] = run.label
         record["spec"]["stream"] |= streams.own_options(run.spec["stream"])  # may have been moved
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
@@ -125,7 +51,7 @@ def _place(record: dict) -> tuple:
     return stream["name"], *own, stream["digest"], backbone["name"]
 
 
-def publish(plan, runs: Path) -> Path:
+def publish(plan: Plan, runs: Path) -> Path:
     """Copy a complete suite's records to `benchmarks/published/`, with their digest.
 
     Raises:
@@ -151,7 +77,7 @@ def publish(plan, runs: Path) -> Path:
     return target
 
 
-def restore(plan) -> int:
+def restore(plan: Plan) -> int:
     """Save the published records of a plan's runs as if they had been made here.
 
     A record counts if its key is the run's: settings, data, weights and code version are the same.
@@ -172,17 +98,17 @@ def restore(plan) -> int:
         if run is None or record["status"] != "done" or run.status() == "done":
             continue
         del record["suite"]
-        record["spec"]["method"]["label"] = run.spec["method"]["label"]
-        write_record(Path(run.directory) / "result.json", record)
+        record["spec"]["method"]["label"] = run.label
+        write_record(Path(run.record), without_curve(record))
         restored += 1
     return restored
 
 
-def forget_failed(plan) -> int:
+def forget_failed(plan: Plan) -> int:
     """Delete the failed records of a plan; the runs continue from their last state."""
     forgotten = 0
     for run in plan.runs:
-        path = Path(run.directory) / "result.json"
+        path = Path(run.record)
         if path.exists() and read_record(path, run.key)["status"] == "failed":
             path.unlink()
             forgotten += 1
@@ -190,8 +116,6 @@ def forget_failed(plan) -> int:
 
 
 def main() -> None:
-    from benchmarks.runs.plan import load_plan
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

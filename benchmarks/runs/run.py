@@ -1,8 +1,9 @@
-"""One run: a method learns a stream task by task and leaves a result record.
+"""A run: a method learns a stream task by task and leaves a result record.
 
-`python -m benchmarks.runs.run SPEC.json --out FOLDER` writes FOLDER/result.json. State is saved
-after each task, so a run that was killed continues there and ends with the same R. A run that fails
-leaves a record that says why and exits 0, so that other runs go on.
+`python -m benchmarks.runs.run SPEC.json ...` makes runs one after the other and saves the
+result.json of each beside its spec. State is saved after each task, so a run that was killed
+continues there and ends with the same R. A run that fails leaves a record that says why, and the
+others go on; one that has a record already is left as it is.
 """
 
 from __future__ import annotations
@@ -10,231 +11,255 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import io
 import os
-import pickle
 import random
 import sys
 import time
-import zipfile
-import zlib
-from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import baselines
-from baselines.common.base import Setting, Task
-from baselines.common.router import WordRouter
+from baselines.common.base import Method
+from baselines.common.task import Setting, Task
+from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.backbones import causal_lms
 from benchmarks.common import devices
-from benchmarks.common.files import (
-    DataError,
-    check_writable,
-    quoted,
-    read_json,
-    seed_for,
-    shown,
-    write_bytes,
-)
+from benchmarks.common.files import DataError, check_writable, read_json, seed_for, shown
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
 from benchmarks.runs.config import TEST_BATCH_SIZE
-from benchmarks.runs.evaluate import score
-from benchmarks.runs.results import provenance, read_record, write_record
+from benchmarks.runs.evaluate import TestCurve, score
+from benchmarks.runs.record import provenance, read_record, without_curve, write_record
+from benchmarks.runs.state import load_state, save_state
 from benchmarks.scoring.floor import floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+class Run:
+    """A run in the making.
 
+    Attributes:
+        record: what was measured so far, as the result record has it.
+    """
 
-def learn_stream(spec: dict, key: str, out: Path) -> dict:
-    """Make the run, from its last saved state on, and return the record's measured part."""
-    record: dict = {"tasks": [], "R": None, "curve": [], "test_curve": []}
-    try:
-        _learn_stream(spec, key, out, record)
-    except Exception as error:
-        error.record = record
-        raise
-    return record
+    def __init__(self, spec: dict, key: str, folder: Path):
+        self.spec, self.key = spec, key
+        self.state_path = folder / "state.pt"
+        self.device = devices.find()
+        self.record: dict = {"tasks": [], "R": None, "test_curve": []}
 
+    def make(self) -> None:
+        """Make the run, from its last saved state on."""
+        self.build()
+        self.restore()
+        for task in self.tasks[len(self.record["tasks"]) :]:
+            self.learn(task)
+            save_state(self.state_path, self.key, self.method.state_dict(), self.record)
+        self.finish()
 
-def _learn_stream(spec: dict, key: str, out: Path, record: dict) -> None:
-    seed = spec["seed"]
-    device = devices.find()
-    torch.use_deterministic_algorithms(device == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
-    manifest = read_json(Path(f"resources/backbones/{spec['backbone']['name']}/manifest.json"))
-    if manifest["fingerprint"] != spec["backbone"]["digest"]:
-        raise DataError(
-            f"the weights of {manifest['name']} are not what this run asks for: delete "
-            f"resources/backbones/{manifest['name']} and run again"
+    def build(self) -> None:
+        """Load the stream and the backbone, and set the method up."""
+        spec = self.spec
+        torch.use_deterministic_algorithms(self.device == "cpu")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
+        self.manifest = _backbone_manifest(spec["backbone"])
+        language = spec["modality"] == "language"
+        self.tokenizer = backbones.tokenizer(self.manifest) if language else None
+        self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
+        self.record["stream"] = {
+            "tasks": [task.name for task in self.data],
+            "groups": [task.group for task in self.data],
+        }
+        if language:
+            self.record["stream"] |= _facts(spec["stream"], self.data)
+        if backbones.find(self.manifest["name"]).repo:
+            fits = memory.check(spec, self.device)
+            print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
+        self.method = self._method(self._network())
+        self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
+        self.tasks = self._tasks()
+        size = spec["train"]["batch_size"]
+        stages = self.method.stages
+        self.steps = [stages * t.epochs * -(-len(t.train) // size) for t in self.tasks]
+        self.router = WordRouter() if language and not self.method.offline else None
+
+    def _network(self) -> torch.nn.Module:
+        spec, options = self.spec, self.spec["backbone"]
+        _seed_everything(seed_for(spec["seed"], "init"))
+        network = backbones.load(
+            self.manifest,
+            len(self.task_of_class),
+            options["image_size"],
+            options.get("normalisation"),
+            options.get("weights"),
         )
-    language = spec["modality"] == "language"
-    tokenizer = backbones.tokenizer(manifest) if language else None
-    data, task_of_class = load_stream(spec["stream"], seed, tokenizer)
-    record["stream"] = {"tasks": [t.name for t in data], "groups": [t.group for t in data]}
-    if language:
-        record["stream"] |= facts(spec["stream"], data)
-    n_tasks = len(data)
-    train = spec["train"]
-    if backbones.find(manifest["name"]).repo:
-        print(f"{manifest['name']}: {memory.check(spec, device)}", file=sys.stderr)
-    seed_everything(seed_for(seed, "init"))
-    options = spec["backbone"]
-    network = backbones.load(
-        manifest,
-        len(task_of_class),
-        options["image_size"],
-        options.get("normalisation"),
-        options.get("weights"),
-    )
-    if language:
-        network.decoding = spec["stream"].get("decoding", "greedy")
-        longest = max(max(t.train.x.shape[-1], t.test_x.shape[-1] + t.max_new_tokens) for t in data)
-        causal_lms.check_context(manifest["name"], network.context, longest)
-    if train.get("checkpointing"):
-        network.save_memory()
-    method_class = baselines.load(spec["method"]["name"], spec["modality"])
-    shared = {field.name for field in dataclasses.fields(Setting)}
-    setting = Setting(
-        modality=spec["modality"],
-        n_tasks=n_tasks,
-        task_of_class=task_of_class,
-        tokenizer=tokenizer,
-        seed=seed,
-        device=device,
-        **{name: value for name, value in train.items() if name in shared},
-    )
-    config = method_class.Config(**spec["method"]["config"])
-    method = method_class(network.split_qkv(), config, setting)
+        if spec["modality"] == "language":
+            network.decoding = spec["stream"].get("decoding", "greedy")
+            longest = max(
+                max(task.train.x.shape[-1], task.test_x.shape[-1] + task.max_new_tokens)
+                for task in self.data
+            )
+            causal_lms.check_context(self.manifest["name"], network.context, longest)
+        if spec["train"].get("checkpointing"):
+            network.save_memory()
+        return network.split_qkv()
 
-    tasks = [
-        Task(i, t.name, t.train, e, t.examples)
-        for i, (t, e) in enumerate(zip(data, train["epochs"], strict=True))
-    ]
-    if method.offline:
-        epochs, repeats = union_epochs(train["epochs"])
-        examples = [example for t in tasks for example in t.examples]
-        tasks = [Task(0, "all tasks", union([t.train for t in tasks], repeats), epochs, examples)]
-    stages = method_class.stages
-    steps = [stages * t.epochs * -(-len(t.train) // train["batch_size"]) for t in tasks]
-    name = f"{spec['stream']['name']}/{spec['method']['label']}/s{seed}"
+    def _method(self, network: torch.nn.Module) -> Method:
+        spec = self.spec
+        method = baselines.load(spec["method"]["name"], spec["modality"])
+        shared = {field.name for field in dataclasses.fields(Setting)}
+        setting = Setting(
+            modality=spec["modality"],
+            n_tasks=len(self.data),
+            task_of_class=self.task_of_class,
+            tokenizer=self.tokenizer,
+            seed=spec["seed"],
+            device=self.device,
+            **{name: value for name, value in spec["train"].items() if name in shared},
+        )
+        return method(network, method.Config(**spec["method"]["config"]), setting)
 
-    test_size = train.get("test_batch_size") or TEST_BATCH_SIZE
+    def _tasks(self) -> list[Task]:
+        """What the method learns: task by task, or all at once."""
+        epochs = self.spec["train"]["epochs"]
+        if not self.method.offline:
+            parts = enumerate(zip(self.data, epochs, strict=True))
+            return [Task(i, t.name, t.train, e, t.examples) for i, (t, e) in parts]
+        common, repeats = union_epochs(epochs)
+        everything = union([task.train for task in self.data], repeats)
+        examples = [example for task in self.data for example in task.examples]
+        return [Task(0, "all tasks", everything, common, examples)]
 
-    queries = getattr(method.model, "queries", None)  # of prompts: the same in every test
+    def restore(self) -> None:
+        """Continue from the saved state, if there is one."""
+        n_tasks, label = len(self.data), self.spec["method"]["label"]
+        if self.state_path.exists():
+            state, record = load_state(self.state_path, self.key, self.device)
+            self.method.load_state_dict(state)
+            self.record |= without_curve(record)
+        else:
+            self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
+        done = len(self.record["tasks"])
+        name = f"{self.spec['stream']['name']}/{label}/s{self.spec['seed']}"
+        self.progress = Progress(name, sum(self.steps), "steps", done=sum(self.steps[:done]))
+        if done:
+            self.progress.say(f"continues after task {done} of {len(self.tasks)}", last=True)
+        for task in self.tasks[:done] if self.router else ():
+            self.router.add([prompt for prompt, _ in task.examples])
 
-    def test(task: int, after: int, inferred: list | None = None) -> float:
-        n_seen = int((task_of_class <= after).sum())
-        with queries.repeated(task) if queries else nullcontext():
-            return score(method.model, data[task], n_seen, device, tokenizer, inferred, test_size)
-
-    infers = hasattr(method.model, "inferred")  # the task of each item, as a step of its own
-    router = WordRouter() if language and not method.offline else None
-
-    def evaluate(after: int) -> tuple[list[float | None], list[float]]:
-        """The row of R, and for each task the share of test items whose task is inferred."""
-        last = n_tasks - 1 if method.offline else after
-        row, shares = [], []
-        for j in range(last + 1):
-            inferred = [] if infers else None
-            row.append(test(j, last, inferred))
-            if infers:
-                shares.append((torch.cat(inferred) == j).float().mean().item())
-        return row + [None] * (n_tasks - 1 - last), shares
-
-    state_path = out / "state.pt"
-    first = 0
-    if state_path.exists():
-        state = _load_state(state_path, key, device)
-        method.load_state_dict(state["method"])
-        record.update(state["record"])
-        first = len(record["tasks"])
-    else:
-        record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
-
-    progress = Progress(name, sum(steps), "steps", done=sum(steps[:first]))
-    if first:
-        progress.say(f"continues after task {first} of {len(tasks)}", last=True)
-    for done in tasks[:first] if router else ():
-        router.add([prompt for prompt, _ in done.examples])
-    for task in tasks[first:]:
-        if router:
-            router.add([prompt for prompt, _ in task.examples])
-        seed_everything(seed_for(seed, "train", task.index))
-        devices.reset_peak(device)
-        progress.start(f"task {task.index + 1} of {len(tasks)}, {task.name}:")
-        n_tests = 0 if method.offline or not stages else train["curve_tests"]
-        own_test = partial(test, task.index, task.index)
-        curve = TestCurve(method.model, own_test, steps[task.index], n_tests)
-
-        def after_step(loss, n_samples, curve=curve):
-            curve.after_step(n_samples)
-            progress.advance(note=lambda: f"loss {loss.item():.3f}")
-
-        learnt = method.learn(task, after_step)
-        learnt["train_seconds"] -= curve.seconds
-        peak = devices.peak_bytes(device)
+    def learn(self, task: Task) -> None:
+        """Learn a task, test all tasks so far, and add both to the record."""
+        _seed_everything(seed_for(self.spec["seed"], "train", task.index))
+        devices.reset_peak(self.device)
+        self.progress.start(f"task {task.index + 1} of {len(self.tasks)}, {task.name}:")
+        learnt, points = self._train(task)
+        peak = devices.peak_bytes(self.device)
         start = time.perf_counter()
-        row, task_accuracy = evaluate(task.index)
+        last = len(self.data) - 1 if self.method.offline else task.index
+        row, found = self.evaluate(last)
         eval_seconds = time.perf_counter() - start
-        record["R"][n_tasks - 1 if method.offline else task.index] = row
-        for point in learnt.pop("curve"):  # to be looked at: four digits keep records small
-            loss = float(f"{point['loss']:.4g}")
-            record["curve"].append({"task": task.index, **point, "loss": loss})
-        record["test_curve"] += [{"task": task.index, **point} for point in curve.points]
-        tested = data if method.offline else [data[task.index]]
-        record["tasks"].append(
+        if self.router:
+            self.router.add([prompt for prompt, _ in task.examples])
+            found["router_accuracy"] = _routed(self.router, self.data[: task.index + 1])
+        tested = self.data if self.method.offline else [self.data[task.index]]
+        self.record["R"][last] = row + [None] * (len(self.data) - len(row))
+        self.record["test_curve"] += [{"task": task.index, **point} for point in points]
+        self.record["tasks"].append(
             learnt
             | {
                 "name": task.name,
-                "metric": data[task.index].metric,
+                "metric": self.data[task.index].metric,
                 "n_train": len(task.train),
                 "n_test": sum(len(t.gold) for t in tested),
                 "epochs": task.epochs,
                 "eval_seconds": eval_seconds,
                 "peak_bytes": peak,
             }
-            | ({"task_accuracy": task_accuracy} if infers else {})
-            | ({"router_accuracy": routed(router, data[: task.index + 1])} if router else {})
+            | found
         )
-        seen = [s for s in row if s is not None]
-        progress.say(
-            f"{progress.place} {100 * sum(seen) / len(seen):.1f} % "
-            f"on {len(seen)} tasks, {learnt['train_seconds']:.1f} s",
+        self.progress.say(
+            f"{self.progress.place} {100 * sum(row) / len(row):.1f} % on {len(row)} tasks, "
+            f"{learnt['train_seconds']:.1f} s",
             last=True,
         )
-        _save_state(state_path, key, method.state_dict(), record)
-    record["diagnostics"] = method.diagnostics()
-    footprint = method.footprint()
-    stored = footprint.pop("stored_values")
-    record["footprint"] = footprint | {
-        "stored_parameters": stored,
-        "state_bytes": state_path.stat().st_size,
-    }
-    record["provenance"] = {
-        "device": devices.name(device),
-        "deterministic": device == "cpu",
-        "tf32": devices.tf32(device),
-        "weights_sha256": manifest["weights_sha256"],
-        "weights_labels": manifest.get("labels"),
-    }
+
+    def _train(self, task: Task) -> tuple[dict, list[dict]]:
+        """The method's report, and the test scores taken meanwhile."""
+        tests = self.method.stages and not self.method.offline
+        n_tests = self.spec["train"]["curve_tests"] if tests else 0
+        test = partial(self.test, task.index, task.index)
+        curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
+
+        def after_step(loss: torch.Tensor, n_samples: int) -> None:
+            curve.after_step(n_samples)
+            self.progress.advance(note=lambda: f"loss {loss.item():.3f}")
+
+        learnt = self.method.learn(task, after_step)
+        return learnt | {"train_seconds": learnt["train_seconds"] - curve.seconds}, curve.points
+
+    def evaluate(self, last: int) -> tuple[list[float], dict]:
+        """The scores of the tasks up to `last`, and of methods that infer the task of an item, for
+        each of these tasks the share of test items for which it is the right one."""
+        row, shares = [], []
+        for task in range(last + 1):
+            inferred = [] if self.infers else None
+            row.append(self.test(task, last, inferred))
+            if self.infers:
+                shares.append((torch.cat(inferred) == task).float().mean().item())
+        return row, {"task_accuracy": shares} if self.infers else {}
+
+    def test(self, task: int, last: int, inferred: list | None = None) -> float:
+        """The score on a task when `last` is the last task learnt; see `evaluate.score`."""
+        model = self.method.model
+        n_seen = int((self.task_of_class <= last).sum())
+        size = self.spec["train"].get("test_batch_size") or TEST_BATCH_SIZE
+        queries = getattr(model, "queries", None)  # of prompts: the same in every test
+        with queries.repeated(task) if queries else nullcontext():
+            return score(
+                model, self.data[task], n_seen, self.device, self.tokenizer, inferred, size
+            )
+
+    def finish(self) -> None:
+        """Add to the record what is known at the end."""
+        footprint = self.method.footprint()
+        stored = footprint.pop("stored_values")
+        self.record |= {
+            "diagnostics": self.method.diagnostics(),
+            "footprint": footprint
+            | {"stored_parameters": stored, "state_bytes": self.state_path.stat().st_size},
+            "provenance": {
+                "device": devices.name(self.device),
+                "deterministic": self.device == "cpu",
+                "tf32": devices.tf32(self.device),
+                "weights_sha256": self.manifest["weights_sha256"],
+                "weights_labels": self.manifest.get("labels"),
+            },
+        }
 
 
-def facts(spec: dict, data: list[TaskData]) -> dict:
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _backbone_manifest(asked: dict) -> dict:
+    manifest = read_json(RESOURCES / "backbones" / asked["name"] / "manifest.json")
+    if manifest["fingerprint"] != asked["digest"]:
+        raise DataError(
+            f"the weights of {manifest['name']} are not what this run asks for: delete "
+            f"resources/backbones/{manifest['name']} and run again"
+        )
+    return manifest
+
+
+def _facts(spec: dict, data: list[TaskData]) -> dict:
     """What the record says of a text stream: its known defects, and scores without any model."""
     manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
     floors = []
@@ -246,103 +271,13 @@ def facts(spec: dict, data: list[TaskData]) -> dict:
     return {"defects": manifest.get("defects", []), "floor": floors}
 
 
-def routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
+def _routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
     """For each task seen, the share of its test prompts whose task the word counts find."""
     return [float((router.route(list(task.prompts)) == t).mean()) for t, task in enumerate(seen)]
 
 
-class TestCurve:
-    """The score on the task being learnt against the training samples seen (Figure 1).
-
-    Tests before the first step and then `n_tests` times, evenly spaced; in `seconds` that are
-    none of training. It changes nothing: no test draws random numbers.
-    """
-
-    def __init__(self, model, score: Callable[[], float], n_steps: int, n_tests: int):
-        self.points: list[dict] = []
-        self.seconds = 0.0
-        self._model, self._score = model, score
-        self._n_steps, self._n_tests = n_steps, n_tests
-        self._steps = self._samples = 0
-        if self._n_tests:
-            self._test()
-            self.seconds = 0.0  # that one was before the clock of training started
-
-    def after_step(self, n_samples: int) -> None:
-        """Count a step, and test if one of the tests is due."""
-        self._steps, self._samples = self._steps + 1, self._samples + n_samples
-        done = self._steps * self._n_tests
-        if done % self._n_steps < self._n_tests:  # another of the equal parts is complete
-            self._test()
-
-    def _test(self) -> None:
-        start = time.perf_counter()
-        training = self._model.training
-        self.points.append({"samples": self._samples, "score": self._score()})
-        self._model.train(training)
-        self.seconds += time.perf_counter() - start
-
-
-def _save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
-    """Save what a run continues from.
-
-    Raises:
-        DataError: the method keeps a value that could not be read again.
-    """
-    check_state(method_state, "its state")
-    buffer = io.BytesIO()
-    torch.save({"key": key, "method": method_state, "record": record}, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-_READABLE = (torch.Tensor, torch.nn.Parameter, torch.Size, str, bytes, bool, int, float)
-
-
-def check_state(value: Any, name: str) -> None:
-    """Reading runs no code, so that only tensors, numbers, text and collections of them can be."""
-    if type(value) in (dict, OrderedDict):
-        for key, part in value.items():
-            check_state(key, f"a name in {name}")
-            check_state(part, f"{name}[{quoted(key)}]")
-    elif type(value) in (list, tuple, set):
-        for i, part in enumerate(value):
-            check_state(part, f"{name}[{i}]")
-    elif value is not None and type(value) not in _READABLE:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise DataError(
-            f"the method cannot be saved, as {name} is a {kind}: let state_dict() give a tensor, "
-            f"a number or text instead; torch.as_tensor() makes a tensor of an array"
-        )
-
-
-def _load_state(path: Path, key: str, device: str) -> dict:
-    if not _is_whole(path):
-        raise DataError(f"{path} is corrupt: delete it to start the run again")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path} is whole, but holds more than tensors, numbers and text, which is not read: "
-            f"delete it to start the run again"
-        ) from error
-    if not isinstance(state, dict) or not {"key", "method", "record"} <= state.keys():
-        raise DataError(f"{path} is no state of a run: delete it to start the run again")
-    if state["key"] != key:
-        raise DataError(f"{path} belongs to run {state['key']}, not {key}: delete it")
-    return state
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether each part has the checksum the file keeps of it; torch does not look."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        return False
-
-
-def run(spec_path: Path, out: Path) -> dict:
-    """Make or finish a run and save its record.
+def make(spec_path: Path) -> dict:
+    """Make or finish a run and save its record beside its spec.
 
     Raises:
         DataError: the spec or an existing record is corrupt, or nothing could be saved.
@@ -350,31 +285,26 @@ def run(spec_path: Path, out: Path) -> dict:
     asked = read_json(spec_path)
     if not isinstance(asked, dict) or not {"spec", "key"} <= asked.keys():
         raise DataError(f"{spec_path} is no spec of a run: delete it and run again")
-    spec, key = asked["spec"], asked["key"]
-    path = out / "result.json"
+    spec, key, folder = asked["spec"], asked["key"], spec_path.parent
+    path = folder / "result.json"
     if path.exists():
-        record = read_record(path, key)
-        if record["status"] == "done":
-            print(f"{path} is there already", file=sys.stderr)
-            return record
-    check_writable(out)
-    started = _now()
-    facts = provenance() | {"started": started, "threads": torch.get_num_threads()}
-    record = {"status": "done", "error": None, "key": key, "spec": spec}
+        print(f"{path} is there already", file=sys.stderr)
+        return read_record(path, key)
+    check_writable(folder)
+    facts = provenance() | {"started": _now(), "threads": torch.get_num_threads()}
+    outcome = {"status": "done", "error": None}
+    run = Run(spec, key, folder)
     try:
-        measured = learn_stream(spec, key, out)
+        run.make()
     except Exception as error:
         text = str(error).strip() or "no message"
         sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
         print(shown(sentence), file=sys.stderr)
-        record |= getattr(error, "record", {})
-        record |= {"status": "failed", "error": " ".join(sentence.split())[:2000]}
-        measured = {}
-    facts |= measured.pop("provenance", {}) | {"finished": _now()}
-    record |= measured | {"provenance": facts}
-    write_record(path, record)
-    if record["status"] == "done":
-        (out / "state.pt").unlink(missing_ok=True)
+        outcome = {"status": "failed", "error": " ".join(sentence.split())[:2000]}
+    facts |= run.record.get("provenance", {}) | {"finished": _now()}
+    write_record(path, outcome | {"key": key, "spec": spec} | run.record | {"provenance": facts})
+    if outcome["status"] == "done":
+        run.state_path.unlink(missing_ok=True)
     return read_record(path, key)
 
 
@@ -386,8 +316,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("spec", type=Path, help="file that Run.write_spec made")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the record")
+    parser.add_argument(
+        "specs", type=Path, nargs="+", metavar="SPEC.json", help="that PlannedRun.write_spec made"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--own-gpu", action="store_true", help="take a GPU that no other run has, or wait for one"
@@ -398,13 +329,22 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(options.threads)
+    left = []
     try:
         own = gpus.claim() if options.own_gpu else None  # held until the process ends
-        if own or options.gpus:
-            devices.require_gpu()
-        run(options.spec, options.out)
+        for path in options.specs:
+            if own or options.gpus or devices.find() == "cuda":
+                devices.require_gpu()  # before each run: one that failed may have left it unusable
+            devices.release()
+            try:
+                make(path)
+            except DataError as error:
+                print(error, file=sys.stderr)
+                left.append(path)
     except DataError as error:
         raise SystemExit(str(error)) from error
+    if left:
+        raise SystemExit(f"{len(left)} of {len(options.specs)} runs could not be made, see above")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from baselines.common.base import Task
+from baselines.common.task import Task
 from baselines.fix import FIX, HEADER, choose, insert, instruction_of
 from benchmarks import backbones
 from benchmarks.streams.common.encoding import Tokenizer

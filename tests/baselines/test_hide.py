@@ -115,45 +115,12 @@ def test_treelora_with_strength_zero_is_hidelora(signature):
     assert not torch.allclose(*(tiny.outputs(each, "vision") for each in (plain, pulled)))
 
 
-def test_the_trees_leaves_are_the_stored_adapters():
-    method = learnt("hidetreelora", 3)
-    for task in range(3):
-        pairs = [(m.lora_A, m.lora_B) for m in method.model.layers]
-        rows = [torch.cat([p[f"task{task}"].weight.flatten() for p in pair]) for pair in pairs]
-        torch.testing.assert_close(method.regulariser.signatures[task], torch.stack(rows))
-    pulls = method.diagnostics()["pulls"]
-    assert [len(of_task) for of_task in pulls] == [0, 1, 2]
-
-
 def test_classes_to_come_are_never_inferred():
     method = learnt("hidelora", 2)
     with torch.no_grad():
         method.model.identity.bias[4:] += 100
     tiny.outputs(method, "vision")
     assert method.model.inferred.max() == 1
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_later_task_leaves_the_parameters_of_earlier_ones(name):
-    method = learnt(name, 1)
-    mine = ".task0." if name != "hideprompt" else "prompts.0"
-    before = {n: p for n, p in parameters(method).items() if mine in n}
-    tiny.learn(method, tiny.tasks("vision")[1])
-    after = parameters(method)
-    assert before and all(torch.equal(p, after[n]) for n, p in before.items())
-
-
-@pytest.mark.parametrize("slow", [0.0, 0.1])
-def test_the_shared_adapter_is_slow_after_the_first_task(slow):
-    rate, task = 0.01, tiny.tasks("vision", epochs=1)[1]
-    method = learnt("hidelora", 1, slow=slow)
-    before = {n: p for n, p in parameters(method).items() if ".shared." in n}
-    report = tiny.learn(method, task)
-    after = parameters(method)
-    moved = max((after[n] - p).abs().max().item() for n, p in before.items())
-    n_steps = report["steps"] / method.stages
-    assert moved <= 1.5 * slow * rate * n_steps
-    assert (moved > 0) == (slow > 0)
 
 
 def test_frozen_features_computed_once_change_nothing():
@@ -172,17 +139,6 @@ def test_prompts_of_the_first_layers_learn_and_the_classifier_at_its_own_rate():
     assert not torch.equal(before["prompts.0"], after["prompts.0"])
 
 
-def test_task_inference_of_prompts_learns_at_its_own_rate():
-    method = tiny.method("hideprompt", "vision", identity_rate=0.25)
-    before = parameters(method)
-    task = tiny.tasks("vision", 1)[0]
-    report = tiny.learn(method, task)
-    after = parameters(method)
-    moved = max((after[n] - before[n]).abs().max() for n in before if n.startswith("identity."))
-    steps = report["steps"] // method.stages
-    assert 0 < moved <= 0.25 * method.setting.learning_rate * steps * 1.01  # Adam's, each
-
-
 def test_the_record_has_the_terms_worth_watching():
     facts = learnt("hidelora", 2).diagnostics()
     assert len(facts["contrast"]) == len(facts["train_task_accuracy"]) == 2
@@ -195,23 +151,3 @@ def test_more_layers_than_there_are_adapt_all():
     assert config.adapted_matrices(4) == 4 and config.adapted_matrices(24) == 10
     with pytest.raises(ValueError, match="depth must lie between 1 and .*, 4, but is 5"):
         HiDeTreeLoRA.Config(depth=5).check(4)
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"statistics": "kmeans"}, "statistics must be one of .*, not 'kmeans'"),
-        ({"momentum": 2.0}, "momentum must lie in .*, but is 2.0"),
-        ({"alignment_samples": 0}, "alignment_samples must be at least 1, but is 0"),
-        ({"targets": "vk"}, "targets must be letters of qkv in this order, not 'vk'"),
-        ({"layers": 0}, "layers must be at least 1, but is 0"),
-        ({"start": "zero"}, "start must be one of rank, width, not 'zero'"),
-    ],
-)
-def test_a_bad_setting_is_refused_in_a_sentence(config, said):
-    with pytest.raises(ValueError, match=said):
-        HiDeLoRA.Config(**config)
-
-
-def test_language_is_left_out_with_a_reason():
-    assert "classes" in HiDeLoRA.skip("language") and HiDeLoRA.skip("vision") is None

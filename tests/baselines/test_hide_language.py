@@ -24,10 +24,6 @@ def learnt(n_tasks, shared=None, **config):
     return made
 
 
-def copies(made, task):
-    return [factor.detach().clone() for factor in made.model.factors(task)]
-
-
 def features(made, data):
     """phi of samples, one at a time and without padding."""
     rows = []
@@ -98,14 +94,6 @@ def test_shrinkage_saves_the_case_of_as_many_samples_as_features():
     assert accuracy("ledoit-wolf") > accuracy("sample") + 0.2
 
 
-def test_branches_of_earlier_tasks_stay_bitwise():
-    made = learnt(2)
-    before = copies(made, 0) + copies(made, 1)
-    tiny.learn(made, tiny.tasks("language")[2])
-    after = copies(made, 0) + copies(made, 1)
-    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
-
-
 def test_the_task_is_inferred_from_frozen_features_of_the_prompt():
     made = learnt(3)
     assert method().model.inferred is None
@@ -136,17 +124,3 @@ def test_rows_of_a_mixed_batch_answer_as_with_the_one_adapter_of_their_task():
         for row in (i for i, t in enumerate(inferred) if t == task):
             alone = plain.generate(x[row : row + 1], 4)[0].tolist()
             assert answers[row][: len(alone)] == alone
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"contrast": -1.0}, "contrast must not be negative"),
-        ({"momentum": 1.5}, "momentum must lie in"),
-        ({"ridge": 0.0}, "ridge must be positive"),
-        ({"covariance": "diagonal"}, "covariance must be one of ledoit-wolf, sample"),
-    ],
-)
-def test_bad_settings_are_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
-        HiDeLoRALanguage.Config(**changes)

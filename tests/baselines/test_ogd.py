@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-import baselines
 from baselines.ogd import OGD, extended, gold_logit, project
 from tests import tiny
 
@@ -98,59 +97,3 @@ def test_directions_stay_orthonormal_through_the_stream(modality):
     assert basis.shape[1] == trainable
     assert method.footprint()["stored_values"] == trainable * (1 + counts[2])
     torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("modality", tiny.MODALITIES)
-def test_every_step_on_a_later_task_is_orthogonal_to_the_directions(modality):
-    method = tiny.method("ogd", modality, directions=12)
-    first, second, _ = tiny.tasks(modality)
-    tiny.learn(method, first)
-    trained = [p for p in method.model.parameters() if p.requires_grad]
-    basis, before = method._basis, torch.cat([p.detach().flatten() for p in trained])
-    tiny.learn(method, second)
-    step = torch.cat([p.detach().flatten() for p in trained]) - before
-    assert step.norm() > 1e-2
-    assert (basis @ step).abs().max() < 1e-5 * step.norm().clamp_min(1)
-
-
-def test_with_sgd_projecting_the_step_or_the_gradient_is_the_same():
-    """Without clipping, which looks at the gradient as it is projected or not."""
-    both = []
-    for what in ("step", "gradient"):
-        config = {"project": what, "optimizer": "sgd"}
-        method = tiny.method("ogd", "language", shared={"clip_norm": None}, **config)
-        for task in tiny.tasks("language", 2):
-            tiny.learn(method, task)
-        both.append(tiny.outputs(method, "language"))
-    assert isinstance(method.loop.optimizer, torch.optim.SGD)
-    torch.testing.assert_close(*both, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("project", ["step", "gradient"])
-@pytest.mark.parametrize("modality", tiny.MODALITIES)
-def test_the_first_task_is_seqloras(modality, project):
-    both = []
-    for name, config in (("seqlora", {}), ("ogd", {"project": project})):
-        method = tiny.method(name, modality, **config)
-        tiny.learn(method, tiny.tasks(modality)[0])
-        both.append(tiny.outputs(method, modality))
-    assert torch.equal(*both)
-
-
-def test_stored_samples_count_as_passes():
-    config = OGD.Config(directions=30)
-    assert OGD.passes(config, 3, 100, 2, 32) == (230, 230)
-    assert OGD.passes(config, 3, 20, 2, 32) == (60, 60)
-
-
-@pytest.mark.parametrize(
-    ("config", "sentence"),
-    [
-        ({"directions": 0}, "directions must be at least 1, but is 0"),
-        ({"project": "loss"}, "project must be one of step, gradient, not 'loss'"),
-        ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, not 'adamw'"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(config, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        baselines.load("ogd").Config(**config)

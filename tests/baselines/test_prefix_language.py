@@ -57,16 +57,6 @@ def test_without_prefixes_logits_and_answers_are_the_models_own():
     assert torch.equal(network.generate(prompts(), 5), plain.generate(prompts(), 5))
 
 
-def test_prefixed_attention_is_that_of_the_equation():
-    network, _, layers = prefixed(4)
-    x = prompts()
-    hidden = network.hidden(network.embed(x[:, 0]), x[:, 1])
-    logits = network.network.lm_head(hidden)
-    for row, (ids, mask) in enumerate(x):
-        expected = by_hand(network, layers, ids[mask > 0])
-        torch.testing.assert_close(logits[row, mask > 0], expected, atol=1e-5, rtol=1e-4)
-
-
 def test_answers_in_a_batch_equal_those_alone_and_those_without_a_cache():
     network, prefixes, layers = prefixed(4)
     together = network.generate(prompts(), 6).tolist()
@@ -136,14 +126,6 @@ def test_generation_uses_the_prefixes_of_the_inferred_task():
         assert answers[row, : len(alone)].tolist() == alone
 
 
-def test_a_task_trains_the_general_prefix_its_own_and_its_key_only():
-    made = learnt(1)
-    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
-    tiny.learn(made, tiny.tasks("language")[1])
-    changed = {n for n, p in made.model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == {"shared", "prompts.1", "keys.1"}
-
-
 def test_a_key_is_pulled_to_its_queries():
     def mismatch(made):
         made.model.train()
@@ -156,14 +138,6 @@ def test_a_key_is_pulled_to_its_queries():
     assert made.batch_penalty().item() == pytest.approx(before)
     tiny.learn(made, tiny.tasks("language", epochs=8)[0])
     assert mismatch(made) < 0.7 * before
-
-
-def test_too_few_blocks_and_bad_settings_are_refused():
-    DualPromptLanguage.Config().check(10)
-    with pytest.raises(ValueError, match="must be at most 4, the backbone's blocks, but is 5"):
-        DualPromptLanguage.Config().check(8)
-    with pytest.raises(ValueError, match="task_length must not be negative, but is -1"):
-        DualPromptLanguage.Config(task_length=-1)
 
 
 def test_another_attention_is_refused():

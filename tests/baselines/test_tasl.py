@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import baselines
 from baselines.tasl import Importance, scaled, weights_of_previous
 from tests import tiny
 
@@ -54,16 +53,6 @@ def test_thresholds_are_strict_and_equal_scores_are_important_to_none():
     assert weights_of_previous(equal, equal, 0.2, 0.7).tolist() == [0.5] * 4
 
 
-def test_the_first_task_is_seqloras():
-    for modality in tiny.MODALITIES:
-        both = []
-        for name in ("seqlora", "tasl"):
-            method = tiny.method(name, modality)
-            tiny.learn(method, tiny.tasks(modality)[0])
-            both.append(tiny.outputs(method, modality))
-        assert torch.equal(*both)
-
-
 def adapter(method) -> dict:
     return {n: p.detach().clone() for n, p in method.model.named_parameters() if ".lora_" in n}
 
@@ -91,17 +80,3 @@ def test_a_single_step_says_nothing_about_importance():
     for name, value in adapter(plain).items():  # the mean of both
         torch.testing.assert_close(adapter(method)[name], (before[name] + value) / 2)
     assert set(method.diagnostics()["importance"].values()) == {0.0}
-
-
-@pytest.mark.parametrize(
-    ("config", "sentence"),
-    [
-        ({"beta1": 1.0}, r"beta1 must lie in \[0, 1\), but is 1.0"),
-        ({"beta2": -0.1}, r"beta2 must lie in \[0, 1\), but is -0.1"),
-        ({"important_share": 20.0}, r"important_share must lie in \[0, 1\], but is 20.0"),
-        ({"previous_weight": 2.0}, r"previous_weight must lie in \[0, 1\], but is 2.0"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(config, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        baselines.load("tasl").Config(**config)

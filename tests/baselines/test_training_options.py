@@ -92,6 +92,19 @@ def test_the_loss_of_a_batch_of_texts_by_hand(monkeypatch):
     assert of_samples[0] != pytest.approx(of_samples[1], rel=1e-4)
 
 
+def test_the_language_loss_equals_transformers_own():
+    method = tiny.method("seqlora", "language")
+    x, y = tiny.samples("language", 0).batch(torch.arange(12))
+    own = method.loop._criterion(method.model(x), y)
+    theirs = method.model.network(
+        input_ids=x[:, 0],
+        attention_mask=(x[:, 1] > 0).long(),
+        position_ids=((x[:, 1] > 0).long().cumsum(1) - 1).clamp_min(0),
+        labels=y,
+    ).loss
+    torch.testing.assert_close(own, theirs)
+
+
 def test_a_compiled_network_learns_the_same_and_the_compiler_is_no_part_of_its_time(monkeypatch):
     """Without code generation, which takes minutes: the graphs are traced and run as they are."""
     monkeypatch.setattr(compiler, "BACKEND", "eager")

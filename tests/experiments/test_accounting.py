@@ -13,7 +13,7 @@ from analysis import accounting as analysed
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks.experiments import accounting
 from benchmarks.experiments.accounting import Passes, Step, added, build, passes, row, run
-from benchmarks.runs.results import PUBLISHED
+from benchmarks.runs.record import PUBLISHED
 from tests import tiny as small
 from treelora import TreeRegulariser
 

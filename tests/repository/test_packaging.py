@@ -93,6 +93,14 @@ def test_no_file_names_a_machine():
     assert found == []
 
 
+def test_the_commands_of_the_documents_are_make_targets():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE))
+    pages = " ".join(p.read_text() for p in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+    code = " ".join(re.findall(r"```.*?```|`[^`\n]+`", pages, re.DOTALL))
+    commands = set(re.findall(r"\bmake ([a-z-]+)\b", code))
+    assert commands and commands <= targets
+
+
 @pytest.mark.parametrize("command", ["replicate", "restore", "pretrain", "publish", "unlock"])
 def test_a_target_is_never_taken_for_configuration(command):
     """`--config` takes all words up to the next option."""
@@ -105,7 +113,7 @@ def test_a_target_is_never_taken_for_configuration(command):
 def test_make_lists_its_commands():
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
-    assert re.findall(r"^make ([a-z]+)", shown, re.MULTILINE) == declared
+    assert re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE) == declared
 
 
 class Bench:
@@ -199,6 +207,7 @@ def test_a_missing_python_is_one_sentence(bench):
     assert not (bench.folder / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_the_library_installs_alone_and_needs_torch_only(tmp_path):
     source = tmp_path / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""EWC and GEM through Avalanche's plugins on text: padding, answer tokens, worked examples."""
+"""EWC and GEM through Avalanche's plugins: worked examples, padding, answer tokens, memories."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import baselines
-from baselines.common.base import Task
+from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 
@@ -139,6 +139,44 @@ def test_gems_reference_gradient_is_that_of_the_mean_over_the_memorys_answer_tok
     plugin.before_training_iteration, plugin.after_backward = compare, check
     assert tiny.learn(method, second)["steps"] == 6
     assert violations
+
+
+RATE = 0.01
+
+
+def one_step_on_the_second_task(name, seed=0, **shared):
+    """The method, and how far each row of its classifier moved (6, 24)."""
+    shared = {"batch_size": 12, "clip_norm": None, "learning_rate": RATE} | shared
+    method = tiny.method(name, "vision", seed=seed, shared=shared)
+    first, second = tiny.tasks("vision", 2, epochs=1)
+    tiny.learn(method, first)
+    before = method.model.head.weight.detach().clone()
+    tiny.learn(method, second)
+    return method, (method.model.head.weight.detach() - before).abs()
+
+
+@pytest.mark.parametrize(("mask", "compared"), [("current", [0, 1]), ("seen", [0, 1, 2, 3])])
+def test_a_memory_compares_its_own_classes_or_all_that_were_seen(mask, compared):
+    method, _ = one_step_on_the_second_task("gem", mask=mask)
+    start, place = 0, None
+    for name, parameter in method.loop.model.named_parameters():
+        if name.endswith("head.weight"):
+            place = slice(start, start + parameter.numel())
+        start += parameter.numel()
+    gradient = method._gem.G[0, place].view(6, 24)
+    assert gradient.any(dim=1).nonzero().flatten().tolist() == compared
+
+
+def test_a_violation_moves_the_rows_of_earlier_tasks_by_whole_steps():
+    def moved(name):
+        steps = [one_step_on_the_second_task(name, seed)[1][:2] for seed in range(4)]
+        return torch.stack(steps).amax(dim=(1, 2))
+
+    assert not moved("seqlora").any()
+    violated = moved("gem")
+    assert violated.any()  # not with every seed
+    whole = torch.full_like(violated, RATE)
+    torch.testing.assert_close(violated, torch.where(violated > 0, whole, 0))
 
 
 # EWC
@@ -281,12 +319,23 @@ def test_a_whole_network_in_bfloat16_is_trained_in_float32():
     assert {p.dtype for p in method.model.parameters()} == {torch.float32}
 
 
-def test_the_whole_networks_settings():
-    load = baselines.load("ewc")
-    assert load.version == 3 and load.Config().trained == "adapter"
-    assert load.passes(load.Config(), 3, 100, 2, 32) == (300, 300)
-    assert load.passes(load.Config(trained="all"), 3, 100, 2, 32) == (600, 300)
-    with pytest.raises(ValueError, match="trained must be one of adapter, all, not 'head'"):
-        load.Config(trained="head")
-    with pytest.raises(ValueError, match="rank is the adapter's .* it is 4: leave it out"):
-        load.Config(trained="all", rank=4)
+def test_ewcs_one_term_stays_exact_where_anchors_are_large_and_close():
+    """Differences of sums such as S theta^2 would lose all their digits here."""
+    from avalanche.training.utils import ParamData
+
+    plugin = tiny.method("ewc", "vision")._ewc
+    generator = torch.Generator().manual_seed(0)
+    anchors = 100 + 0.01 * torch.rand(5, 50, generator=generator)
+    fishers = torch.rand(5, 50, generator=generator) ** 8
+    fishers[:, :5] = 0
+    for t, (fisher, anchor) in enumerate(zip(fishers, anchors, strict=True)):
+        plugin.importances[t] = {"p": ParamData("p", init_tensor=fisher.clone())}
+        plugin.saved_params[t] = {"p": ParamData("p", init_tensor=anchor.clone())}
+        plugin.join(t)
+    theta = 100 + 0.01 * torch.rand(50, generator=generator)
+    total, mean = (part[4]["p"].data for part in (plugin.importances, plugin.saved_params))
+    distance = (theta - anchors).double()
+    expected = (fishers.double() * distance**2).sum()
+    found = (total * (theta - mean) ** 2).double().sum() + plugin.constant
+    assert found.item() == pytest.approx(expected.item(), rel=0.01)  # anchors are rounded to 8e-6
+    assert plugin.constant > 0.1 * expected.item()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from baselines.common.router import WordRouter
+from baselines.common.word_router import WordRouter
 
 TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten".split()
 OLORA = (
@@ -58,7 +58,7 @@ def test_a_later_task_leaves_earlier_means_alone():
 
 def test_the_process_decides_nothing():
     code = (
-        "from baselines.common.router import WordRouter\nr = WordRouter(16)\n"
+        "from baselines.common.word_router import WordRouter\nr = WordRouter(16)\n"
         "r.add(['one two three four', 'five']); r.add(['six seven eight'])\n"
         "print([m.tolist() for m in r.means], r.route(['nine ten', 'two']).tolist())"
     )

@@ -1,0 +1,80 @@
+"""The result record of a run: what was asked, what was measured, and what it was made with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.common.files import DataError, quoted, read_json, write_json
+
+SCHEMA = 1
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "benchmarks/published"
+_KEYS = {"schema", "status", "error", "key", "spec"}
+_PACKAGES = ("torch", "timm", "transformers", "peft", "avalanche-lib", "numpy")
+_CODE = ("treelora", "baselines", "benchmarks")
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Save a record atomically; a value that is not finite is refused."""
+    write_json(path, {"schema": SCHEMA} | record)
+
+
+def read_record(path: Path, key: str) -> dict:
+    """Read a record; DataError if it is corrupt, of another schema or of another run."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not record.keys() >= _KEYS:
+        raise DataError(f"{path} is no result record: delete it and run again")
+    if record["schema"] != SCHEMA:
+        raise DataError(
+            f"{path} has schema {quoted(record['schema'])}, but this version reads {SCHEMA}: "
+            f"delete it and run again"
+        )
+    if record["key"] != key:
+        raise DataError(
+            f"{path} belongs to run {quoted(record['key'])}, not {key}: delete it and run again"
+        )
+    failed = record["status"] == "failed" and isinstance(record["error"], str)
+    spec = record["spec"]
+    whole = isinstance(spec, dict) and all(
+        isinstance(spec.get(part), dict) for part in ("stream", "backbone", "method")
+    )
+    if not whole or not (failed or record["status"] == "done"):
+        raise DataError(f"{path} is damaged: delete it and run again")
+    return without_curve(record)
+
+
+def without_curve(record: dict) -> dict:
+    """A record without the losses of its steps, which earlier versions kept."""
+    return {name: value for name, value in record.items() if name != "curve"}
+
+
+@functools.cache
+def provenance() -> dict:
+    """Commit, code and lock digests and package versions; no names of hosts or users."""
+    code = hashlib.sha256()
+    for path in sorted(p for folder in _CODE for p in (ROOT / folder).rglob("*.py")):
+        code.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    lock = ROOT / "requirements.lock"
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "source_digest": code.hexdigest(),
+        "lock_digest": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,203 @@
+"""What of a suite is done, and how long the rest takes.
+
+`python -m benchmarks.runs.status SUITE` prints it. Times are of recorded runs of the same method
+on the same stream, backbone and training settings, here or published. Where there is none, GPU
+hours are estimated from operations (`costs.estimate`) and marked by ~; a dash is neither. A
+run in the paper's own setting names the tables of which it fills a cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from analysis.compare import cells
+from benchmarks.common.files import (
+    DataError,
+    add_data_dir_option,
+    parse_json,
+    read_json,
+    shown,
+)
+from benchmarks.costs import estimate
+from benchmarks.runs.plan import RUNS, Plan, load_plan
+from benchmarks.runs.record import PUBLISHED, read_record
+
+
+def recorded_seconds() -> dict[str, float]:
+    """Seconds of recorded runs by what decides them, loading included; the last one counts.
+
+    A record that cannot be read is another suite's, as this suite's were read for their status: it
+    is named on stderr and left out.
+    """
+    known = {}
+    damaged = set()
+    for path, read in _records():
+        try:
+            record = read()
+            if record["status"] == "done":
+                known[_kind(record["spec"])] = _seconds(record)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            damaged.add(path)
+    for path in sorted(damaged):
+        print(f"{shown(str(path))} has what is no result record: left out", file=sys.stderr)
+    return known
+
+
+def _seconds(record: dict) -> float:
+    parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
+    inside = sum(task[part] for task in record["tasks"] for part in parts)
+    started, finished = (
+        datetime.fromisoformat(record["provenance"][key]) for key in ("started", "finished")
+    )
+    return max(inside, (finished - started).total_seconds())  # of the last attempt
+
+
+def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
+    """The file of each record, and how to read it."""
+    for path in sorted(PUBLISHED.glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            yield path, partial(parse_json, line)
+    for path in sorted(RUNS.glob("*/*/*/result.json")):
+        yield path, partial(read_json, path)
+
+
+def _kind(spec: dict) -> str:
+    parts = {name: spec[name] for name in ("stream", "backbone", "train")}
+    # a record may be older than an option that is off
+    parts["train"] = {k: v for k, v in spec["train"].items() if v not in (None, False)}
+    return json.dumps([spec["method"]["name"], parts], sort_keys=True)
+
+
+def describe(
+    plan: Plan, brief: bool = False, each: bool = False, tflops: float | None = None
+) -> str:
+    """The plan as text: a line for each method, or for `each` run; `tflops` as in `estimate`."""
+    statuses = [run.status() for run in plan.runs]
+    counts = ", ".join(
+        f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
+    )
+    lines = [f"suite {plan.name}: {shown(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
+    if brief:
+        for run, status in zip(plan.runs, statuses, strict=True):
+            if status == "failed":
+                record = read_record(Path(run.record), run.key)
+                lines.append(f"  failed: {run.directory}: {shown(record['error'])}")
+        report = Path("results") / plan.name / "report/index.html"
+        if report.exists():
+            lines.append(f"report: {report}")
+        return "\n".join(lines)
+    known = recorded_seconds()
+    groups: dict[str, dict[str, list]] = {}
+    for run, status in zip(plan.runs, statuses, strict=True):
+        time = _Time(known.get(_kind(run.spec)))
+        if time.recorded is None:
+            time = _Time(None, estimate.seconds(run.spec, tflops))
+        label = run.label
+        groups.setdefault(_experiment(run.spec), {}).setdefault(label, []).append(
+            (run, status, time)
+        )
+    everything = []
+    for name, methods in groups.items():
+        lines.append(f"{name}:")
+        for label, entries in methods.items():
+            if each:
+                lines += [f"  {status:8}{time}  {run.directory}" for run, status, time in entries]
+            else:
+                done = sum(status == "done" for _, status, _ in entries)
+                count = f"{done} of {len(entries)} done"
+                run, _, time = entries[0]
+                lines.append(f"  {label:28}{count:>14}{time} each  {_fills(run.spec)}".rstrip())
+        together = [entry for entries in methods.values() for entry in entries]
+        everything += together
+        if len(groups) > 1:
+            lines.append(f"  to do: {_left(together)}")
+    lines += [f"  skipped: {run.directory}: {run.skip}" for run in plan.skipped]
+    lines.append(f"to do, one run after the other: {_left(everything)}")
+    if any(time.estimated for _, _, time in everything):
+        lines.append(estimate.basis(tflops))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Seconds of a run: recorded, or else estimated, or else unknown."""
+
+    recorded: float | None
+    estimated: float | None = None
+
+    def __str__(self) -> str:
+        if self.recorded is not None:
+            return f"{self.recorded:9.0f} s"
+        hours = "-  " if self.estimated is None else f"~{self.estimated / 3600:.2g} h"
+        return f"{hours:>11}"
+
+
+def _experiment(spec: dict) -> str:
+    """Stream and backbone as one line."""
+    stream, size = spec["stream"], spec["backbone"]["image_size"]
+    pixels = f" at {size} px" if size else ""
+    return f"{stream['name']}, {stream['n_tasks']} tasks, {spec['backbone']['name']}{pixels}"
+
+
+def _fills(spec: dict) -> str:
+    """The paper's tables of which the run repeats a cell."""
+    exhibits = dict.fromkeys(exhibit for exhibit, _, _ in cells(spec))
+    return ", ".join(exhibit.replace("table", "Table ") for exhibit in exhibits)
+
+
+def _left(entries: list[tuple]) -> str:
+    """What is not done, in recorded minutes, estimated GPU hours and runs of unknown length."""
+    times = [time for _, status, time in entries if status != "done"]
+    recorded = [time.recorded for time in times if time.recorded is not None]
+    estimated = [time.estimated for time in times if time.estimated is not None]
+    unknown = len(times) - len(recorded) - len(estimated)
+    parts = []
+    if recorded:
+        parts.append(f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded")
+    if estimated:
+        hours = sum(estimated) / 3600
+        parts.append(f"{len(estimated)} runs of ~{hours:.2g} GPU hours as estimated")
+    if unknown:
+        parts.append(f"{unknown} runs of unknown length")
+    return ", ".join(parts) or "nothing"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suite", help="a suite's name, or the path of a suite file")
+    parser.add_argument("--brief", action="store_true", help="only counts, and why runs failed")
+    parser.add_argument(
+        "--complete", action="store_true", help="as --brief, and fail while runs are open"
+    )
+    parser.add_argument("--runs", action="store_true", help="a line for each run")
+    parser.add_argument(
+        "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
+    )
+    add_data_dir_option(parser)
+    o = parser.parse_args()
+    if o.tflops is not None and not o.tflops > 0:
+        parser.error(f"--tflops must be positive, but is {o.tflops}")
+    try:
+        plan = load_plan(o.suite, o.data_dir)
+        print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
+        left = sum(run.is_open() for run in plan.runs) if o.complete else 0
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+    if left:
+        raise SystemExit(
+            f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
+            f"and look above or in results/batches for why they were not made"
+        )
+
+
+if __name__ == "__main__":
+    main()

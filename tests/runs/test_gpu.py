@@ -1,0 +1,113 @@
+"""What only a GPU shows of runs: `pytest --pretend-gpu tests/runs/test_gpu.py` rehearses it without
+one."""
+
+import ast
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.common import devices
+from benchmarks.common.files import read_json
+from benchmarks.costs import memory
+from benchmarks.runs import gpus
+from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
+from tests.runs.test_devices import (  # noqa: F401
+    FILES,
+    ROOT,
+    chain,
+    test_a_step_is_timed,
+    test_schedules_are_timed_with_their_peak_memory_on_a_gpu,
+    test_the_loop_is_timed,
+)
+from tests.runs.test_machines import claiming
+from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def command(request):
+    """Of a run in a process of its own."""
+    pretend = request.config.getoption("pretend_gpu")
+    start = [str(ROOT / "tests/pretend_cuda.py")] if pretend else ["-m"]
+    return [sys.executable, *start, "benchmarks.runs.run"]
+
+
+def calls_of_cuda():
+    """Where the code calls torch.cuda: file, first and last line."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and chain(node.func)[:2] == ["torch", "cuda"]:
+                yield str(file), node.lineno, node.end_lineno
+
+
+def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # noqa: F811
+    """On images and on text, with and without gradient steps; the record says what it ran on."""
+    (ranpac,) = plan_of({"ranpac": {"projections": 50}}).runs
+    records = [make(ranpac)]
+    save(data, "llama")
+    decoding = {"stream": {"decoding": "released"}, "train": {"precision": "bfloat16"}}
+    records += made(suite("llama", tmp_path, **decoding), data)
+    devices.synchronise("cuda")  # of the scripts that measure time
+    for record in records:
+        assert record["status"] == "done", record["error"]
+        found = record["provenance"]
+        assert found["device"] == torch.cuda.get_device_name() and not found["deterministic"]
+        assert found["tf32"] == {"matmul": False, "convolution": True}  # torch's defaults
+        assert all(10**4 < task["peak_bytes"] < 2**30 for task in record["tasks"])
+    assert memory.available_bytes("cuda") > 2**28
+    if gpu is not None:  # pretended, so that calls are counted
+        calls = list(calls_of_cuda())
+        missed = {c for c in calls if not any((c[0], n) in gpu for n in range(c[1], c[2] + 1))}
+        assert calls and missed == set()
+        clocks = {Path(file).name for file, _ in gpu}
+        assert {"loop.py", "ranpac.py"} <= clocks  # they wait for the GPU before they are read
+
+
+def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
+    gpu,
+    project,  # noqa: F811
+    command,
+    monkeypatch,
+):
+    """Another waits for the GPU while the first run lives. What was learnt before stays."""
+    if gpu is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("GPUS", "1")
+    monkeypatch.setenv("TMPDIR", str(project))
+    (one,) = plan_of({"treelora": {}}, epochs=6).runs
+    command += [one.write_spec(), "--out", one.directory, "--own-gpu"]
+    state = Path(one.directory, "state.pt")
+    with open("first.txt", "w") as log:
+        first = subprocess.Popen(command, stdout=log, stderr=log)
+    other = None
+    try:
+        while first.poll() is None and not state.exists():
+            time.sleep(0.02)
+        first.send_signal(signal.SIGSTOP)
+        assert first.poll() is None, Path("first.txt").read_text()
+        (slot,) = project.glob(f"treelora-{os.getuid()}/gpu-*.lock")
+        other = claiming(slot.parent, gpus.names()[0])
+        assert not select.select([other.stdout], [], [], 3)[0]  # it waits
+        first.kill()
+        first.wait()
+        assert other.stdout.readline().strip() == gpus.names()[0]
+    finally:
+        for process in filter(None, (first, other)):
+            process.kill()
+            process.wait()
+    saved = torch.load(state, "cpu", weights_only=True)["record"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"continues after task {len(saved['tasks'])} of {N_TASKS}" in done.stderr
+    record = read_json(Path(one.directory, "result.json"))
+    assert record["status"] == "done", record["error"]
+    assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
+    assert record["provenance"]["device"] == torch.cuda.get_device_name()
