@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from analysis import claims, tables
 from analysis.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, Claim, Verdict
+from analysis.effects import Effect
 from analysis.runs import Panel, Suite
 from analysis.table import Column, Table, markdown, plain
 
@@ -54,45 +56,42 @@ def headlines(verdicts: list[Verdict], suites: list[Suite]) -> str:
         for suite in suites
         for panel in suite.panels
     }
+
+    def width(verdict: Verdict) -> int:
+        return max(n_methods.get(place, 0) for place in verdict.place.split(", "))
+
     rows = []
     for claim, own in _by_claim(verdicts).items():
         if claim.id not in HEADLINES:
             continue
-        widest: dict[str, tuple[int, Verdict]] = {}
+        by_stream: dict[str, list[Verdict]] = {}
         for verdict in own:
-            width = max(n_methods.get(place, 0) for place in verdict.place.split(", "))
-            stream = verdict.place.partition(" (")[0]
-            if stream not in widest or width > widest[stream][0]:
-                widest[stream] = width, verdict
-        shown = {stream: verdict for stream, (_, verdict) in widest.items()}
-        effects = [
-            f"{stream} {replace(verdict.effect, parts=()).text()}".removesuffix(" points")
-            for stream, verdict in shown.items()
-            if verdict.effect
-        ]
-        words = [WORDS[verdict.word] for verdict in shown.values()]
-        counts = {word: words.count(word) for word in WORDS.values() if word in words}
-        rows.append(
-            {
-                "claim": f"[{claim.says}](docs/claims.md#{claim.id})",
-                "paper": _paper(claim),
-                "here": "; ".join(effects),
-                "holds": ", ".join(
-                    f"{word} ({n})" if len(counts) > 1 else word for word, n in counts.items()
-                ),
-            }
-        )
-    columns = [
-        Column("claim", "Claim", markup=True),
-        Column("paper", "Paper"),
-        Column("here", "Here, mean [95 % interval]"),
-        Column("holds", "Holds here?"),
-    ]
+            by_stream.setdefault(verdict.place.partition(" (")[0], []).append(verdict)
+        shown = {stream: max(each, key=width) for stream, each in by_stream.items()}
+        effects = [f"{x} {_brief(v.effect)}" for x, v in shown.items() if v.effect]
+        words = Counter(WORDS[verdict.word] for verdict in shown.values())
+        holds = [f"{word} ({n})" for word, n in words.most_common()]
+        row = {"claim": f"[{claim.says}](docs/claims.md#{claim.id})", "paper": _paper(claim)}
+        row["here"] = "; ".join(effects)
+        row["holds"] = ", ".join(holds) if len(words) > 1 else [*words][0]
+        rows.append(row)
+    columns = [Column("claim", "Claim", markup=True), Column("paper", "Paper")]
+    columns += [Column("here", "Here, mean [95 % interval]"), Column("holds", "Holds here?")]
     return _text(Table("", "", columns, rows))
 
 
-def claims_page(verdicts: list[Verdict], suites: list[Suite]) -> str:
-    """Every claim with its verdicts and what they rest on."""
+def _brief(effect: Effect) -> str:
+    """An effect without its factors, and in whose form it is if not TreeLoRA's alone."""
+    text = replace(effect, parts=()).text().removesuffix(" points")
+    return f"{text} (hidetreelora)" if "hidetreelora" in effect.what else text
+
+
+def claims_page(verdicts: list[Verdict], suites: list[Suite], remarks: Mapping[str, str]) -> str:
+    """Every claim with its verdicts and what they rest on.
+
+    Args:
+        remarks: by claim, what its effects cannot say themselves.
+    """
     rows, sections = [], []
     for claim, own in _by_claim(verdicts).items():
         row = {"claim": f"[{claim.says}](#{claim.id})", "where": claim.where}
@@ -109,6 +108,7 @@ def claims_page(verdicts: list[Verdict], suites: list[Suite]) -> str:
         ]
         paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."
         sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(table)]
+        sections += [markdown(remarks[claim.id])] if claim.id in remarks else []
     columns = [Column("claim", "Claim", markup=True), Column("where", "In the paper")]
     columns += [Column(word, word.capitalize()) for word in claims.VERDICTS]
     settings = "\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites)
@@ -171,10 +171,12 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         scores.title, scores.notes = "Scores", scores.notes[1:]  # the first is in the head
         scores.notes += remarks.get(panel.suite.name, [])
         parts.append(_text(scores))
-        for table in (tables.ablations(varied), tables.peers(panel)):
+        for table, of in ((tables.ablations(varied), varied), (tables.peers(panel), panel)):
             table.title = table.title.partition(": ")[2].capitalize()
-            if table.setting == scores.setting:
-                table.setting = []
+            if of is panel:
+                table.setting = []  # as above
+            else:
+                table.notes += remarks.get(of.suite.name, [])
             parts += [_text(table)] if table.rows else []
     return RESULTS_HEAD + "\n\n".join(parts) + "\n"
 

@@ -36,8 +36,8 @@ def documents() -> dict[str, bytes]:
     (demo,) = (suite for suite in suites if suite.name == "demo")
     (glyphs,) = (panel for panel in demo.panels if panel.stream == "glyphs")
     whole = {
-        "docs/claims.md": pages.claims_page(verdicts, suites),
-        "docs/results.md": pages.results_page(suites, remarks),
+        "docs/claims.md": pages.claims_page(verdicts, suites, remarks["claims"]),
+        "docs/results.md": pages.results_page(suites, remarks["suites"]),
         "docs/fidelity.md": fidelity.document(suites),
         "docs/backbones.md": BACKBONES + backbones.overview(),
     }

@@ -65,7 +65,7 @@ def test_the_widest_suite_speaks_for_a_stream(tmp_path):
     ]
     verdicts = claims.judge(suites)
     few, wide = (v.effect.text() for v in verdicts if v.claim.id == "forgetting")
-    page, table = pages.claims_page(verdicts, suites), pages.headlines(verdicts, suites)
+    page, table = pages.claims_page(verdicts, suites, {}), pages.headlines(verdicts, suites)
     assert wide.removesuffix(" points") in table and few.removesuffix(" points") not in table
     assert all(text in page for text in (few, wide, "glyphs (few)", "glyphs (wide)"))
     assert len(table.splitlines()) == 2 + len(pages.HEADLINES)  # untested ones as well
