@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+@pytest.mark.slow
 def test_generated_documents_are_current():
     assert documents.outdated(documents.documents()) == [], "run make docs"
 
@@ -37,6 +38,20 @@ def test_links_resolve(page):
             continue
         broken.append(link)
     assert broken == []
+
+
+def test_the_architecture_names_each_module_once():
+    """Those of a run's way; methods, streams and `__init__` files are named by their folder."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"\]\(\.\./([^)]+\.py)\)", page)
+    rooms = ("baselines/common", "benchmarks", "analysis")
+    modules = {
+        p.relative_to(ROOT).as_posix() for room in rooms for p in (ROOT / room).rglob("*.py")
+    }
+    streams = {
+        name for name in modules if re.fullmatch(r"benchmarks/streams/[a-z0-9_]*[a-z0-9]\.py", name)
+    }
+    assert sorted(named) == sorted(n for n in modules - streams if not n.endswith("__init__.py"))
 
 
 def test_the_readme_is_read_in_a_minute():
