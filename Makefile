@@ -22,7 +22,8 @@ unexport SUITE
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
-            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
+            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) \
+            --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"

@@ -1,6 +1,6 @@
 """A GPU as the code meets it, on a machine that has none.
 
-    python tests/pretend_cuda.py benchmarks.runs.run SPEC.json --out FOLDER
+    python tests/pretend_cuda.py benchmarks.runs.run SPEC.json ...
 
 calls the main() of a module so, and `pretended()` is a context for tests: torch.cuda answers, and
 what is put on "cuda" lies in a memory of its own, computed by the CPU. What mixes the two memories,
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks.runs import run as runner
+from benchmarks.runs import state
 
 NAME, PEAK_BYTES, FREE_BYTES = "Pretended GPU", 123_456_789, 2**34
 _GENERATOR = torch.Generator()  # the GPU's own
@@ -195,6 +195,7 @@ def pretended():
 
     answers = {
         "is_available": True,
+        "empty_cache": None,
         "get_device_name": NAME,
         "max_memory_allocated": PEAK_BYTES,
         "mem_get_info": (FREE_BYTES, 2 * FREE_BYTES),
@@ -206,8 +207,8 @@ def pretended():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer(value)))
         for name, value in {"autocast": _Autocast, "Generator": _Generator, "load": load}.items():
             stack.enter_context(mock.patch.object(torch, name, value))
-        readable = (*runner._READABLE, Far)  # it is a plain tensor in a file
-        stack.enter_context(mock.patch.object(runner, "_READABLE", readable))
+        readable = (*state.READABLE, Far)  # it is a plain tensor in a file
+        stack.enter_context(mock.patch.object(state, "READABLE", readable))
         stack.enter_context(_Pretend())
         yield places
 

@@ -40,7 +40,7 @@ SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 def recipe_digest(backbone: backbones.Backbone) -> str:
     """Digest of architecture, data and settings: everything but the machine's rounding."""
-    data = streams.load(backbone.pretrain_stream).fingerprint(data_dir())
+    data = streams.of({"name": backbone.pretrain_stream}, data_dir()).fingerprint()
     return digest_of([backbone.architecture, RECIPES[backbone.name], data])
 
 

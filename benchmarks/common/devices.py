@@ -11,6 +11,8 @@ import torch
 
 from benchmarks.common.files import DataError
 
+TEST_BATCH_SIZE = 128  # items tested at a time where a suite says none
+
 
 def find() -> str:
     """The GPU where torch sees one."""

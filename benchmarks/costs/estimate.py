@@ -1,9 +1,9 @@
-"""GPU time of runs that nobody has made: operations counted, throughput assumed.
+"""GPU time that runs take which nobody has made: operations counted, throughput assumed.
 
     seconds = operations of all passes / (tflops * 10^12) + bytes read in generation / bandwidth
 
 Operations of one forward and one backward pass are those of the network with LoRA, counted on the
-meta device (`experiments.accounting`); on language for a prompt as long as it may be, and in
+meta device (`costs.operations`); on language for a prompt as long as it may be, and in
 proportion for the lengths that the stream's items have where it knows them. How many passes a task
 takes the method says (`Method.passes`); tests before the first and after each task take a forward
 pass for each item, and for each further token of a batch's answers all weights are read once.
@@ -13,26 +13,17 @@ and small networks do not reach a GPU's throughput.
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
-from typing import NamedTuple
 
 import baselines
-from benchmarks import backbones, streams
-from benchmarks.runs.config import TEST_BATCH_SIZE
+from benchmarks import streams
+from benchmarks.common.devices import TEST_BATCH_SIZE
+from benchmarks.costs.memory import ANSWER_TOKENS
+from benchmarks.costs.operations import lora_passes
 
 # Assumed of an H200: 45 % of the 67 TFLOP/s of float32 without TF32, 30 % of bfloat16's 989.
 TFLOPS = {"float32": 30.0, "bfloat16": 300.0}
 BYTES_PER_SECOND = 2.4e12  # half of an H200's
-
-
-class Cost(NamedTuple):
-    """Operations of a forward and of a backward pass of one sample; bytes of the weights."""
-
-    forward: int
-    backward: int
-    weight_bytes: int
 
 
 def basis(tflops: float | None) -> str:
@@ -52,7 +43,9 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
         return None
     n_train, n_test = sizes
     limit, train = spec["stream"]["max_prompt_tokens"], spec["train"]
-    cost = pass_operations(spec["backbone"]["name"], spec["backbone"]["image_size"], limit)
+    cost, n_parameters = lora_passes(
+        spec["backbone"]["name"], spec["backbone"]["image_size"], limit
+    )
     method = baselines.load(spec["method"]["name"], spec["modality"])
     config = method.Config(**spec["method"]["config"])
     n_tasks, epochs = spec["stream"]["n_tasks"], train["epochs"]
@@ -69,7 +62,7 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
         batches = math.ceil(n_test / (train.get("test_batch_size") or TEST_BATCH_SIZE))
         written += tested * batches * answer
     operations = forward * cost.forward + backward * cost.backward
-    reading = written * cost.weight_bytes / BYTES_PER_SECOND
+    reading = written * 2 * n_parameters / BYTES_PER_SECOND
     return operations / (1e12 * (tflops or TFLOPS[train["precision"]])) + reading
 
 
@@ -80,13 +73,13 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
     """
     stream = spec["stream"]
     limit, n_tasks = stream["max_prompt_tokens"], stream["n_tasks"]
-    known = getattr(streams.load(stream["name"]), "N_TOKENS", None)
+    known = streams.of(stream).n_tokens
     if known is None:
         return [(limit, limit, 0)] * n_tasks
     if stream["order"] == "seed":
         known = [tuple(sum(values) / len(known) for values in zip(*known, strict=True))] * n_tasks
     most = stream.get("max_new_tokens") or math.inf
-    longest = limit + (stream.get("max_answer_tokens") or 512)
+    longest = limit + (stream.get("max_answer_tokens") or ANSWER_TOKENS)
     return [
         (min(item, longest), min(prompt, limit), min(answer, most))
         for item, prompt, answer in known[:n_tasks]
@@ -95,41 +88,18 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
 
 def items(spec: dict) -> tuple[float, float] | None:
     """Training and test items of a task, on average."""
-    stream = spec["stream"]
-    module = streams.load(stream["name"])
-    counted = getattr(module, "n_items", None)
-    own = streams.own_options(stream)
-    counts = counted(**own) if counted else getattr(module, "N_ITEMS", None)
+    options = spec["stream"]
+    stream = streams.of(options)
+    counts = stream.n_items
     if counts is None:
         return None
     vision = spec["modality"] == "vision"
-    unit, n_units = ("class", counts["classes"]) if vision else ("task", module.N_TASKS)
-    splits = hasattr(module, "N_CLASSES")  # into as many tasks as asked; others have their own
-    n_tasks = stream["n_tasks"] if splits else module.N_TASKS
+    unit, n_units = ("class", counts["classes"]) if vision else ("task", stream.n_tasks)
+    # A dataset is split into as many tasks as asked; others have their own.
+    n_tasks = options["n_tasks"] if stream.n_classes else stream.n_tasks
 
     def of_task(part: str) -> float:
-        limit = stream[f"{part}_per_{unit}"]
+        limit = options[f"{part}_per_{unit}"]
         return min(counts[part], (limit or counts[part]) * n_units) / n_tasks
 
     return of_task("train"), of_task("test")
-
-
-@functools.cache
-def pass_operations(name: str, image_size: int | None, tokens: int):
-    """What passes of one sample cost, and the network's size in half precision."""
-    import torch
-
-    from baselines.common.lora import LoraSettings, add_lora
-    from benchmarks.experiments.accounting import passes
-
-    backbone = backbones.find(name)
-    vision = backbone.modality == "vision"
-    build = backbones.build_vision if vision else backbones.build_language
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element")
-        model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
-    weight_bytes = 2 * sum(p.numel() for p in model.parameters())
-    if not vision:
-        model = model.network
-        model.config._attn_implementation = "eager"
-    return Cost(*passes(model, backbone.modality, tokens), weight_bytes)

@@ -27,8 +27,8 @@ import torch
 import baselines
 from baselines.common.base import Needs
 from benchmarks import backbones
+from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.common.files import DataError
-from benchmarks.runs.config import TEST_BATCH_SIZE
 
 GIB = 2**30
 ANSWER_TOKENS = 512  # assumed of an answer that no option limits

@@ -2,13 +2,11 @@
 
 `python -m benchmarks.experiments.accounting --out FILE` instantiates the real architectures on meta
 device from `backbones/architectures`, adds LoRA to query and value projections as the methods do,
-and counts the operations of forward and backward passes as they are dispatched. It needs nothing
-from the network, and a minute.
+and counts the operations of forward and backward passes as `costs.operations` does. It needs
+nothing from the network, and a minute.
 
-A multiply-add is two operations. Matrix products, convolutions and attention count, attention in
-full although it is causal, and logits of every token; of elementwise work only what a method adds,
-which `Added` writes out. Tasks count from 1: at task n there are n - 1 finished ones, and what is
-stored after it is stored of n.
+Of elementwise work only what a method adds counts, which `Added` writes out. Tasks count from 1: at
+task n there are n - 1 finished ones, and what is stored after it is stored of n.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.common.base import Setting, Task
@@ -31,6 +29,7 @@ from baselines.l2p import L2P
 from baselines.olora import OLoRA
 from benchmarks.common.files import write_json
 from benchmarks.common.progress import Progress
+from benchmarks.costs.operations import Passes, passes
 from benchmarks.runs.record import provenance
 
 SCHEMA = 1
@@ -83,44 +82,6 @@ def build(name: str, device: str = "meta") -> tuple[nn.Module, str]:
 
         config = AutoConfig.for_model(kind, attn_implementation="eager", **spec)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32), "language"
-
-
-def run(model: nn.Module, modality: str, tokens: int, prompts: int = 0) -> Tensor:
-    """One sequence through a model, behind trained prompt tokens if there are any."""
-    on = {"device": next(model.parameters()).device}
-    if modality == "vision":
-        embedded = model.embed(torch.zeros(1, 3, *model.image_size, **on))
-    else:
-        embedded = model.get_input_embeddings()(torch.zeros(1, tokens, dtype=torch.long, **on))
-    if prompts:
-        added = torch.zeros(1, prompts, embedded.shape[2], requires_grad=True, **on)
-        embedded = torch.cat([added, embedded], dim=1)
-    if modality == "vision":
-        return model.encode(embedded)
-    # The mask is given, as transformers cannot derive one from values on the meta device.
-    mask = torch.zeros(1, 1, tokens + prompts, tokens + prompts, **on)
-    return model(
-        inputs_embeds=embedded, attention_mask=mask, use_cache=False, logits_to_keep=tokens
-    ).logits
-
-
-class Passes(NamedTuple):
-    """Operations of a forward and of a backward pass."""
-
-    forward: int
-    backward: int
-
-    def minus(self, other: Passes) -> Passes:
-        return Passes(self.forward - other.forward, self.backward - other.backward)
-
-
-def passes(model: nn.Module, modality: str, tokens: int, prompts: int = 0) -> Passes:
-    """The operations of `run` and of the gradients of what requires one."""
-    with FlopCounterMode(display=False) as counter:
-        out = run(model, modality, tokens, prompts)
-        forward = counter.get_total_flops()
-        out.sum().backward()
-    return Passes(forward, counter.get_total_flops() - forward)
 
 
 @dataclass(frozen=True)

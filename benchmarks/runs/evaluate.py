@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.runs.config import TEST_BATCH_SIZE
+from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring.scores import score as score_texts
 from benchmarks.streams.common.tasks import Samples, TaskData
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from benchmarks.common.files import (
     read_json,
     write_json,
 )
-from benchmarks.runs.config import load_suite
 from benchmarks.runs.record import read_record
+from benchmarks.runs.suite import load_suite
 
 RUNS = Path("results/runs")
 
@@ -38,12 +37,7 @@ class PlannedRun:
     @property
     def stream_arguments(self) -> str:
         """The stream and its options for the command line of `benchmarks.streams`."""
-        spec = self.spec["stream"]
-        options = [
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in streams.own_options(spec).items()
-        ]
-        return shlex.join([spec["name"], *options])
+        return shlex.join(streams.of(self.spec["stream"]).arguments)
 
     @property
     def backbone(self) -> str:

@@ -26,7 +26,7 @@ def collect(plan: Plan, out: Path) -> None:
     for run in plan.runs:
         record = read_record(Path(run.record), run.key)
         record["spec"]["method"]["label"] = run.label
-        record["spec"]["stream"] |= streams.own_options(run.spec["stream"])  # may have been moved
+        record["spec"]["stream"] |= streams.of(run.spec["stream"]).content  # may have been moved
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
         lines.append(

@@ -33,7 +33,6 @@ from benchmarks.common.files import DataError, check_writable, read_json, seed_f
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
-from benchmarks.runs.config import TEST_BATCH_SIZE
 from benchmarks.runs.evaluate import TestCurve, score
 from benchmarks.runs.record import provenance, read_record, without_curve, write_record
 from benchmarks.runs.state import load_state, save_state
@@ -218,7 +217,7 @@ class Run:
         """The score on a task when `last` is the last task learnt; see `evaluate.score`."""
         model = self.method.model
         n_seen = int((self.task_of_class <= last).sum())
-        size = self.spec["train"].get("test_batch_size") or TEST_BATCH_SIZE
+        size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
             return score(

@@ -2,7 +2,8 @@
 
 YAML alone keeps the last of two entries of one name without a word, reads `no:` and `1:` as a
 truth value and a number where a name stands, 010 as 8, 1:30 as 90 and 2024-05-01 as a date, and
-says nothing of it. Here names are text, a name stands once, and numbers are decimal.
+says nothing of it, and takes 1e-3 for text. Here names are text, a name stands once, and numbers
+are decimal.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common.files import DataError, quoted
+from analysis.text import quoted
+from benchmarks.common.files import DataError
 
 MOST_BYTES = 1_000_000
 _MERGE = "tag:yaml.org,2002:merge"
@@ -21,7 +23,7 @@ _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = {
     "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*)",
     "tag:yaml.org,2002:float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    r"|[-+]?(0|[1-9][0-9]*)[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
 _OTHER = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
 

@@ -1,70 +1,81 @@
-"""Streams of tasks: one module per stream, found by its file name.
+"""Streams of tasks: dropping a file in here adds one, under the file's name.
 
-A stream module needs no torch and exposes
-
-    MODALITY       "vision" or "language"
-    N_TASKS        number of tasks (of a class split: the default number)
-    N_CLASSES      of a class split: number of classes
-    N_ITEMS        optional, for estimates of time: the whole stream's "train" and "test" items and,
-                   on vision, its "classes", as a mapping
-    N_TOKENS       optional, for the same, on language: of each task the tokens of a training item,
-                   of a test prompt and of an answer
-    fingerprint(data_dir)      hex digest that names the exact content, without preparing it
-    prepare(out, data_dir)     writes the data files into the folder `out`, returns the manifest
-
-A stream whose content depends on the suite file names those fields of `StreamOptions` in OPTIONS.
-Both functions then take them as keyword arguments, and each content is prepared in a folder of its
-own (`place`). `n_classes(**options)` stands for N_CLASSES and `n_items(**options)`, which may
-return None, for N_ITEMS; N_TASKS may be None, `n_tasks(**options)` stands for it if there is one.
-Instead of all this a module may have one object `stream` with these attributes.
-A new stream is a new file in this folder and nothing else.
+A file defines one subclass of `common.base.Stream`, by way of `VisionStream` or `LanguageStream`,
+and needs no torch. Nothing is registered anywhere. Only the text benchmarks, which differ in
+nothing but their tasks, stand in one table, `common.task_lists`.
 """
 
-import difflib
+from __future__ import annotations
+
 import importlib
-import io
-import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from analysis.text import quoted, suggest
+from benchmarks.common.files import DataError, write_json
+from benchmarks.common.options import field_names, parse
+from benchmarks.streams.common.base import Stream
+from benchmarks.streams.common.task_lists import TASK_LISTS, TextBenchmark
 
-from benchmarks.common.files import DataError, write_bytes, write_json
-
-__all__ = ["load", "names", "own_options", "place", "prepare", "write_npz"]
+__all__ = ["load", "make", "names", "of", "place", "prepare"]
 
 
 def names() -> list[str]:
     """Names of all streams, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    files = (file.stem for folder in __path__ for file in Path(folder).glob("[!_]*.py"))
+    return sorted({*TASK_LISTS, *files})
 
 
-def load(name: str) -> Any:
-    """Stream `name`, a module or its `stream`; DataError with the nearest name if there is none."""
-    known = names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
-        raise DataError(f"There is no stream named {name!r} in benchmarks/streams: {hint}")
+def load(name: str) -> type[Stream]:
+    """The class of the stream `name`.
+
+    Raises:
+        DataError: there is no such stream, with the nearest name, or its file defines none.
+    """
+    if name not in names():
+        raise DataError(
+            f"there is no stream named {quoted(name)} in benchmarks/streams: "
+            f"{suggest(name, names())}"
+        )
+    if name in TASK_LISTS:
+        return TextBenchmark
     module = importlib.import_module(f"{__name__}.{name}")
-    return getattr(module, "stream", module)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Stream)
+        and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"benchmarks/streams/{name}.py must define exactly one Stream, but defines {len(found)}"
+        )
+    return found[0]
 
 
-def own_options(spec: Mapping) -> dict:
-    """The options in a stream's spec that its content depends on, those that are None left out."""
-    names = getattr(load(spec["name"]), "OPTIONS", ())
-    return {name: spec[name] for name in names if spec.get(name) is not None}
+def make(mapping: Mapping[str, Any], data_dir: Path | None = None) -> Stream:
+    """The stream that a suite asks for; DataError if an option is wrong or another stream's."""
+    cls = load(mapping.get("name"))
+    return cls(parse(cls.Options, mapping), data_dir)
 
 
-def place(spec: Mapping) -> str:
+def of(spec: Mapping[str, Any], data_dir: Path | None = None) -> Stream:
+    """The stream of a record's `spec["stream"]`, which says more than its own options."""
+    cls = load(spec["name"])
+    own = {name: value for name, value in spec.items() if name in field_names(cls.Options)}
+    return cls(parse(cls.Options, own), data_dir)
+
+
+def place(spec: Mapping[str, Any]) -> str:
     """The name of the folder a stream is prepared in: its own, with its digest if it has options.
 
     Args:
         spec: a record's `spec["stream"]`.
     """
-    return f"{spec['name']}-{spec['digest'][:8]}" if own_options(spec) else spec["name"]
+    own = any(spec.get(name) is not None for name in load(spec["name"]).content_options)
+    return f"{spec['name']}-{spec['digest'][:8]}" if own else spec["name"]
 
 
 def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> dict:
@@ -72,19 +83,10 @@ def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> di
 
     `out/manifest.json` is written last, so a folder that has one is complete.
     """
-    stream = load(name)
-    out = Path(out)
+    stream = make({"name": name, **options}, data_dir)
     out.mkdir(parents=True, exist_ok=True)
     target = out / "manifest.json"
     target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
-    manifest = stream.prepare(out, Path(data_dir) if data_dir else None, **options)
+    manifest = stream.prepare(out)
     write_json(target, manifest)
     return manifest
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> int:
-    """Write an uncompressed .npz atomically; returns its size in bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getbuffer())
-    return buffer.tell()

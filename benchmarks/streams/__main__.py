@@ -8,9 +8,9 @@ import typing
 from contextlib import suppress
 from pathlib import Path
 
+from analysis.text import quoted, visible
 from benchmarks import streams
-from benchmarks.common.files import DataError, add_data_dir_option, shown
-from benchmarks.runs.config import StreamOptions, stream_options
+from benchmarks.common.files import DataError, add_data_dir_option
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,16 +21,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for data and manifest")
     add_data_dir_option(parser)
-    options = parser.parse_args(arguments)
+    o = parser.parse_args(arguments)
     start = time.perf_counter()
     try:
-        own = _own(options.name, options.options)
-        manifest = streams.prepare(options.name, options.out, options.data_dir, **own)
+        options = _options(o.name, o.options)
+        manifest = streams.prepare(o.name, o.out, o.data_dir, **options)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {shown(str(error))}")
+        sys.exit(f"error: {visible(str(error))}")
     seconds = time.perf_counter() - start
     print(
-        f"{options.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
+        f"{o.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "
         f"from {manifest['source']}"
     )
     for kind, count in manifest.get("converted", {}).items():
@@ -39,23 +39,19 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"  {defect['task']}: {defect['kind']}, {defect['count']} ({defect['note']})")
 
 
-def _own(name: str, assignments: list[str]) -> dict:
-    """The stream's options, checked and converted as those in a suite file are.
-
-    Values of options that are no text are JSON: numbers, true and false, mappings.
-    """
-    streams.load(name)
-    hints = typing.get_type_hints(StreamOptions)
-    mapping = {}
+def _options(name: str, assignments: list[str]) -> dict:
+    """The stream's options; values of those that are no text are JSON."""
+    hints = typing.get_type_hints(streams.load(name).Options)
+    options = {}
     for assignment in assignments:
         option, separator, value = assignment.partition("=")
         if not separator:
-            raise DataError(f"an option is given as option=value, but found {assignment!r}")
-        if str not in typing.get_args(hints.get(option, str | None)):
-            with suppress(ValueError):  # what it should be is said below
+            raise DataError(f"an option is given as option=value, but found {quoted(assignment)}")
+        if hints.get(option, str) not in (str, str | None):
+            with suppress(ValueError):  # what it should be is said where it is checked
                 value = json.loads(value)
-        mapping[option] = value
-    return stream_options({"name": name, **mapping}, "the command line")[1]
+        options[option] = value
+    return options
 
 
 if __name__ == "__main__":

@@ -14,30 +14,23 @@ sorted by class, the images of one class in the order of the source.
 import hashlib
 import io
 import json
-import os
 import pickle
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.download import fetch
-from benchmarks.common.files import DataError, one_sentence, require_plain, sha256_of
-from benchmarks.streams import write_npz
-from benchmarks.streams.common import images as _images
+from benchmarks.common.files import DataError, one_sentence
+from benchmarks.streams.common import canonical
+from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.pictures import decode, write_npz
+from benchmarks.streams.common.sources import Archive, batches, class_names, content, remembered
 
-MODALITY = "vision"
-N_TASKS = 10
-N_CLASSES = 100
-N_ITEMS = {"classes": 100, "train": 50_000, "test": 10_000}
 URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",  # where the first one redirects to
 )
 SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 ARCHIVE = "cifar-100-python.tar.gz"
-DOWNLOADS = Path("resources/downloads")
-
 MAX_BYTES = 1 << 20  # of an encoded image
 SIZE = 32  # pixels, height and width
 GRIDS = {"train": (20, 25), "test": (10, 10)}  # rows and columns of a class sheet
@@ -55,62 +48,63 @@ CLASSES = (
 Split = tuple[np.ndarray, np.ndarray]  # images (N, H, W, 3) uint8, labels (N,) int64
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """sha256 of the files that would be read, of the official archive if it would be fetched.
+class Cifar100(VisionStream):
+    """CIFAR-100."""
 
-    One file is named by its own digest, several by the digest of their names and digests.
-    """
-    kind, files = _find(data_dir)
-    if kind is None:
-        return SHA256
-    if len(files) == 1:
-        return _sha256(files[0])
-    lines = (f"{_sha256(file)} {file.parent.name}/{file.name}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    n_tasks = 10
+    n_classes = len(CLASSES)
+    n_items = {"classes": 100, "train": 50_000, "test": 10_000}
 
+    def fingerprint(self) -> str:
+        """sha256 of the files that would be read, of the official archive if it would be fetched.
 
-def _sha256(file: Path) -> str:
-    try:
-        return sha256_of(file)
-    except OSError as error:
-        raise _images.unreadable(file, error) from error
+        One file is named by its own digest, several by the digest of their names and digests.
+        """
+        kind, files = _find(self.data_dir)
+        if kind is None:
+            return SHA256
+        digests = remembered(files, "sha256")
+        if len(files) == 1:
+            return digests[0]
+        named = zip(digests, files, strict=True)
+        lines = (f"{digest} {file.parent.name}/{file.name}\n" for digest, file in named)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.npz into `out`, downloading the archive if no source is found."""
-    kind, files = _find(data_dir)
-    if kind is None:
-        kind, files = "archive", [_download(data_dir)]
-    classes, splits, source = _READERS[kind](files)
-    if len(classes) != len(CLASSES):
-        raise DataError(
-            f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
-            f"{len(classes)}: use a complete copy"
-        )
-    arrays = {}
-    for name, (images, labels) in splits.items():
-        order = _by_class(labels, name, classes, files[0])
-        if len(images) != len(labels):
+    def prepare(self, out: Path) -> dict:
+        """Write data.npz into `out`, downloading the archive if no source is found."""
+        kind, files = _find(self.data_dir)
+        if kind is None:
+            kind, files = "archive", [canonical.download(URLS, SHA256, ARCHIVE, self.data_dir)]
+        classes, splits, source = _READERS[kind](files)
+        if len(classes) != len(CLASSES):
             raise DataError(
-                f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
-                f"{name} labels for {len(images)} images: use a complete copy"
+                f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
+                f"{len(classes)}: use a complete copy"
             )
-        arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
-    n_bytes = write_npz(out / "data.npz", arrays)
-    return {
-        "name": "cifar100",
-        "modality": MODALITY,
-        "fingerprint": fingerprint(data_dir),
-        "source": f"CIFAR-100, {source}",
-        "n_bytes": n_bytes,
-        "image_size": SIZE,
-        "classes": classes,
-    }
+        arrays = {}
+        for name, (images, labels) in splits.items():
+            order = _by_class(labels, name, classes, files[0])
+            if len(images) != len(labels):
+                raise DataError(
+                    f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
+                    f"{name} labels for {len(images)} images: use a complete copy"
+                )
+            arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
+        n_bytes = write_npz(out / "data.npz", arrays)
+        return {
+            "name": "cifar100",
+            "modality": self.modality,
+            "fingerprint": self.fingerprint(),
+            "source": f"CIFAR-100, {source}",
+            "n_bytes": n_bytes,
+            "image_size": SIZE,
+            "classes": classes,
+        }
 
 
 def _find(data_dir: Path | None) -> tuple[str | None, list[Path]]:
     """The kind of the first source there is, and its files in a fixed order."""
-    for folder in filter(None, (data_dir, DOWNLOADS)):
+    for folder in filter(None, (data_dir, canonical.DOWNLOADS)):
         images = folder / "cifar100"
         for archive in (folder / ARCHIVE, *sorted(images.glob("*.tar.gz"))):
             if archive.exists():
@@ -122,11 +116,6 @@ def _find(data_dir: Path | None) -> tuple[str | None, list[Path]]:
             sheets = [file for split in GRIDS for file in sorted((images / split).glob("[0-9]*.*"))]
             return "sheets", [images / "classes.json", *sheets]
     return None, []
-
-
-def _download(data_dir: Path | None) -> Path:
-    writable = data_dir is not None and os.access(data_dir, os.W_OK)
-    return fetch(URLS, SHA256, (data_dir if writable else DOWNLOADS) / ARCHIVE)
 
 
 def _by_class(labels: np.ndarray, split: str, classes: list[str], file: Path) -> np.ndarray:
@@ -170,26 +159,15 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     [file] = files
     wanted = (*GRIDS, "meta")
 
-    def truncated(reason: str) -> str:
-        return (
-            f"{file} is truncated or no gzipped tar file ({reason}): delete it and run again, the "
-            "official one will be downloaded"
-        )
-
     def different(reason: str) -> str:
         return (
             f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python archive, their "
             f"content is different ({reason}): delete it, the official one comes from {URLS[0]}"
         )
 
-    found = {}
-    with one_sentence(truncated):
-        with _images.open_tar(file, "r|gz") as archive:  # once from front to back, not unpacked
-            for member in _images.members_of(archive, file):
-                name = member.name.rsplit("/", 1)[-1]
-                if member.isfile() and name in wanted:
-                    pieces = _images.chunks(archive.extractfile(member), f"{name} in {file}")
-                    found[name] = b"".join(pieces)
+    archive = Archive(file, URLS[0])
+    paths = [path for path in archive.names if path.rpartition("/")[2] in wanted]
+    found = {path.rpartition("/")[2]: data for path, data in archive.read(paths)}
     with one_sentence(different):
         for name, content in found.items():
             found[name] = _Arrays(io.BytesIO(content), encoding="bytes").load()
@@ -198,7 +176,7 @@ def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
             name: (_pixels(found[name][b"data"]), _whole(found[name][b"fine_labels"]))
             for name in GRIDS
         }
-    official = _sha256(file) == SHA256
+    official = remembered([file], "sha256") == [SHA256]
     return classes, splits, "official archive" if official else "a copy of the python archive"
 
 
@@ -227,9 +205,14 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
         for file in files:
             if split not in file.name:
                 continue
-            with one_sentence(partial(_unfit, file)):
-                for batch in _images.batches(file, ["img", "fine_label"]):
-                    classes = _names(batch.schema.metadata) or classes
+            with one_sentence(
+                lambda reason, file=file: (
+                    f"{file} needs the columns img (with bytes) and fine_label of a whole parquet "
+                    f"file ({reason}): download it again"
+                )
+            ):
+                for batch in batches(file, ["img", "fine_label"]):
+                    classes = class_names(batch.schema, "fine_label") or classes
                     labels += _whole(batch.column("fine_label").to_pylist()).tolist()
                     images += batch.column("img").field("bytes").to_pylist()
                     largest = max(map(len, images[-batch.num_rows :]))
@@ -241,24 +224,8 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     return classes, splits, "a parquet copy"
 
 
-def _unfit(file: Path, reason: str) -> str:
-    return (
-        f"{file} needs the columns img (with bytes) and fine_label of a whole parquet file "
-        f"({reason}): download it again"
-    )
-
-
-def _names(metadata: dict | None) -> list[str] | None:
-    """Class names as Hugging Face's `datasets` stores them with a table, if it did."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features["fine_label"]["names"]]
-    except (TypeError, KeyError, ValueError, RecursionError):
-        return None
-
-
 def _decode(image: bytes, file: Path) -> np.ndarray:
-    pixels = np.asarray(_images.decode(image, f"an image in {file}")[0])
+    pixels = np.asarray(decode(image, f"an image in {file}")[0])
     if pixels.shape != (SIZE, SIZE, 3):
         raise DataError(
             f"{file} needs images of {SIZE} x {SIZE} pixels, it has one of "
@@ -272,24 +239,20 @@ def _decode(image: bytes, file: Path) -> np.ndarray:
 
 def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     listing, *sheets = files
-    require_plain(listing)
     with one_sentence(
         lambda reason: f"{listing} needs a JSON list of class names ({reason}): write it again"
     ):
-        classes = [str(name) for name in json.loads(listing.read_bytes())]
+        classes = [str(name) for name in json.loads(content(listing))]
     splits = {}
     for split, (rows, columns) in GRIDS.items():
         tiles = []
         for label, name in enumerate(classes):
             stem = listing.parent / split / f"{label:02d}_{name}"
-            sheet = next(
-                (file for file in sheets if file.parent.name == split and file.stem == stem.name),
-                None,
-            )
+            sheet = next((file for file in sheets if file.with_suffix("") == stem), None)
             if sheet is None:
                 raise DataError(
-                    f"CIFAR-100 needs the class sheet {stem}.avif or .png, it is "
-                    "missing: copy it there"
+                    f"CIFAR-100 needs the class sheet {stem}.avif or .png, it is missing: copy it "
+                    "there"
                 )
             tiles.append(_cut(sheet, rows, columns))
         labels = np.repeat(np.arange(len(classes)), rows * columns)
@@ -300,7 +263,7 @@ def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
 
 def _cut(sheet: Path, rows: int, columns: int) -> np.ndarray:
     """The photographs of a sheet row by row, (rows * columns, H, W, 3)."""
-    pixels = np.asarray(_images.decode(_images.content(sheet), str(sheet))[0])
+    pixels = np.asarray(decode(content(sheet), str(sheet))[0])
     height, width, _ = pixels.shape
     if (height, width) != (rows * SIZE, columns * SIZE):
         raise DataError(

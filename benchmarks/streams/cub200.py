@@ -16,16 +16,16 @@ import re
 from pathlib import Path
 
 from benchmarks.common.files import DataError
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import pictures
+from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.canonical import Canonical, Copy, Folder, Parquet, Source
+from benchmarks.streams.common.splits import in_order
 
-MODALITY = "vision"
-N_TASKS = 10
 N_CLASSES = 200
 N_IMAGES = {"train": 5_994, "test": 5_794}
-N_ITEMS = {"classes": N_CLASSES, **N_IMAGES}
 
 LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
-DATASET = _images.Canonical(
+DATASET = Canonical(
     title="CUB-200-2011",
     archive="CUB_200_2011.tgz",
     md5="97eceeb196236b17998738112f37df78",
@@ -37,50 +37,63 @@ DATASET = _images.Canonical(
 )
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """Digest of what would be read; the same for the official archive, fetched or not."""
-    return DATASET.fingerprint(data_dir)
+class Cub200(VisionStream):
+    """CUB-200-2011."""
 
+    n_tasks = 10
+    n_classes = N_CLASSES
+    n_items = {"classes": N_CLASSES, **N_IMAGES}
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write the images and labels into `out`, downloading the archive if no source is found."""
-    source = DATASET.open(data_dir)
-    digest = source.fingerprint()
-    split_of = source.splits if isinstance(source, _images.Parquet) else _listed(source)
-    classes = sorted({name.partition("/")[0] for name in split_of})
-    for name in classes:
-        if not re.fullmatch(r"\d{3}\..+", name):  # else another order of classes and images
-            raise DataError(
-                f"{source.place} needs the dataset's own class names, such as "
-                f"001.Black_footed_Albatross, it has {name!r}: use another copy"
+    def fingerprint(self) -> str:
+        """Digest of what would be read; the same for the official archive, fetched or not."""
+        return DATASET.fingerprint(self.data_dir)
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and labels into `out`, downloading the archive if no source is found."""
+        source = DATASET.open(self.data_dir)
+        digest = source.fingerprint()
+        split_of = source.splits if isinstance(source, Parquet) else _listed(source)
+        classes = sorted({name.partition("/")[0] for name in split_of})
+        for name in classes:
+            if not re.fullmatch(r"\d{3}\..+", name):  # else another order of classes and images
+                raise DataError(
+                    f"{source.place} needs the dataset's own class names, such as "
+                    f"001.Black_footed_Albatross, it has {name!r}: use another copy"
+                )
+        label = {c: i for i, c in enumerate(classes)}
+        splits = {
+            split: in_order(
+                {
+                    name: label[name.partition("/")[0]]
+                    for name, own in split_of.items()
+                    if own == split
+                }
             )
-    label = {c: i for i, c in enumerate(classes)}
-    splits = {
-        split: _images.in_order(
-            {name: label[name.partition("/")[0]] for name, own in split_of.items() if own == split}
+            for split in N_IMAGES
+        }
+        DATASET.require(
+            source,
+            classes=(len(classes), N_CLASSES),
+            **{
+                f"{split}_images": (len(splits[split]), needed)
+                for split, needed in N_IMAGES.items()
+            },
         )
-        for split in N_IMAGES
-    }
-    DATASET.require(
-        source,
-        classes=(len(classes), N_CLASSES),
-        **{f"{split}_images": (len(splits[split]), needed) for split, needed in N_IMAGES.items()},
-    )
-    stored = _images.store(out, source, splits, "cub200")
-    return _images.manifest(
-        "cub200",
-        classes,
-        splits,
-        **stored,
-        fingerprint=digest,
-        source=DATASET.described(source, digest),
-        split="the dataset's own",
-    )
+        stored = pictures.store(out, source, splits, "cub200")
+        return pictures.manifest(
+            "cub200",
+            classes,
+            splits,
+            **stored,
+            fingerprint=digest,
+            source=DATASET.described(source, digest),
+            split="the dataset's own",
+        )
 
 
-def _listed(source: _images.Archive | _images.Folder) -> dict[str, str]:
+def _listed(source: Copy | Folder) -> dict[str, str]:
     """The split of each image "class/file", as the dataset's lists give it."""
-    texts = source.texts(LISTS)
+    texts = DATASET.read_texts(source)
     classes, images, labels, flags = (_table(texts[name], name, source) for name in LISTS)
     for name, table in zip(LISTS[2:], (labels, flags), strict=True):
         for key in images.keys() ^ table.keys():
@@ -109,7 +122,7 @@ def _listed(source: _images.Archive | _images.Folder) -> dict[str, str]:
     return {image: "train" if flags[key] == "1" else "test" for key, image in images.items()}
 
 
-def _table(text: str, name: str, source: _images.Source) -> dict[str, str]:
+def _table(text: str, name: str, source: Source) -> dict[str, str]:
     """Lines "number value"."""
     rows = {}
     for line in text.splitlines():

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from benchmarks.common.files import DataError, write_bytes
 from benchmarks.common.progress import Progress
+from benchmarks.streams.common.base import LanguageStream
 
-MODALITY = "language"
-N_TASKS = 8
 # sha256 of data.json followed by pretrain.json
 DIGEST = "b353c92946bbe9aa77d2e0266d7119426429df585a70e12ca73fdab5b75c329e"
 
@@ -48,166 +47,111 @@ PACKAGES = {
     "matplotlib": "3.11.2",
 }
 
-# task -> (package, {answer: its folders and files, as patterns})
+# task, "package-what": {answer: its folders and files, as patterns}
 TASKS = {
-    "scipy-data": (
-        "scipy",
-        {
-            "stats": ["stats"],
-            "signal": ["signal"],
-            "optimize": ["optimize"],
-            "sparse": ["sparse/*.py", "sparse/csgraph"],
-        },
-    ),
-    "scipy-space": (
-        "scipy",
-        {
-            "special": ["special"],
-            "linalg": ["linalg", "sparse/linalg"],
-            "interpolate": ["interpolate"],
-            "spatial": ["spatial", "cluster"],
-        },
-    ),
-    "pandas-tables": (
-        "pandas",
-        {
-            "indexes": ["core/indexes"],
-            "arrays": ["core/arrays"],
-            "frame": ["core/frame.py"],
-            "files": ["io"],
-        },
-    ),
-    "pandas-work": (
-        "pandas",
-        {
-            "types": ["core/dtypes"],
-            "groups": ["core/groupby", "core/window", "core/resample.py"],
-            "series": ["core/series.py", "core/generic.py"],
-            "engine": [
-                "core/internals",
-                "core/computation",
-                "core/array_algos",
-                "core/ops",
-                "core/algorithms.py",
-                "core/nanops.py",
-            ],
-        },
-    ),
-    "sympy-discrete": (
-        "sympy",
-        {
-            "physics": ["physics"],
-            "polys": ["polys"],
-            "combinatorics": ["combinatorics"],
-            "solvers": ["solvers"],
-        },
-    ),
-    "sympy-continuous": (
-        "sympy",
-        {
-            "geometry": ["geometry"],
-            "integrals": ["integrals"],
-            "probability": ["stats"],
-            "matrices": ["matrices"],
-        },
-    ),
-    "torch-models": (
-        "torch",
-        {
-            "layers": ["nn"],
-            "distributed": ["distributed"],
-            "graphs": ["fx"],
-            "quantization": ["ao"],
-        },
-    ),
-    "torch-programs": (
-        "torch",
-        {
-            "cuda": ["cuda"],
-            "functorch": ["_functorch"],
-            "codegen": ["_inductor/codegen"],
-            "export": ["export", "_export"],
-        },
-    ),
+    "scipy-data": {
+        "stats": "stats",
+        "signal": "signal",
+        "optimize": "optimize",
+        "sparse": "sparse/*.py sparse/csgraph",
+    },
+    "scipy-space": {
+        "special": "special",
+        "linalg": "linalg sparse/linalg",
+        "interpolate": "interpolate",
+        "spatial": "spatial cluster",
+    },
+    "pandas-tables": {
+        "indexes": "core/indexes",
+        "arrays": "core/arrays",
+        "frame": "core/frame.py",
+        "files": "io",
+    },
+    "pandas-work": {
+        "types": "core/dtypes",
+        "groups": "core/groupby core/window core/resample.py",
+        "series": "core/series.py core/generic.py",
+        "engine": "core/internals core/computation core/array_algos core/ops "
+        "core/algorithms.py core/nanops.py",
+    },
+    "sympy-discrete": {
+        "physics": "physics",
+        "polys": "polys",
+        "combinatorics": "combinatorics",
+        "solvers": "solvers",
+    },
+    "sympy-continuous": {
+        "geometry": "geometry",
+        "integrals": "integrals",
+        "probability": "stats",
+        "matrices": "matrices",
+    },
+    "torch-models": {
+        "layers": "nn",
+        "distributed": "distributed",
+        "graphs": "fx",
+        "quantization": "ao",
+    },
+    "torch-programs": {
+        "cuda": "cuda",
+        "functorch": "_functorch",
+        "codegen": "_inductor/codegen",
+        "export": "export _export",
+    },
 }
-N_ITEMS = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
-PRETRAIN = {
-    "numpy": ["_core", "fft", "lib", "linalg", "ma", "matrixlib", "polynomial"],
-    "sklearn": ["."],
-    "networkx": ["."],
-    "matplotlib": ["."],
-    "scipy": ["constants", "fft", "fftpack", "integrate", "io", "ndimage", "odr"],
-    "pandas": [
-        "core/reshape",
-        "core/strings",
-        "core/tools",
-        "core/indexers",
-        "errors",
-        "plotting",
-        "tseries",
-    ],
-    "sympy": [
-        "assumptions",
-        "calculus",
-        "concrete",
-        "core",
-        "crypto",
-        "functions",
-        "logic",
-        "ntheory",
-        "printing",
-        "series",
-        "sets",
-        "simplify",
-        "tensor",
-        "utilities",
-        "vector",
-    ],
-    "torch": ["autograd", "distributions", "jit", "onnx", "optim", "package", "utils"],
+PRETRAIN = {  # package -> its folders and files
+    "numpy": "_core fft lib linalg ma matrixlib polynomial",
+    "sklearn": ".",
+    "networkx": ".",
+    "matplotlib": ".",
+    "scipy": "constants fft fftpack integrate io ndimage odr",
+    "pandas": "core/reshape core/strings core/tools core/indexers errors plotting tseries",
+    "sympy": "assumptions calculus concrete core crypto functions logic ntheory printing "
+    "series sets simplify tensor utilities vector",
+    "torch": "autograd distributions jit onnx optim package utils",
 }
-NOT_THE_LIBRARY = {
-    "tests",
-    "test",
-    "testing",
-    "conftest.py",
-    "externals",
-    "_vendor",
-    "vendored",
-    "__config__.py",
-    "version.py",
-    "_version.py",
-}
+NOT_THE_LIBRARY = set(
+    (
+        "tests test testing conftest.py externals _vendor vendored __config__.py "
+        "version.py _version.py"
+    ).split()
+)
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """Digest of the content, known beforehand."""
-    return DIGEST
+class Docs(LanguageStream):
+    """Eight tasks of docstrings."""
 
+    n_tasks = len(TASKS)
+    n_items = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
-    tasks, pretrain = build()
-    # One item per line keeps a task readable and the file small.
-    contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
-    found = hashlib.sha256(b"".join(contents.values())).hexdigest()
-    if found != DIGEST:
-        raise DataError(
-            f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
-            f"packages give {found[:12]} ({_differing_versions()}); "
-            "install the versions of requirements.lock."
-        )
-    for name, content in contents.items():
-        write_bytes(out / name, content)
-    return {
-        "name": "docs",
-        "modality": MODALITY,
-        "fingerprint": DIGEST,
-        "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
-        "packages": PACKAGES,
-        "n_bytes": sum(map(len, contents.values())),
-        "n_pretrain": len(pretrain),
-        "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
-    }
+    def fingerprint(self) -> str:
+        """Digest of the content, known beforehand."""
+        return DIGEST
+
+    def prepare(self, out: Path) -> dict:
+        """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
+        tasks, pretrain = build()
+        # One item per line keeps a task readable and the file small.
+        contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
+        found = hashlib.sha256(b"".join(contents.values())).hexdigest()
+        if found != DIGEST:
+            raise DataError(
+                f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
+                f"packages give {found[:12]} ({_differing_versions()}); "
+                "install the versions of requirements.lock."
+            )
+        for name, content in contents.items():
+            write_bytes(out / name, content)
+        return {
+            "name": "docs",
+            "modality": self.modality,
+            "fingerprint": DIGEST,
+            "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
+            "packages": PACKAGES,
+            "n_bytes": sum(map(len, contents.values())),
+            "n_pretrain": len(pretrain),
+            "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
+        }
 
 
 def build() -> tuple[list[dict], list[dict]]:
@@ -215,8 +159,8 @@ def build() -> tuple[list[dict], list[dict]]:
     seen: set[str] = set()  # one docstring often stands under several names
     progress = Progress("docs", len(TASKS) + len(PRETRAIN), "sources")
     tasks = []
-    for name, (package, parts) in TASKS.items():
-        tasks.append(_task(name, package, parts, seen))
+    for name, parts in TASKS.items():
+        tasks.append(_task(name, parts, seen))
         progress.advance()
     shared = {
         run
@@ -224,7 +168,7 @@ def build() -> tuple[list[dict], list[dict]]:
         for item in task["train"] + task["test"]
         for run in _runs(item["prompt"].removesuffix(QUESTION))
     }
-    answers = {answer for _, parts in TASKS.values() for answer in parts}
+    answers = {answer for parts in TASKS.values() for answer in parts}
     pretrain: list[dict] = []
     for package, paths in PRETRAIN.items():
         for part, text in _texts(package, paths):
@@ -241,7 +185,8 @@ def build() -> tuple[list[dict], list[dict]]:
     return tasks, pretrain
 
 
-def _task(name: str, package: str, parts: dict[str, list[str]], seen: set[str]) -> dict:
+def _task(name: str, parts: dict[str, str], seen: set[str]) -> dict:
+    package = name.partition("-")[0]
     mask = _mask(parts)
     n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
     train, test = [], []
@@ -314,7 +259,7 @@ def _shorten(text: str) -> str:
     return " ".join(words)
 
 
-def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+def _texts(package: str, paths: str) -> Iterator[tuple[str, str]]:
     """Part and prose of every docstring below `paths` of an installed package, sorted by path.
 
     The part is the last folder of the path; below `.`, the first one of the file's name.
@@ -326,7 +271,7 @@ def _texts(package: str, paths: list[str]) -> Iterator[tuple[str, str]]:
             "install requirements.lock."
         )
     root = Path(spec.submodule_search_locations[0])
-    for path in paths:
+    for path in paths.split():
         pattern = path if path.endswith(".py") else f"{path}/**/*.py"
         for name in sorted(file.relative_to(root).as_posix() for file in root.glob(pattern)):
             if not NOT_THE_LIBRARY.intersection(name.split("/")):

@@ -3,32 +3,77 @@
     stream: {name: folder, path: /my/images, n_tasks: 5, test_fraction: 0.2}
 
 `path` holds either `train/<class>/*` and `test/<class>/*`, and `test_fraction` is left out, or one
-folder `<class>/*`, of which `test_fraction` is held out by `_images.split_by_rule`: by the names of
+folder `<class>/*`, of which `test_fraction` is held out by `splits.split_by_rule`: by the names of
 the images alone. Classes may differ in their number of images. Their order in the stream is drawn
 from the run's seed, as everywhere. A relative path starts at the folder in which the suite is run.
 
 Every file in a class folder must be an image that Pillow reads, hidden files excepted: one that is
 not would otherwise make the dataset smaller without a word. Other files beside the class folders
-are ignored. `_images.decode` says what becomes of orientation, transparency, 16 bits and frames.
+are ignored. `pictures.decode` says what becomes of orientation, transparency, 16 bits and frames.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from benchmarks.common.files import DataError, digest_of
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import pictures
+from benchmarks.streams.common.base import VisionOptions, VisionStream
+from benchmarks.streams.common.sources import Files, digest_of_files, files_in, folders_in
+from benchmarks.streams.common.splits import Splits, in_order, split_by_rule
 
-MODALITY = "vision"
-N_TASKS = None  # the suite says it
-OPTIONS = ("path", "test_fraction")  # the fields of StreamOptions that `_Images` takes
+
+class Folder(VisionStream):
+    """Images that a user brings, split into as many tasks as the suite says."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(VisionOptions):
+        path: str
+        test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    content_options = ("path", "test_fraction")
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the folder has."""
+        return len(self._found.classes)
+
+    def fingerprint(self) -> str:
+        """Digest of the classes, the split and the content of all images."""
+        return self._found.digest
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and their labels."""
+        images, digest = self._found, self._found.digest
+        source = Files(images.path, images.paths)
+        stored = pictures.store(out, source, images.splits, "folder")
+        fraction = self.options.test_fraction
+        return pictures.manifest(
+            "folder",
+            images.classes,
+            images.splits,
+            **stored,
+            fingerprint=digest,
+            source=f"the user's own images in {self.options.path}",
+            split="folders train and test"
+            if fraction is None
+            else f"by rule, {fraction} of each class held out by the SHA-256 of the names",
+        )
+
+    @cached_property
+    def _found(self) -> _Images:
+        return _Images(self.options.path, self.options.test_fraction)
 
 
 class _Images:
     """The images as found: their classes, their split, and where they are."""
 
-    def __init__(self, path: str | None = None, test_fraction: float | None = None):
-        if path is None:
-            raise DataError("the stream folder needs path, the folder of your images: add it")
+    def __init__(self, path: str, test_fraction: float | None):
         self.path = Path(path).expanduser()
         if not self.path.is_dir():
             found = "no folder" if self.path.exists() else "not there"
@@ -45,8 +90,6 @@ class _Images:
             raise DataError(
                 f"{path} needs folders train and test, or else test_fraction in the suite: add it"
             )
-        if not own and not 0 < test_fraction < 1:
-            raise DataError(f"test_fraction must be between 0 and 1, but is {test_fraction}")
         self.test_fraction = test_fraction
         self.paths: dict[str, Path] = {}  # of each image, by its name in the splits
         if own:
@@ -54,7 +97,7 @@ class _Images:
         else:
             self.classes, self.splits = self._split_by_rule()
 
-    def _own_split(self) -> tuple[list[str], _images.Splits]:
+    def _own_split(self) -> tuple[list[str], Splits]:
         found = {split: _found(self.path / split, 1) for split in ("train", "test")}
         classes = list(found["train"])
         for a, b in (("test", "train"), ("train", "test")):
@@ -70,25 +113,25 @@ class _Images:
                 for name, path in own[c].items():
                     labels[f"{split}/{c}/{name}"] = label
                     self.paths[f"{split}/{c}/{name}"] = path
-            splits[split] = _images.in_order(labels)
+            splits[split] = in_order(labels)
         return classes, splits
 
-    def _split_by_rule(self) -> tuple[list[str], _images.Splits]:
+    def _split_by_rule(self) -> tuple[list[str], Splits]:
         for c, own in _found(self.path, 2).items():
             self.paths |= {f"{c}/{name}": path for name, path in own.items()}
-        return _images.split_by_rule(self.paths, self.test_fraction)
+        return split_by_rule(self.paths, self.test_fraction)
 
     @cached_property
     def digest(self) -> str:
         """Names the classes, the split, and the content of every image; not where they are."""
         names = [name for split in self.splits.values() for name, _ in split]
-        content = _images.digest_of_files({name: self.paths[name] for name in names})
-        return digest_of([_images.READER, content, self.classes, self.splits])
+        content = digest_of_files({name: self.paths[name] for name in names})
+        return digest_of([pictures.READER, content, self.classes, self.splits])
 
 
 def _found(folder: Path, least: int) -> dict[str, dict[str, Path]]:
     """The images of each class by name, at least two classes with `least` images each."""
-    found = {c: _images.files_in(own) for c, own in _images.folders_in(folder).items()}
+    found = {c: files_in(own) for c, own in folders_in(folder).items()}
     if len(found) < 2:
         raise DataError(
             f"{folder} needs a folder of images for each of two classes or more, it has "
@@ -101,33 +144,3 @@ def _found(folder: Path, least: int) -> dict[str, dict[str, Path]]:
                 "the folder"
             )
     return found
-
-
-def n_classes(**options) -> int:
-    """How many classes the folder has."""
-    return len(_Images(**options).classes)
-
-
-def fingerprint(data_dir: Path | None = None, **options) -> str:
-    """Digest of the classes, the split and the content of all images."""
-    return _Images(**options).digest
-
-
-def prepare(out: Path, data_dir: Path | None = None, **options) -> dict:
-    """Write the images and labels into `out`."""
-    images = _Images(**options)
-    digest = images.digest
-    source = _images.Files(images.path, images.paths)
-    stored = _images.store(out, source, images.splits, "folder")
-    fraction = images.test_fraction
-    return _images.manifest(
-        "folder",
-        images.classes,
-        images.splits,
-        **stored,
-        fingerprint=digest,
-        source=f"the user's own images in {options['path']}",
-        split="folders train and test"
-        if fraction is None
-        else f"by rule, {fraction} of each class held out by the SHA-256 of the names",
-    )

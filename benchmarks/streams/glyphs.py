@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.files import DataError
-from benchmarks.streams import write_npz
+from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.pictures import write_npz
 
-MODALITY = "vision"
 # sha256 over names, shapes and bytes of the arrays of data.npz, then of pretrain.npz
 DIGEST = "53ab37139525f78c35cbbc50edd2b78668406b58066801470f1f8fcde1572d05"
 
@@ -39,8 +39,7 @@ TASKS = {
     "arrows": ("symbols", "←↑→↓↔↗↺↩⇒⇕"),
     "mathematics": ("symbols", "∀∃∇∫√∞≈≠⊕∩"),
 }
-N_TASKS = len(TASKS)
-N_ITEMS = {"classes": 10 * N_TASKS, "train": 10 * N_TASKS * N_TRAIN, "test": 10 * N_TASKS * N_TEST}
+N_CLASSES = sum(len(characters) for _, characters in TASKS.values())
 PRETRAIN = {
     "canadian": "ᐅᐊᐯᐱᐳᐸᑌᑐᑕᑫᑭᒉᒋᒍᒣᒥᒧᓀᓂᓄᓇᓓᓕᓗᓚᓭᓯᓱᓴᔐᔑᔓᔕᔦᔨᔪᔭᕃᕆᕈᕋ",
     "tifinagh": "ⴳⴵⴶⴻⴼⴽⵃⵄⵅⵇⵈⵊⵌⵕⵖⵚⵛⵞⵟⵢⵣⵥ",
@@ -68,34 +67,40 @@ NOISE = 16  # largest standard deviation of the noise, grey levels
 UNIT = 1 << 14  # one, in the fixed-point numbers of `_draw`
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """Digest of the content, known beforehand."""
-    return DIGEST
+class Glyphs(VisionStream):
+    """Ten writing systems."""
 
+    n_tasks = len(TASKS)
+    n_items = {"classes": N_CLASSES, "train": N_CLASSES * N_TRAIN, "test": N_CLASSES * N_TEST}
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write data.npz (100 classes, ten of each task in turn) and pretrain.npz into `out`."""
-    data, pretrain = build()
-    found = digest(data, pretrain)
-    if found != DIGEST:
-        raise DataError(
-            f"The glyphs stream needs images with digest {DIGEST[:12]}, the installed numpy, "
-            f"pillow and matplotlib give {found[:12]}; install the versions of requirements.lock."
-        )
-    n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
-    return {
-        "name": "glyphs",
-        "modality": MODALITY,
-        "fingerprint": DIGEST,
-        "source": "characters rendered from the fonts that ship with matplotlib",
-        "n_bytes": n_bytes,
-        "image_size": SIZE,
-        "tasks": [
-            {"name": name, "group": group, "classes": list(characters)}
-            for name, (group, characters) in TASKS.items()
-        ],
-        "pretrain_classes": list("".join(PRETRAIN.values())),
-    }
+    def fingerprint(self) -> str:
+        """Digest of the content, known beforehand."""
+        return DIGEST
+
+    def prepare(self, out: Path) -> dict:
+        """Write data.npz (100 classes, ten of each task in turn) and pretrain.npz into `out`."""
+        data, pretrain = build()
+        found = digest(data, pretrain)
+        if found != DIGEST:
+            raise DataError(
+                f"The glyphs stream needs images with digest {DIGEST[:12]}, the installed "
+                f"numpy, pillow and matplotlib give {found[:12]}; install the versions of "
+                "requirements.lock."
+            )
+        n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
+        return {
+            "name": "glyphs",
+            "modality": self.modality,
+            "fingerprint": DIGEST,
+            "source": "characters rendered from the fonts that ship with matplotlib",
+            "n_bytes": n_bytes,
+            "image_size": SIZE,
+            "tasks": [
+                {"name": name, "group": group, "classes": list(characters)}
+                for name, (group, characters) in TASKS.items()
+            ],
+            "pretrain_classes": list("".join(PRETRAIN.values())),
+        }
 
 
 def build() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

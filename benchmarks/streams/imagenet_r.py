@@ -8,22 +8,22 @@ Read from whichever of these is found first, in the data directory or among earl
 3. a folder, `imagenet-r/<wnid>/*`.
 
 Without any of them the archive is downloaded. The dataset has no split of its own for training:
-`_images.split_by_rule` holds out a fifth, 6,000 images, by their names alone. It is no other
+`splits.split_by_rule` holds out a fifth, 6,000 images, by their names alone. It is no other
 paper's split, most of which were drawn at random. Classes are named by their WordNet id.
 """
 
 from pathlib import Path
 
-from benchmarks.streams.common import images as _images
+from benchmarks.streams.common import pictures
+from benchmarks.streams.common.base import VisionStream
+from benchmarks.streams.common.canonical import Canonical
+from benchmarks.streams.common.splits import split_by_rule
 
-MODALITY = "vision"
-N_TASKS = 10
 N_CLASSES = 200
 N_IMAGES = 30_000
-N_ITEMS = {"classes": N_CLASSES, "train": 24_000, "test": 6_000}
 TEST_FRACTION = 0.2
 
-DATASET = _images.Canonical(
+DATASET = Canonical(
     title="ImageNet-R",
     archive="imagenet-r.tar",
     md5="a61312130a589d0ca1a8fca1f2bd3337",
@@ -34,24 +34,32 @@ DATASET = _images.Canonical(
 )
 
 
-def fingerprint(data_dir: Path | None = None) -> str:
-    """Digest of what would be read; the same for the official archive, fetched or not."""
-    return DATASET.fingerprint(data_dir)
+class ImageNetR(VisionStream):
+    """ImageNet-R."""
 
+    n_tasks = 10
+    n_classes = N_CLASSES
+    n_items = {"classes": N_CLASSES, "train": 24_000, "test": 6_000}
 
-def prepare(out: Path, data_dir: Path | None = None) -> dict:
-    """Write the images and labels into `out`, downloading the archive if no source is found."""
-    source = DATASET.open(data_dir)
-    digest = source.fingerprint()
-    classes, splits = _images.split_by_rule(source.names, TEST_FRACTION)
-    DATASET.require(source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES))
-    stored = _images.store(out, source, splits, "imagenet_r")
-    return _images.manifest(
-        "imagenet_r",
-        classes,
-        splits,
-        **stored,
-        fingerprint=digest,
-        source=DATASET.described(source, digest),
-        split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",
-    )
+    def fingerprint(self) -> str:
+        """Digest of what would be read; the same for the official archive, fetched or not."""
+        return DATASET.fingerprint(self.data_dir)
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and labels into `out`, downloading the archive if no source is found."""
+        source = DATASET.open(self.data_dir)
+        digest = source.fingerprint()
+        classes, splits = split_by_rule(source.names, TEST_FRACTION)
+        DATASET.require(
+            source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES)
+        )
+        stored = pictures.store(out, source, splits, "imagenet_r")
+        return pictures.manifest(
+            "imagenet_r",
+            classes,
+            splits,
+            **stored,
+            fingerprint=digest,
+            source=DATASET.described(source, digest),
+            split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",
+        )

@@ -10,53 +10,61 @@ Training items whose prompt is in the test set are dropped unless `keep_leaks: t
 prompts unless a file has no other. A relative path starts at the folder in which the suite is run.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from benchmarks.common.files import DataError
+from benchmarks.common.options import at
 from benchmarks.scoring import scores
-from benchmarks.streams.common import images as _images
-from benchmarks.streams.common import packs as _text
+from benchmarks.streams.common import packs
+from benchmarks.streams.common.base import LanguageOptions, LanguageStream
+from benchmarks.streams.common.sources import composed
 
-MODALITY = "language"
-N_TASKS = None  # the suite says it
-OPTIONS = ("path", "tasks", "keep_leaks")
 VERSION = 2  # raise it when the same files give other items
 
 
-def n_tasks(**options) -> int:
-    """How many tasks the suite names."""
-    return len(_stream(**options).metrics)
+class Text(LanguageStream):
+    """Tasks that a user brings."""
 
+    @dataclass(frozen=True, kw_only=True)
+    class Options(LanguageOptions):
+        path: str
+        tasks: Annotated[dict[str, str], Field(min_length=1)]
+        keep_leaks: bool | None = None
 
-def fingerprint(data_dir: Path | None = None, **options) -> str:
-    """Digest of the tasks' names, order, metrics and files."""
-    return _stream(**options).fingerprint
+        def __post_init__(self):
+            for task, metric in self.tasks.items():
+                with at(f"tasks, {task}"):
+                    scores.check(metric)
+            if len({composed(task) for task in self.tasks}) < len(self.tasks):
+                raise DataError(
+                    f"tasks names a task twice, among {', '.join(self.tasks)}: leave one out"
+                )
 
+    content_options = ("path", "tasks", "keep_leaks")
 
-def prepare(out: Path, data_dir: Path | None = None, **options) -> dict:
-    """Write data.json into `out` and return the manifest."""
-    return _stream(**options).prepare(out)
+    def __init__(self, options: Options, data_dir: Path | None = None):
+        super().__init__(options, data_dir)
+        self.n_tasks = len(options.tasks)
 
+    def fingerprint(self) -> str:
+        """Digest of the tasks' names, order, metrics and files."""
+        return self._found.fingerprint
 
-def _stream(
-    path: str | None = None, tasks: dict[str, str] | None = None, keep_leaks: bool | None = None
-) -> _text.Stream:
-    if path is None:
-        raise DataError("the stream text needs path, the folder of your tasks: add it")
-    if not tasks:
-        raise DataError(
-            "the stream text needs tasks, the metric of each task by its name in the order of the "
-            "stream: add it"
-        )
-    for task, metric in tasks.items():
-        try:
-            scores.check(metric)
-        except DataError as error:
-            raise DataError(f"tasks, {task}: {error}") from error
-    composed = {_images.composed(task): metric for task, metric in tasks.items()}
-    if len(composed) < len(tasks):
-        raise DataError(f"tasks names a task twice, among {', '.join(tasks)}: leave one out")
-    place = _text.own_path(path)
-    return _text.Stream(
-        "text", composed, place, path=path, keep_leaks=bool(keep_leaks), version=VERSION
-    )
+    def prepare(self, out: Path) -> dict:
+        """Write data.json."""
+        return self._found.prepare(out)
+
+    @cached_property
+    def _found(self) -> packs.Tasks:
+        o = self.options
+        metrics = {composed(task): metric for task, metric in o.tasks.items()}
+        place = packs.own_path(o.path)
+        keep = bool(o.keep_leaks)
+        return packs.Tasks("text", metrics, place, None, o.path, keep, VERSION)

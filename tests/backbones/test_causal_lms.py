@@ -19,7 +19,7 @@ from benchmarks.common.files import DataError, write_json
 from benchmarks.costs import memory
 from benchmarks.runs import evaluate
 from benchmarks.runs import run as runner
-from benchmarks.runs.config import load_suite
+from benchmarks.runs.suite import load_suite
 from tests import tiny
 
 SHAPE = {
@@ -167,15 +167,15 @@ def made(file, data):
     records = []
     for asked in load_suite(str(file), data).runs:
         spec = asked.spec["stream"]
-        own = streams.own_options(spec) | {"path": str(file.parent / "tasks")}
+        own = streams.of(spec).content | {"path": str(file.parent / "tasks")}
         folder = runner.RESOURCES / "streams" / streams.place(spec)
         streams.prepare("text", folder, data, **own)
         name = asked.spec["backbone"]["name"]
         out = runner.RESOURCES / "backbones" / name
         write_json(out / "manifest.json", backbones.prepare(name, out, data))
-        path = file.parent / f"{asked.key}.json"
+        path = file.parent / "out" / asked.key / "spec.json"
         write_json(path, {"key": asked.key, "spec": asked.spec})
-        records.append(runner.run(path, file.parent / "out" / asked.key))
+        records.append(runner.make(path))
     return records
 
 

@@ -19,7 +19,7 @@ from analysis.tables import setting_notes
 from benchmarks import backbones
 from benchmarks.backbones import checkpoints
 from benchmarks.common.files import DataError
-from benchmarks.runs.config import load_suite
+from benchmarks.runs.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
 TINY = {"normalisation": "unit", "pretrain_stream": None, "pretraining": "of a test"}

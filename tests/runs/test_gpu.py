@@ -12,12 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from benchmarks.common import devices
-from benchmarks.common.files import read_json
-from benchmarks.costs import memory
-from benchmarks.runs import gpus
-from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
 from tests.runs.test_devices import (  # noqa: F401
     FILES,
     ROOT,
@@ -26,6 +20,12 @@ from tests.runs.test_devices import (  # noqa: F401
     test_schedules_are_timed_with_their_peak_memory_on_a_gpu,
     test_the_loop_is_timed,
 )
+
+from benchmarks.common import devices
+from benchmarks.common.files import read_json
+from benchmarks.costs import memory
+from benchmarks.runs import gpus
+from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
 from tests.runs.test_machines import claiming
 from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
 
@@ -83,7 +83,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     monkeypatch.setenv("GPUS", "1")
     monkeypatch.setenv("TMPDIR", str(project))
     (one,) = plan_of({"treelora": {}}, epochs=6).runs
-    command += [one.write_spec(), "--out", one.directory, "--own-gpu"]
+    command += [one.write_spec(), "--own-gpu"]
     state = Path(one.directory, "state.pt")
     with open("first.txt", "w") as log:
         first = subprocess.Popen(command, stdout=log, stderr=log)
@@ -107,7 +107,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"continues after task {len(saved['tasks'])} of {N_TASKS}" in done.stderr
-    record = read_json(Path(one.directory, "result.json"))
+    record = read_json(Path(one.record))
     assert record["status"] == "done", record["error"]
     assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
     assert record["provenance"]["device"] == torch.cuda.get_device_name()

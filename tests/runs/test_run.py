@@ -4,8 +4,7 @@ import dataclasses
 import errno
 import json
 import os
-import random
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +23,10 @@ from benchmarks.common.files import DataError, read_json, write_bytes, write_jso
 from benchmarks.common.progress import Progress
 from benchmarks.runs import results
 from benchmarks.runs import run as runner
+from benchmarks.runs import state as states
 from benchmarks.runs.evaluate import score
-from benchmarks.runs.plan import describe, load_plan
+from benchmarks.runs.plan import load_plan
+from benchmarks.runs.status import describe
 from benchmarks.streams import glyphs
 from benchmarks.streams.common.tasks import load_stream
 
@@ -33,12 +34,11 @@ ROOT = Path(__file__).parents[2]
 N_TASKS = 3
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A working directory with a miniature of the prepared glyphs and a suite over them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    folder = Path("resources/streams/glyphs")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a miniature of the prepared glyphs and the smallest backbone."""
+    root = tmp_path_factory.mktemp("prepared")
+    folder = root / "resources/streams/glyphs"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     labels = np.arange(20).repeat(4)
@@ -56,12 +56,21 @@ def project(tmp_path, monkeypatch):
     ]
     manifest = {"modality": "vision", "fingerprint": glyphs.fingerprint(None), "tasks": tasks}
     write_json(folder / "manifest.json", manifest)
-    weights = Path("resources/backbones/micro-vit")
-    monkeypatch.chdir(ROOT)
-    backbone = prepare("micro-vit", weights, None)
-    monkeypatch.chdir(tmp_path)
+    weights = root / "resources/backbones/micro-vit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        backbone = prepare("micro-vit", weights, None)
     backbone["weights"] = str(ROOT / backbone["weights"])
     write_json(weights / "manifest.json", backbone)
+    return root
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch):
+    """A working directory in which runs can be made."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return tmp_path
 
 
@@ -83,13 +92,26 @@ def plan_of(methods, seeds=(0,), **train):
 
 
 def make(one):
-    return runner.run(Path(one.write_spec()), Path(one.directory))
+    """The record of a run, which is made again if it has failed before."""
+    if one.status() == "failed":
+        Path(one.record).unlink()
+    return runner.make(Path(one.write_spec()))
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory):
+    """The record of a run of SeqLoRA, made once."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return make(plan_of({"seqlora": {}}).runs[0])
 
 
 def test_a_record_holds_what_was_asked_and_what_happened(project):
     (one,) = plan_of({"treelora": {}}).runs
     record = make(one)
-    assert record == read_json(Path(one.directory) / "result.json")
+    assert record == read_json(Path(one.record))
     assert record["status"] == "done" and record["spec"] == one.spec
     assert [len(row) for row in record["R"]] == [N_TASKS] * N_TASKS
     for i, row in enumerate(record["R"]):
@@ -113,11 +135,11 @@ def test_a_record_states_how_it_was_trained(project):
     assert record["provenance"]["tf32"] is None  # there is none on a CPU
 
 
-def test_a_spec_from_before_an_option_is_run_without_it(project):
+def test_a_spec_from_before_an_option_is_run_without_it(project, whole):
     (one,) = plan_of({"seqlora": {}}).runs
     for name in ("micro_batch_size", "compile", "augment"):
         del one.spec["train"][name]
-    assert make(one)["status"] == "done"
+    assert make(one)["R"] == whole["R"]
 
 
 def test_the_learning_curve_is_measured_and_changes_nothing(project):
@@ -133,15 +155,14 @@ def test_the_learning_curve_is_measured_and_changes_nothing(project):
         assert own[-1]["score"] == records[1]["R"][task][task]
 
 
-def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monkeypatch):
+def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monkeypatch, whole):
     (one,) = plan_of({"hidelora": {}}).runs
     monkeypatch.setattr(
         "baselines.common.hide.TwoPass.infer", lambda self, x: torch.ones(len(x)).long()
     )
     shares = [task["task_accuracy"] for task in make(one)["tasks"]]
     assert shares == [[0.0], [0.0, 1.0], [0.0, 1.0, 0.0]]
-    (other,) = plan_of({"seqlora": {}}).runs
-    assert not any("task_accuracy" in task for task in make(other)["tasks"])
+    assert not any("task_accuracy" in task for task in whole["tasks"])
 
 
 def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
@@ -172,39 +193,67 @@ def test_the_joint_learner_fills_the_last_row_only(project):
     assert record["tasks"][0]["samples"] == N_TASKS * 8 * 3
 
 
-@pytest.mark.parametrize("method", ["ewc", "treelora"])
-def test_a_run_killed_at_random_moments_ends_with_the_same_scores(project, method):
-    (one,) = plan_of({method: {}}, epochs=40, learning_rate=0.001).runs
-    spec = one.write_spec()
-    command = [sys.executable, "-m", "benchmarks.runs.run", spec]
-    start = time.monotonic()
-    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
-    whole_seconds = time.monotonic() - start
-    chance = random.Random(1)
-    killed = 0
-    while killed < 4:
-        process = subprocess.Popen(
-            [*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=whole_seconds * chance.uniform(0.5, 0.95))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-    subprocess.run([*command, "--out", "killed"], check=True, capture_output=True)
-    assert killed, "the run was over before it could be killed"
-    whole, resumed = (read_json(Path(name) / "result.json") for name in ("whole", "killed"))
-    assert json.dumps(whole["R"]) == json.dumps(resumed["R"])
-    assert whole["diagnostics"] == resumed["diagnostics"]
-    assert [t["last_loss"] for t in whole["tasks"]] == [t["last_loss"] for t in resumed["tasks"]]
+def made_by_command(monkeypatch, *specs):
+    """The exit status of the command that makes these runs."""
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, specs)])
+    try:
+        return runner.main()
+    except SystemExit as stopped:
+        return stopped.code
 
 
-def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys):
-    (one,) = plan_of({"gem": {"memory_per_task": 4}}).runs
+def test_runs_of_one_process_that_is_killed_end_with_the_same_scores(project, monkeypatch, capsys):
+    """What is done stays as it is, and the run in the middle continues at its last task."""
+    plan = plan_of({"ewc": {}}, seeds=(0, 1), epochs=20, learning_rate=0.001)
+    alone = [make(one) for one in plan.runs]
+    shutil.rmtree("results")
+    specs = [one.write_spec() for one in plan.runs]
+    done, (cut, state) = (
+        Path(plan.runs[0].record),
+        (Path(plan.runs[1].directory, name) for name in ("result.json", "state.pt")),
+    )
+    command = [sys.executable, "-m", "benchmarks.runs.run", *specs]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not state.exists():
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not cut.exists(), "the run was over before it could be killed"
+    before = done.read_bytes()
+    assert not made_by_command(monkeypatch, *specs)
+    assert done.read_bytes() == before
+    assert "continues after task" in capsys.readouterr().err
+    for record, path in zip(alone, (done, cut), strict=True):
+        again = read_json(path)
+        assert json.dumps(again["R"]) == json.dumps(record["R"])
+        assert again["diagnostics"] == record["diagnostics"]
+        losses = [[task["last_loss"] for task in r["tasks"]] for r in (again, record)]
+        assert losses[0] == losses[1]
+
+
+def test_a_failed_run_does_not_hurt_the_others_of_its_process(project, monkeypatch, whole):
+    plan = plan_of({"seqlora": {}}, seeds=(2, 1, 0))
+    failing, damaged, fine = (Path(one.write_spec()) for one in plan.runs)
+    asked = read_json(failing)
+    asked["spec"]["backbone"]["digest"] = "0" * 64
+    write_json(failing, asked)
+    damaged.write_text("{")
+    assert made_by_command(monkeypatch, failing, damaged, fine) not in (0, None)
+    assert [one.status() for one in plan.runs] == ["failed", "open", "done"]
+    assert read_json(Path(plan.runs[2].record))["R"] == whole["R"]
+    before = Path(plan.runs[0].record).read_bytes()
+    plan.runs[1].write_spec()
+    assert made_by_command(monkeypatch, failing, damaged, fine) in (0, None)
+    assert plan.runs[1].status() == "done"
+    assert Path(plan.runs[0].record).read_bytes() == before  # made again on request only
+
+
+@pytest.mark.parametrize("method", [{"gem": {"memory_per_task": 4}}, {"treelora": {}}])
+def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, method):
+    """Also that of an earlier version, whose state has the losses of its steps."""
+    (one,) = plan_of(method).runs
     whole = make(one)
-    Path(one.directory, "result.json").unlink()
+    Path(one.record).unlink()
     calls = []
 
     def cut(*arguments, **options):
@@ -217,9 +266,23 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         make(one)
     monkeypatch.setattr(runner, "score", score)
-    assert (Path(one.directory) / "state.pt").exists()
-    assert make(one)["R"] == whole["R"]
+    saved = Path(one.directory) / "state.pt"
+    old = torch.load(saved, weights_only=True)
+    old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
+    torch.save(old, saved)
+    record = make(one)
     assert "continues after task 2 of 3" in capsys.readouterr().err
+    assert record["R"] == whole["R"] and record.keys() == whole.keys()
+    assert record["diagnostics"] == whole["diagnostics"]
+
+
+def test_records_of_earlier_versions_lose_the_losses_of_their_steps(project, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    write_json(Path(one.record), whole | {"curve": [{"task": 0, "samples": 8, "loss": 1.5}]})
+    assert one.status() == "done"
+    results.collect(plan, Path("runs.jsonl"))
+    assert "curve" not in json.loads(Path("runs.jsonl").read_text())
 
 
 def test_queries_of_test_images_are_kept_from_row_to_row(project, monkeypatch):
@@ -235,12 +298,9 @@ def test_queries_of_test_images_are_kept_from_row_to_row(project, monkeypatch):
     assert asked == [test for row in range(N_TASKS) for test in range(row + 1)]
 
 
-def test_the_start_of_the_classifier_reaches_the_run(project):
-    losses = []
-    for changes in ({}, {"head_init": "zero"}):
-        (one,) = plan_of({"seqlora": {}}, **changes).runs
-        losses.append(make(one)["tasks"][0]["last_loss"])
-    assert losses[0] != losses[1]
+def test_the_start_of_the_classifier_reaches_the_run(project, whole):
+    (one,) = plan_of({"seqlora": {}}, head_init="zero").runs
+    assert make(one)["tasks"][0]["last_loss"] != whole["tasks"][0]["last_loss"]
 
 
 def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
@@ -250,15 +310,15 @@ def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
     assert record["status"] == "failed"
     assert "loss became" in record["error"] and "\n" not in record["error"]
     assert one.status() == "failed"
-    assert "loss became" in describe(plan, only_status=True)
+    assert "loss became" in describe(plan, brief=True)
     assert results.forget_failed(plan) == 1
     assert one.status() in ("open", "started")
 
 
-def test_the_same_suite_collects_to_the_same_bytes(project):
+def test_the_same_suite_collects_to_the_same_bytes(project, whole):
     plan = plan_of({"treelora": {}, "seqlora": {}}, seeds=(1, 0))
     for one in plan.runs:
-        make(one)
+        write_json(Path(one.record), whole | {"key": one.key, "spec": one.spec})
     results.collect(plan, Path("a.jsonl"))
     results.collect(plan, Path("b.jsonl"))
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
@@ -268,10 +328,25 @@ def test_the_same_suite_collects_to_the_same_bytes(project):
     assert "4 runs: 4 done" in describe(plan)
 
 
-def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch):
-    monkeypatch.setattr("benchmarks.runs.plan.PUBLISHED", project / "none")
+def test_seeds_of_a_row_go_together_whatever_is_done(project, whole):
+    plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1, 2, 3))
+    seeds = [[run.seed for run in batch.runs] for batch in plan.batches(3)]
+    assert seeds == [[0, 1, 2], [3]] * 2
+    assert all(len({run.label for run in batch.runs}) == 1 for batch in plan.batches(3))
+    names = [batch.name for batch in plan.batches(3)]
+    assert len(set(names)) == 4
+    write_json(Path(plan.runs[0].record), whole)
+    assert [batch.name for batch in plan.batches(3)] == names
+    assert [run.seed for run in plan.batches(3)[0].open_runs()] == [1, 2]
+    for bad in (0, "two", True, 1.5):
+        with pytest.raises(DataError, match=f"TOGETHER.*{bad!r}"):
+            plan.batches(bad)
+
+
+def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch, whole):
+    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "none")
     plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
-    make(next(run for run in plan.runs if run.spec["method"]["label"] == "seqlora"))
+    write_json(Path(plan.runs[0].record), whole)
     lines = {line.split()[0]: line for line in describe(plan).splitlines()}
     assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
     assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
@@ -302,7 +377,7 @@ def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypat
 )
 def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentence):
     (one,) = plan_of({"seqlora": {}}).runs
-    path = Path(one.directory) / "result.json"
+    path = Path(one.record)
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(DataError, match=sentence) as caught:
@@ -313,7 +388,7 @@ def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentenc
 
 def test_a_record_that_is_no_file_is_named(project):
     (one,) = plan_of({"seqlora": {}}).runs
-    path = Path(one.directory) / "result.json"
+    path = Path(one.record)
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with pytest.raises(DataError, match="result.json is no file"):
@@ -325,12 +400,12 @@ def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
     whole = {"schema": 1, "status": "done", "error": None, "key": one.key, "spec": one.spec}
-    path = Path(one.directory) / "result.json"
+    path = Path(one.record)
     write_json(path, whole)
     assert not one.is_open()
     write_json(path, whole | changes)
     with pytest.raises(DataError, match="is damaged") as caught:
-        describe(plan, only_status=True)
+        describe(plan, brief=True)
     assert str(path) in str(caught.value)
 
 
@@ -340,7 +415,7 @@ def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
 def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
     project, monkeypatch, capsys, content
 ):
-    monkeypatch.setattr("benchmarks.runs.plan.PUBLISHED", project / "published")
+    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "published")
     published = project / "published/other.jsonl"
     alien = Path("results/runs/other/seqlora/s0-abc/result.json")
     for path in (published, alien):
@@ -356,8 +431,8 @@ def test_text_from_outside_does_not_steer_the_terminal(project, capsys):
     (one,) = plan.runs
     object.__setattr__(plan, "label", "a\x1b[2Jb\nc")
     record = {"schema": 1, "status": "failed", "key": one.key, "spec": one.spec}
-    write_json(Path(one.directory) / "result.json", record | {"error": "x\x1b]0;y\x07\u202e"})
-    lines = describe(plan, only_status=True)
+    write_json(Path(one.record), record | {"error": "x\x1b]0;y\x07\u202e"})
+    lines = describe(plan, brief=True)
     Progress("z\x1b[1m", 1, "steps").say("task \x1b[31m")
     for text in (lines, str(DataError("\x1b[2J\n")), capsys.readouterr().err):
         assert not set(text) & set("\x1b\x07\u202e") and "\\x1b" in text
@@ -413,11 +488,8 @@ def test_a_whole_state_is_not_called_corrupt(project, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(project, monkeypatch):
-    (one,) = plan_of({"seqlora": {}}).runs
-    spec = Path(one.write_spec())
     Path("blocked").write_text("a file")
     for call in (
-        lambda: runner.run(spec, Path("blocked/run")),
         lambda: files.check_writable("fine", "blocked"),
         lambda: write_json(Path("blocked/a.json"), {}),
     ):
@@ -443,17 +515,16 @@ def test_a_damaged_spec_is_written_anew(project):
 @pytest.mark.parametrize("content", ["[]", "{}", '{"spec": {}}'])
 def test_a_spec_that_is_none_is_named(project, content):
     Path("spec.json").write_text(content)
-    with pytest.raises(DataError, match="spec.json is no spec of a run"):
-        runner.run(Path("spec.json"), Path("out"))
+    with pytest.raises(DataError, match="spec.json"):
+        runner.make(Path("spec.json"))
 
 
-def test_only_what_was_published_is_restored(project, monkeypatch):
+def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    record = make(one)
     monkeypatch.setattr(results, "PUBLISHED", project / "published")
-    path = Path(one.directory) / "result.json"
-    write_json(path, record | {"provenance": record["provenance"] | {"dirty": False}})
+    path = Path(one.record)
+    write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
     published = results.publish(plan, Path("runs.jsonl"))
     path.unlink()
     assert results.restore(plan) == 1 and one.status() == "done"
@@ -464,15 +535,14 @@ def test_only_what_was_published_is_restored(project, monkeypatch):
     assert not path.exists()
 
 
-def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch):
+def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    record = make(one)
     monkeypatch.setattr(results, "PUBLISHED", project / "published")
-    path = Path(one.directory) / "result.json"
+    path = Path(one.record)
     for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
-        facts = record["provenance"] | {"dirty": False, "threads": threads}
-        write_json(path, record | {"provenance": facts})
+        facts = whole["provenance"] | {"dirty": False, "threads": threads}
+        write_json(path, whole | {"provenance": facts})
         results.publish(suite, Path("runs.jsonl"))
     path.unlink()
     assert results.restore(plan) == 1
@@ -538,31 +608,29 @@ def test_a_full_disk_during_a_run_keeps_the_last_state(project, monkeypatch):
         saved.append(path)
         write_bytes(path, data)
 
-    monkeypatch.setattr(runner, "write_bytes", fill)
+    monkeypatch.setattr(states, "write_bytes", fill)
     assert "No space left" in make(one)["error"]
     monkeypatch.undo()
     monkeypatch.chdir(project)
-    state = Path(one.directory) / "state.pt"
-    assert state.exists()
-    Path(one.directory, "result.json").unlink()
+    assert (Path(one.directory) / "state.pt").exists()
+    Path(one.record).unlink()
     assert make(one)["status"] == "done"
 
 
-def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch):
+def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
-    record = make(plan.runs[0])
-    path = Path(plan.runs[0].directory) / "result.json"
+    path = Path(plan.runs[0].record)
     monkeypatch.setattr(results, "PUBLISHED", project / "published")
 
     def stored(**changes):
-        write_json(path, record | changes)
+        write_json(path, whole | changes)
         return plan, Path("runs.jsonl")
 
     with pytest.raises(DataError, match="run from uncommitted code"):
-        results.publish(*stored(provenance=record["provenance"] | {"dirty": True}))
+        results.publish(*stored(provenance=whole["provenance"] | {"dirty": True}))
     with pytest.raises(DataError, match="failed .no.: only complete"):
         results.publish(*stored(status="failed", error="no"))
-    target = results.publish(*stored(provenance=record["provenance"] | {"dirty": False}))
+    target = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
     assert target.read_text().count("\n") == 1
     assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
 

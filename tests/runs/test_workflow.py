@@ -1,257 +1,207 @@
 """The workflow from end to end, on a copy of the working tree."""
 
 import hashlib
+import json
 import os
-import re
 import shutil
-import subprocess
+import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-pytestmark = pytest.mark.xdist_group("checkout")  # all tests share one, in their order
+from tests.checkout import ROOT, Checkout, scheduled, suite, trained
 
-ROOT = Path(__file__).parents[2]
-TRAIN = re.compile(r"train (\S+) on (\S+), seed (\d+)")
+# All tests share a checkout, which each leaves as it was.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checkout")]
 
-
-class Checkout:
-    """A copy of the working tree in which commands are run."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)
-        for name in filter(None, names.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-
-    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run a command here; standard output and error come back as one text."""
-        keep = {k: v for k, v in os.environ.items() if k not in ("TREELORA_DATA", "MAKEFLAGS")}
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=keep | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def snakemake(self, *options: str, suite: str = "smoke") -> str:
-        """Run the workflow of a suite, which must succeed, and return what it prints."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
-        done = self.run(*command, "--config", f"suite={suite}")
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def files(self, pattern: str) -> list[Path]:
-        return sorted(self.folder.glob(pattern))
+NAME = "my suite's (1).yaml"  # what a shell would not take for one word
+OUT = "results/my suite's (1)"
+MODELS = ("torch", "torchvision", "timm", "transformers", "peft", "avalanche", "datasets")
 
 
-def smoke() -> dict:
-    """The smoke suite, for a test to change."""
-    return yaml.safe_load((ROOT / "benchmarks/suites/smoke.yaml").read_text())
-
-
-def scheduled(shown: str) -> dict[str, int]:
-    """Rules and numbers of jobs in what Snakemake prints."""
-    table = shown.partition("Job stats:")[2].partition("total")[0]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+def mine() -> dict:
+    """The smoke suite with two seeds and few methods, one of which fails."""
+    changed = suite("smoke") | {"seeds": [0, 1]}
+    vision, language = changed["experiments"]
+    diverging = {"method": "seqlora", "learning_rate": 1e30, "clip_norm": None}
+    vision["methods"] = {"diverging": diverging, "seqlora": {}}
+    language["methods"] = {"treelora": {"strength": 0.5}}
+    return changed
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout in which the smoke suite has been run, in a folder whose name has a space."""
+    """A checkout in which the suite has been run, in a folder whose name has a space."""
     checkout = Checkout(tmp_path_factory.mktemp("a checkout"))
-    checkout.snakemake()
+    (checkout.folder / NAME).write_text(yaml.safe_dump(mine()))
+    checkout.first = checkout.snakemake(suite=NAME)
     return checkout
 
 
-def test_smoke(checkout):
-    """Data, training and analysis leave every declared file, and no run failed."""
-    suite = smoke()
-    methods = sum(len(experiment["methods"]) for experiment in suite["experiments"])
-    records = (checkout.folder / "results/smoke/runs.jsonl").read_text().splitlines()
-    assert len(records) == methods * len(suite["seeds"])
-    assert [line for line in records if '"status": "done"' not in line] == []
+def record_of(checkout, run):
+    """The file of a run's record, the run as stream/method/seed."""
+    (path,) = checkout.files(f"results/runs/{run}-*/result.json")
+    return path
+
+
+def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
+    """Seeds of a method go through one process; the other runs go on where one fails."""
+    assert scheduled(checkout.first)["train"] == 3 and len(trained(checkout.first)) == 6
+    records = [json.loads(line) for line in open(checkout.folder / OUT / "runs.jsonl")]
+    failed = [r["spec"]["method"]["label"] for r in records if r["status"] == "failed"]
+    assert len(records) == 6 and failed == ["diverging"] * 2
     for pattern in ("summary.csv", "tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.svg"):
-        found = checkout.files(f"results/smoke/{pattern}")
+        found = checkout.files(f"{OUT}/{pattern}")
         assert found and all(path.stat().st_size for path in found), pattern
-    page = (checkout.folder / "results/smoke/report/index.html").read_text()
-    assert all(method in page for e in suite["experiments"] for method in e["methods"])
+    page = (checkout.folder / OUT / "report/index.html").read_text()
+    assert all(word in page for word in ("treelora", "diverging", "lower learning_rate"))
+    code, shown = checkout.module("benchmarks.runs.status", NAME, "--complete")
+    assert code == 0 and "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
 
 
-def test_a_second_run_schedules_nothing(checkout):
-    started = time.monotonic()
-    shown = checkout.snakemake()
-    assert "Nothing to be done" in shown and scheduled(shown) == {}
-    assert time.monotonic() - started < 30
+def test_a_second_run_schedules_nothing_from_any_folder_and_for_any_batch(checkout, tmp_path):
+    options = ("--snakefile", str(checkout.folder / "Snakefile"))
+    shown = checkout.snakemake(*options, suite=NAME, cwd=tmp_path)
+    assert scheduled(shown) == {}
+    assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]  # its log
+    assert scheduled(checkout.snakemake(suite=NAME, config=("together=1",))) == {}
 
 
 def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
-    """In a user's copy of the suite, under another name and outside `benchmarks/suites`."""
-    suite = smoke()
-    (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(suite))
-    assert "train" not in scheduled(checkout.snakemake("--dry-run", suite="mine.yaml"))
-    experiment = suite["experiments"][0]
-    experiment["methods"]["seqlora"] = {"learning_rate": 0.00123}
-    (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(suite))
-    shown = checkout.snakemake("--dry-run", suite="mine.yaml")
-    stream = experiment["stream"]["name"]
-    assert set(TRAIN.findall(shown)) == {("seqlora", stream, str(s)) for s in suite["seeds"]}
-    assert {"prepare", "backbone"}.isdisjoint(scheduled(shown))
+    """In a copy of the suite under another name."""
+    changed = mine()
+    changed["experiments"][0]["methods"]["seqlora"] = {"learning_rate": 0.00123}
+    (checkout.folder / "copy.yaml").write_text(yaml.safe_dump(changed))
+    shown = checkout.snakemake("--dry-run", suite="copy.yaml")
+    assert trained(shown) == {("seqlora", "glyphs", seed) for seed in (0, 1)}
+    assert scheduled(shown) == {"train": 1, "collect": 1, "analyse": 1, "all": 1}
+
+
+def test_another_seed_is_made_and_no_other_run(checkout):
+    """Whatever batches the seeds were made in."""
+    (checkout.folder / "more.yaml").write_text(yaml.safe_dump(mine() | {"seeds": [2, 0, 1]}))
+    shown = checkout.snakemake("--dry-run", suite="more.yaml")
+    assert {seed for _, _, seed in trained(shown)} == {2} and len(trained(shown)) == 3
 
 
 def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
     """Of the runs that are done none is made again, though their stream is gone as well."""
-    moved = {
-        checkout.files("results/runs/glyphs/seqlora/*/result.json")[0]: "glyphs.json",
-        checkout.files("results/runs/docs/olora/*/result.json")[0]: "docs.json",
-        checkout.folder / "resources/streams/docs/manifest.json": "manifest.json",
-    }
-    for path, name in moved.items():
-        path.rename(checkout.folder / name)
-    shown = checkout.snakemake("--dry-run", "--forcerun", "prepare", "backbone")
-    status = checkout.run(sys.executable, "-m", "benchmarks.runs.plan", "smoke", "--complete")
-    for path, name in moved.items():
-        (checkout.folder / name).rename(path)
-    assert set(TRAIN.findall(shown)) == {("seqlora", "glyphs", "0"), ("olora", "docs", "0")}
+    moved = [
+        record_of(checkout, "glyphs/seqlora/s1"),
+        record_of(checkout, "docs/treelora/s0"),
+        checkout.folder / "resources/streams/docs/manifest.json",
+    ]
+    for number, path in enumerate(moved):
+        path.rename(checkout.folder / str(number))
+    shown = checkout.snakemake("--dry-run", "--forcerun", "prepare", "backbone", suite=NAME)
+    code, status = checkout.module("benchmarks.runs.status", NAME, "--complete")
+    for number, path in enumerate(moved):
+        (checkout.folder / str(number)).rename(path)
+    assert trained(shown) == {("seqlora", "glyphs", 1), ("treelora", "docs", 0)}
     made = scheduled(shown)
     assert (made["prepare"], made["backbone"], made["train"]) == (2, 2, 2)
-    assert status.returncode == 1 and "2 of 7 runs are still open" in status.stdout
-    status = checkout.run(sys.executable, "-m", "benchmarks.runs.plan", "smoke", "--complete")
-    assert status.returncode == 0 and "7 runs: 7 done" in status.stdout
+    assert code != 0 and "2 of 6 runs" in status
+
+
+def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
+    """The record made before stays; of a batch only what is open is made."""
+    records = [record_of(checkout, f"glyphs/seqlora/s{seed}") for seed in (0, 1)]
+    scores = [json.loads(path.read_text())["R"] for path in records]
+    for path in records:
+        path.unlink()
+    process = checkout.start(
+        *(sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"suite={NAME}")
+    )
+    while process.poll() is None and not records[0].exists():
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert records[0].exists() and not records[1].exists()
+    before = records[0].read_bytes()
+    shown = checkout.snakemake("--nolock", suite=NAME)
+    assert trained(shown) == {("seqlora", "glyphs", 1)}
+    assert records[0].read_bytes() == before
+    assert [json.loads(path.read_text())["R"] for path in records] == scores
+    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
 
 
 def test_deleted_exhibits_are_redrawn_without_training(checkout):
-    deleted = [checkout.files(f"results/smoke/{kind}/*")[0] for kind in ("tables", "figures")]
+    deleted = [checkout.files(f"{OUT}/{kind}/*")[0] for kind in ("tables", "figures")]
     before = [path.read_bytes() for path in deleted]
     for path in deleted:
         path.unlink()
-    assert scheduled(checkout.snakemake()) == {"analyse": 1, "all": 1}
+    assert scheduled(checkout.snakemake(suite=NAME)) == {"analyse": 1, "all": 1}
     assert [path.read_bytes() for path in deleted] == before
 
 
-def test_a_changed_label_reaches_the_report_without_training(checkout):
-    path = checkout.folder / "benchmarks/suites/smoke.yaml"
+def test_a_changed_label_and_changed_analysis_redraw_and_do_not_train(checkout):
+    path = checkout.folder / NAME
     written = path.read_text()
-    path.write_text(written.replace("label: smoke test", "label: another test"))
-    made = scheduled(checkout.snakemake("--dry-run"))
+    path.write_text(yaml.safe_dump(mine() | {"label": "another"}))
+    made = scheduled(checkout.snakemake("--dry-run", suite=NAME))
     path.write_text(written)
     assert made == {"collect": 1, "analyse": 1, "all": 1}
-
-
-def test_changed_analysis_code_redraws_and_does_not_train(checkout):
     code = checkout.folder / "analysis/style.py"
     code.write_text(code.read_text() + "\n# another look\n")
-    assert scheduled(checkout.snakemake("--dry-run")) == {"analyse": 1, "all": 1}
-    code.write_text((ROOT / "analysis/style.py").read_text())
+    made = scheduled(checkout.snakemake("--dry-run", suite=NAME))
+    shutil.copy2(ROOT / "analysis/style.py", code)
+    assert made == {"analyse": 1, "all": 1}
 
 
 def test_figures_are_drawn_without_torch(checkout, tmp_path):
-    """In seconds, and with every package of the models blocked."""
-    for package in (
-        "torch",
-        "torchvision",
-        "timm",
-        "transformers",
-        "peft",
-        "avalanche",
-        "datasets",
-    ):
+    """With every package of the models blocked."""
+    for package in MODELS:
         (tmp_path / f"{package}.py").write_text("raise ImportError('blocked')")
     blocked = {"PYTHONPATH": str(tmp_path)}
-    assert checkout.run(sys.executable, "-c", "import torch", **blocked).returncode == 1
-    started = os.times()
-    done = checkout.run(
-        *(sys.executable, "-m", "analysis", "results/smoke/runs.jsonl", "--out", "drawn"), **blocked
-    )
-    ended = os.times()
-    assert done.returncode == 0, done.stdout
-    drawn = {path.relative_to(checkout.folder / "drawn") for path in checkout.files("drawn/**/*.*")}
-    made = checkout.folder / "results/smoke"
-    assert (
-        drawn >= {p.relative_to(made) for p in checkout.files("results/smoke/figures/*")} != set()
-    )
-    assert ended.children_user - started.children_user < 10
+    assert checkout.run(sys.executable, "-c", "import torch", **blocked)[0] == 1
+    out = ("--out", str(tmp_path / "drawn"))
+    code, shown = checkout.module("analysis", f"{OUT}/runs.jsonl", *out, **blocked)
+    assert code == 0, shown
+    drawn = {path.name for path in tmp_path.glob("drawn/figures/*")}
+    assert drawn == {path.name for path in checkout.files(f"{OUT}/figures/*")} != set()
 
 
-def test_a_failed_run_is_reported_and_made_again_on_request(checkout):
-    """The other runs go on, and the failure is shown with its reason.
-
-    In a suite whose name has what a shell would not take for one word.
-    """
-    name = "my suite's (1).yaml"
-    suite = smoke()
-    experiment = suite["experiments"][0]
-    suite["experiments"] = [experiment]
-    diverging = {"method": "seqlora", "learning_rate": 1e30, "clip_norm": None}
-    experiment["methods"] = {"diverging": diverging, "seqlora": experiment["methods"]["seqlora"]}
-    (checkout.folder / name).write_text(yaml.safe_dump(suite))
-    assert scheduled(checkout.snakemake(suite=name))["train"] == len(suite["seeds"])
-    page = (checkout.folder / "results/my suite's (1)/report/index.html").read_text()
-    assert "diverging" in page and "failed" in page and "lower learning_rate" in page
-    assert scheduled(checkout.snakemake(suite=name)) == {}
-    shown = checkout.run(sys.executable, "-m", "benchmarks.runs.plan", name, "--status").stdout
-    assert (
-        "lower learning_rate" in shown
-        and "report: results/my suite's (1)/report/index.html" in shown
-    )
-    done = checkout.run(sys.executable, "-m", "benchmarks.runs.results", "forget-failed", name)
-    assert done.returncode == 0, done.stdout
-    shown = checkout.snakemake("--dry-run", suite=name)
-    assert {label for label, _, _ in TRAIN.findall(shown)} == {"diverging"}
-
-
-def test_the_paper_suite_is_planned_whole(checkout):
-    shown = scheduled(checkout.snakemake("--dry-run", suite="paper"))
-    assert (shown["train"], shown["prepare"], shown["backbone"]) == (654, 12, 6)
-
-
-def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
-    suite = yaml.safe_load((ROOT / "benchmarks/suites/trace_micro.yaml").read_text())
-    suite["experiments"][0]["stream"]["scoring"] = "released"
-    (checkout.folder / "released.yaml").write_text(yaml.safe_dump(suite))
-    for name, prepared in (("trace_micro", 1), ("released.yaml", 2)):
-        shown = scheduled(checkout.snakemake("--dry-run", suite=name))
-        assert (shown["prepare"], shown["pretrain"], shown["backbone"]) == (prepared, 1, 1)
-
-
-def test_an_unknown_suite_is_one_sentence(checkout):
-    command = [sys.executable, "-m", "snakemake", "--config", "suite=smoek"]
-    done = checkout.run(*command)
-    assert done.returncode and "did you mean smoke?" in done.stdout
-    assert "Traceback" not in done.stdout
-
-
-def test_the_workflow_runs_from_any_folder(checkout, tmp_path):
-    snakefile = checkout.folder / "Snakefile"
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
-    done = subprocess.run(
-        [*command, "--config", "suite=smoke"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "Nothing to be done" in done.stdout + done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]  # its log
+def test_failed_runs_are_made_again_on_request_only(checkout):
+    records = checkout.files("results/runs/glyphs/diverging/*/result.json")
+    kept = [path.read_bytes() for path in records]
+    code, shown = checkout.module("benchmarks.runs.results", "forget-failed", NAME)
+    assert code == 0, shown
+    shown = checkout.snakemake("--dry-run", suite=NAME)
+    for path, content in zip(records, kept, strict=True):
+        path.write_bytes(content)
+    assert trained(shown) == {("diverging", "glyphs", seed) for seed in (0, 1)}
 
 
 def test_published_results_count_as_done(checkout):
     """Restored, they need no training, and are what was published to the byte."""
-    runs = checkout.folder / "results/smoke/runs.jsonl"
-    published = runs.read_bytes()
+    runs = (checkout.folder / OUT / "runs.jsonl").read_bytes()
     folder = checkout.folder / "benchmarks/published"
-    (folder / "smoke.jsonl").write_bytes(published)
-    with open(folder / "SHA256SUMS", "a") as sums:
-        sums.write(f"{hashlib.sha256(published).hexdigest()}  smoke.jsonl\n")
-    for record in checkout.files("results/runs/*/*/*/result.json"):
-        record.unlink()
-    assert "train" in scheduled(checkout.snakemake("--dry-run"))
-    shown = checkout.run(sys.executable, "-m", "benchmarks.runs.results", "restore", "smoke").stdout
-    n = len(published.splitlines())
-    assert f"{n} of {n} runs restored" in shown
-    assert "train" not in scheduled(checkout.snakemake())
-    assert runs.read_bytes() == published
+    (folder / "mine.jsonl").write_bytes(runs)
+    sums = (folder / "SHA256SUMS").read_text()
+    (folder / "SHA256SUMS").write_text(f"{sums}{hashlib.sha256(runs).hexdigest()}  mine.jsonl\n")
+    for method in ("glyphs/seqlora", "docs/treelora"):
+        for record in checkout.files(f"results/runs/{method}/*/result.json"):
+            record.unlink()
+    code, shown = checkout.module("benchmarks.runs.results", "restore", NAME)
+    assert code == 0 and shown.startswith("4 of 6 "), shown
+    assert "train" not in scheduled(checkout.snakemake("--dry-run", suite=NAME))
+    out = ("--out", "again.jsonl")
+    assert checkout.module("benchmarks.runs.results", "collect", NAME, *out)[0] == 0
+    assert (checkout.folder / "again.jsonl").read_bytes() == runs
+    (folder / "mine.jsonl").unlink()
+    (folder / "SHA256SUMS").write_text(sums)
+
+
+def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
+    changed = suite("trace_micro")
+    changed["experiments"][0]["stream"]["scoring"] = "released"
+    (checkout.folder / "released.yaml").write_text(yaml.safe_dump(changed))
+    made = scheduled(checkout.snakemake("--dry-run", suite="released.yaml"))
+    assert (made["prepare"], made["pretrain"], made["backbone"]) == (2, 1, 1)
+
+
+def test_an_unknown_suite_is_one_sentence(checkout):
+    code, shown = checkout.module("snakemake", "--config", "suite=smoek")
+    assert code and "smoke" in shown and "Traceback" not in shown

@@ -279,8 +279,8 @@ def test_a_changed_metric_is_another_stream_where_users_name_metrics(tmp_path, m
         (tmp_path / "one" / f"{part}.json").write_text('[{"prompt": "p", "answer": "a"}]')
 
     def digests():
-        own = {"path": str(tmp_path), "tasks": {"one": "rouge_l"}}
-        return streams.load("text").fingerprint(None, **own), streams.load("trace").fingerprint()
+        own = {"name": "text", "path": str(tmp_path), "tasks": {"one": "rouge_l"}}
+        return [streams.make(options).fingerprint() for options in (own, {"name": "trace"})]
 
     now = digests()
     monkeypatch.setattr(scores, "VERSION", scores.VERSION + 1)

@@ -6,9 +6,9 @@ import torch
 
 from baselines.common.text import pad_left
 from benchmarks.common.files import DataError, write_json
-from benchmarks.streams import write_npz
 from benchmarks.streams.common import tasks as data
 from benchmarks.streams.common.encoding import Tokenizer, encode
+from benchmarks.streams.common.pictures import write_npz
 from benchmarks.streams.common.tasks import Samples, union, union_epochs
 
 TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
@@ -63,22 +63,25 @@ def test_a_batch_of_texts_has_no_column_of_padding():
     assert samples[1][0].shape == (2, 5)  # single samples can be stacked
 
 
-def test_a_prompt_that_gives_no_token_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_prompt_that_gives_no_token_is_named(part, tmp_path, monkeypatch):
     """A model whose texts begin without a token has nothing to go on from."""
     monkeypatch.setattr(data, "RESOURCES", tmp_path)
     items = [{"prompt": "5 6", "answer": "7"}]
-    task = {"name": "stories", "group": "", "metric": "exact", "train": items}
+    task = {"name": "stories", "group": "", "metric": "exact", "train": items, "test": items}
     spec = {"name": "docs", "order": "fixed", "n_tasks": 1, "max_prompt_tokens": 9, "digest": "d"}
-    spec |= {"train_per_task": None, "test_per_task": None}
     folder = tmp_path / "streams/docs"
     write_json(folder / "manifest.json", {"fingerprint": "d", "modality": "language"})
-    write_json(folder / "data.json", [task | {"test": [*items, {"prompt": "", "answer": "7"}]}])
+    write_json(folder / "data.json", [task | {part: [*items, {"prompt": "", "answer": "7"}]}])
     tasks, _ = data.load_stream(spec, 0, TOKENIZER)
-    assert tasks[0].test_x[:, 0].tolist() == [[1, 5, 6], [0, 0, 1]]
+    x = tasks[0].train.x if part == "train" else tasks[0].test_x
+    assert [[i for i in row if i] for row in x[:, 0].tolist()] == (
+        [[1, 5, 6, 7, 2], [1, 7, 2]] if part == "train" else [[1, 5, 6], [1]]
+    )
     bare = Tokenizer(TOKENIZER.encode, None, 0, None, 2)
-    with pytest.raises(DataError, match="test prompt '' of stories has no token"):
+    with pytest.raises(DataError, match="item 2 of stories"):
         data.load_stream(spec, 0, bare)
-    write_json(folder / "data.json", [task | {"test": items}])
+    write_json(folder / "data.json", [task])
     assert data.load_stream(spec, 0, bare)[0][0].test_x[:, 0].tolist() == [[5, 6]]
 
 

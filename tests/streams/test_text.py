@@ -13,10 +13,9 @@ from benchmarks.streams.common.encoding import (
     INSTRUCTION_TOKENS,
     Tokenizer,
     encode,
-    pad_left,
     truncate,
 )
-from benchmarks.streams.common.packs import KINDS
+from benchmarks.streams.common.text_tasks import TASKS
 
 TEXTS = [
     "What is the topic?\nSports win the cup.\nAnswer:Sports",
@@ -161,17 +160,6 @@ def test_a_tokenizer_that_begins_with_several_tokens_is_refused(tmp_path):
         loaded(byte_level(), tmp_path, "<s> </s>")
 
 
-@pytest.mark.parametrize("answer", [None, "yes"])
-def test_a_prompt_of_no_token_has_nothing_to_answer(answer, tmp_path):
-    tokenizer = loaded(byte_level(), tmp_path, "")
-    items = [encode(tokenizer, prompt, answer, 40) for prompt in ("a", "", "b")]
-    with pytest.raises(DataError, match="item 2 has no token before its answer"):
-        pad_left(items)
-    begun = loaded(byte_level(), tmp_path)
-    x, y = pad_left([encode(begun, "", answer, 40)])
-    assert x[0, :, 0].tolist() == [begun.begin, 1] and y[0, 0] == -100
-
-
 @pytest.mark.parametrize(("text", "start"), [("ab会议", "ab"), ("für", "f")])
 def test_no_cut_leaves_half_a_character(text, start, tmp_path):
     """Characters of two and three bytes, each byte a token."""
@@ -259,7 +247,7 @@ def test_a_chat_template_of_chance_or_none_is_refused_where_it_is_asked_for(temp
 
 @pytest.mark.parametrize("make", [sentencepiece, byte_level])
 def test_every_real_item_is_asked_as_it_is_trained(make, real_items, tmp_path):
-    items = {task: real_items(task, "train")[:60] for task in KINDS}
+    items = {task: real_items(task, "train")[:60] for task in TASKS}
     own = make([i["prompt"][:500] for part in items.values() for i in part], 3000)
     tokenizer = loaded(own, tmp_path)
     for task, part in items.items():

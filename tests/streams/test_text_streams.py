@@ -1,13 +1,10 @@
 """Streams of text tasks: the same items whatever the source, defects found, broken input named."""
 
-import io
 import json
 import os
 import shlex
 import shutil
-import stat
 import tarfile
-import tempfile
 import unicodedata
 import zipfile
 from collections import defaultdict
@@ -20,12 +17,16 @@ from benchmarks import streams
 from benchmarks.common.files import DataError
 from benchmarks.costs import estimate
 from benchmarks.runs import plan
-from benchmarks.runs.config import load_suite
+from benchmarks.runs.suite import load_suite
 from benchmarks.scoring import scores
 from benchmarks.streams import __main__ as command_line
-from benchmarks.streams.common import images as _images
-from benchmarks.streams.common import packs as _text
+from benchmarks.streams import text
+from benchmarks.streams.common import packs, sources
+from benchmarks.streams.common.defects import inspect
+from benchmarks.streams.common.items import prompt
+from benchmarks.streams.common.task_lists import TASK_LISTS
 from benchmarks.streams.common.tasks import load_stream
+from benchmarks.streams.common.text_tasks import METRICS, TASKS
 
 ORDER1 = ("dbpedia", "amazon", "yahoo", "agnews")
 TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten".split()
@@ -37,7 +38,7 @@ LABELS = ["Bad", "Very good"]
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch, tmp_path):
-    monkeypatch.setattr(_images, "DIGESTS", tmp_path / "digests")
+    monkeypatch.setattr(sources, "DIGESTS", tmp_path / "digests")
 
 
 def write(path, value):
@@ -116,6 +117,10 @@ def prepared(out, name="order1", data_dir=None, **options):
     return manifest, json.loads((out / "data.json").read_text(encoding="utf-8"))
 
 
+def fingerprint(data_dir=None, name="order1", **options):
+    return streams.make({"name": name, **options}, data_dir).fingerprint()
+
+
 def edit(path, change):
     value = json.loads(path.read_text(encoding="utf-8"))
     write(path, change(value))
@@ -175,7 +180,7 @@ def test_every_layout_gives_the_same_items(kind, tmp_path):
         "n_train": 3,
         "n_test": 3,
     }
-    assert manifest["fingerprint"] == streams.load("order1").fingerprint(root)
+    assert manifest["fingerprint"] == fingerprint(root)
     assert str(tmp_path) not in json.dumps(manifest)
     assert manifest["defects"] == []
     by_path, same = prepared(tmp_path / "again", path=str(root))
@@ -183,55 +188,46 @@ def test_every_layout_gives_the_same_items(kind, tmp_path):
 
 
 def test_the_fingerprint_is_that_of_the_files_not_of_their_place(tmp_path):
-    order1, order2 = streams.load("order1"), streams.load("order2")
     first, second = tmp_path / "first", tmp_path / "second"
     pack(first / "llm_cl_benchmark_500")
     shutil.copytree(first, second)
     packed(second / "llm_cl_benchmark_500", second / "llm_cl_benchmark_500.tar.xz")
-    known = order1.fingerprint(first)
-    assert order1.fingerprint(second) == known
-    assert order1.fingerprint(None, path=str(first / "llm_cl_benchmark_500")) == known
-    assert order1.fingerprint(None, path=str(second / "llm_cl_benchmark_500.tar.xz")) == known
-    assert order1.fingerprint(first, size=500) == known
+    known = fingerprint(first)
+    assert fingerprint(second) == fingerprint(first, size=500) == known
+    for path in (first / "llm_cl_benchmark_500", second / "llm_cl_benchmark_500.tar.xz"):
+        assert fingerprint(path=str(path)) == known
     others = [
-        order1.fingerprint(first, scoring="released"),
-        order1.fingerprint(first, keep_leaks=True),
-        order2.fingerprint(first),  # the same tasks in another order
+        fingerprint(first, scoring="released"),
+        fingerprint(first, keep_leaks=True),
+        fingerprint(first, "order2"),  # the same tasks in another order
     ]
     for part in ("train", "test", "eval", "labels"):
         file = first / f"llm_cl_benchmark_500/yahoo/{part}.json"
         file.write_text(file.read_text(encoding="utf-8") + " ", encoding="utf-8")
-        others.append(order1.fingerprint(first))
+        others.append(fingerprint(first))
     assert len({known, *others}) == 1 + len(others)
     write(first / "llm_cl_benchmark_500/COPA/train.json", [])  # no task of this stream
-    assert order1.fingerprint(first) == others[-1]
+    assert fingerprint(first) == others[-1]
 
 
-def test_contents_are_hashed_once(tmp_path, monkeypatch):
-    root = tmp_path / "data"
-    folder = pack(root / "llm_cl_benchmark_500")
-    packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz", keep=True)
-    for file in [*folder.rglob("*.json"), tmp_path / "llm_cl_benchmark_500.tar.gz"]:
-        os.utime(file, (1e9, 1e9))
-    order1 = streams.load("order1")
-    known = order1.fingerprint(root)
-    assert order1.fingerprint(tmp_path) == known
-    monkeypatch.setattr(_images, "digest_of_file", None)
-    monkeypatch.setattr(tarfile, "open", None)
-    assert order1.fingerprint(root) == order1.fingerprint(tmp_path) == known
+def test_digests_are_those_of_published_records(tmp_path):
+    assert fingerprint(name="trace").startswith("f6402bdfdcc4")
+    pack(tmp_path / "llm_cl_benchmark_500")
+    assert fingerprint(tmp_path).startswith("f461d33cbd3c")
+    shutil.rmtree(tmp_path / "llm_cl_benchmark_500")
+    olora(tmp_path)
+    assert fingerprint(tmp_path).startswith("b1e63a5e0482")
 
 
 def test_a_size_is_that_of_a_pack(tmp_path):
-    order1 = streams.load("order1")
     olora(tmp_path)
-    with pytest.raises(DataError, match="none of them is in .*put llm_cl_benchmark_5000 or"):
+    with pytest.raises(DataError, match="llm_cl_benchmark_5000"):
         prepared(tmp_path / "out", data_dir=tmp_path, size=5000)
-    pack(
-        tmp_path / "llm_cl_benchmark_5000", of=lambda t: items(t) | {"train": items(t)["train"] * 2}
-    )
+    twice = lambda task: items(task) | {"train": items(task)["train"] * 2}  # noqa: E731
+    pack(tmp_path / "llm_cl_benchmark_5000", of=twice)
     manifest, _ = prepared(tmp_path / "out", data_dir=tmp_path, size=5000)
     assert {task["n_train"] for task in manifest["tasks"]} == {6}
-    assert order1.fingerprint(tmp_path, size=5000) != order1.fingerprint(tmp_path)
+    assert fingerprint(tmp_path, size=5000) != fingerprint(tmp_path)
 
 
 def test_what_a_pack_lacks_is_read_from_the_original(tmp_path):
@@ -242,23 +238,23 @@ def test_what_a_pack_lacks_is_read_from_the_original(tmp_path):
     assert manifest["source"] == "llm_cl_benchmark_500, O-LoRA's CL_Benchmark"
 
 
-def test_prompts_of_the_original_that_need_more_than_a_head():
-    assert _text._prompt("", "A: this\nB: that", "COPA") == "A: this\nB: that\nAnswer:"
-    assert _text._prompt("I\n", r"one\ntwo", "yelp") == "I\none\ntwo\nAnswer:"
-    asked = _text._prompt("I\n", "Question: why?\nAnswer: so\n", "yahoo")
-    assert asked == "I\nQuestion: why?\nso\nAnswer:"
-    assert _text._prompt("I\n", r"earnings\news", "agnews") == "I\nearnings\\news\nAnswer:"
-    assert _text._prompt("I\n", "Answer: so", "IMDB") == "I\nAnswer: so\nAnswer:"
+@pytest.mark.parametrize(
+    "head, sentence, task, asked",
+    [
+        ("", "A: this\nB: that", "COPA", "A: this\nB: that\nAnswer:"),
+        ("I\n", r"one\ntwo", "yelp", "I\none\ntwo\nAnswer:"),
+        ("I\n", "Question: why?\nAnswer: so\n", "yahoo", "I\nQuestion: why?\nso\nAnswer:"),
+        ("I\n", r"earnings\news", "agnews", "I\nearnings\\news\nAnswer:"),
+        ("I\n", "Answer: so", "IMDB", "I\nAnswer: so\nAnswer:"),
+    ],
+)
+def test_prompts_of_the_original(head, sentence, task, asked):
+    assert prompt(head, sentence, task) == asked
 
 
 def test_without_the_data_a_plan_can_be_made_and_nothing_prepared(tmp_path):
-    order1 = streams.load("order1")
-    assert (
-        order1.fingerprint(None)
-        == order1.fingerprint(tmp_path)
-        == order1.fingerprint(None, size=500)
-    )
-    assert order1.fingerprint(None) != order1.fingerprint(None, size=5000)
+    assert fingerprint(None) == fingerprint(tmp_path) == fingerprint(size=500)
+    assert fingerprint(None) != fingerprint(size=5000)
     for folder in (None, tmp_path):
         with pytest.raises(
             DataError, match="llm_cl_benchmark_500 .*TREELORA_DATA .*TRACE"
@@ -267,30 +263,26 @@ def test_without_the_data_a_plan_can_be_made_and_nothing_prepared(tmp_path):
         assert "\n" not in str(error.value)
 
 
-# ---------------------------------------------------------------------------- metrics and modules
+# ---------------------------------------------------------------------------- known tasks
 
 
 def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
-    loaded = {name: streams.load(name) for name in streams.names()}
-    known = {name: s for name, s in loaded.items() if isinstance(s, _text.Benchmark)}
-    assert set(known) == {"trace", "math_llm", "long15", *(f"order{i}" for i in range(1, 7))}
-    assert list(known["trace"].tasks) == TRACE
-    assert list(known["long15"].tasks[:8]) == TRACE
-    assert {frozenset(known[f"order{i}"].tasks) for i in (1, 2, 3)} == {frozenset(ORDER1)}
-    fifteen = {frozenset(known[f"order{i}"].tasks) for i in (4, 5, 6)}
+    lists = TASK_LISTS
+    assert set(lists) == {"trace", "math_llm", "long15", *(f"order{i}" for i in range(1, 7))}
+    assert list(lists["trace"]) == list(lists["long15"][:8]) == TRACE
+    assert {frozenset(lists[f"order{i}"]) for i in (1, 2, 3)} == {frozenset(ORDER1)}
+    fifteen = {frozenset(lists[f"order{i}"]) for i in (4, 5, 6)}
     assert len(fifteen) == 1 and len(*fifteen) == 15
-    assert len({s.tasks for s in known.values()}) == 9
-    for name, stream in known.items():
-        assert stream.name == name and stream.N_TASKS == len(set(stream.tasks))
-        assert (
-            set(stream.tasks) <= _text.KINDS.keys() and set(stream.tasks) <= _text.PACK_500.keys()
-        )
-    assert known["trace"].N_ITEMS == {"train": 4000, "test": 781}
-    assert known["order4"].N_ITEMS == {"train": 13 * 500 + 250 + 400, "test": 14 * 100 + 56}
+    assert len(set(lists.values())) == 9
+    for name, tasks in lists.items():
+        assert streams.make({"name": name}).n_tasks == len(set(tasks))
+        assert set(tasks) <= TASKS.keys()
+    assert streams.make({"name": "trace"}).n_items == {"train": 4000, "test": 781}
+    assert streams.make({"name": "order4"}).n_items == {"train": 7150, "test": 1456}
 
 
 def test_metrics_are_known_and_chosen_by_scoring(tmp_path):
-    assert {m for pair in _text.METRICS.values() for m in pair} <= scores.METRICS.keys()
+    assert {m for pair in METRICS.values() for m in pair} <= scores.METRICS.keys()
     pack(tmp_path / "llm_cl_benchmark_500", TRACE, of=lambda task: items("COPA"))
     expected = {
         None: "first_line first_line rouge_l edit_similarity letter first_line first_line sari",
@@ -334,8 +326,8 @@ ALSO = {"train contradicts itself": {"train twice"}, "train prompt in test": {"t
 def test_each_defect_is_found_where_it_is_planted(kind):
     change, count = PLANTED[kind]
     labels = ["a", "b", "c", ""]
-    assert _text.inspect("task", CLEAN, labels, False) == ([], CLEAN["train"])
-    defects, _ = _text.inspect("task", CLEAN | change, labels, False)
+    assert inspect("task", CLEAN, labels, False) == ([], CLEAN["train"])
+    defects, _ = inspect("task", CLEAN | change, labels, False)
     found = {defect["kind"]: defect["count"] for defect in defects}
     allowed = ALSO.get(kind, set())
     if kind == "train prompt in test":
@@ -346,7 +338,7 @@ def test_each_defect_is_found_where_it_is_planted(kind):
 
 def test_labels_are_checked_where_they_are_known():
     unknown = CLEAN | {"test": qa(("t1", "-"))}
-    assert _text.inspect("task", unknown, None, False)[0] == []
+    assert inspect("task", unknown, None, False)[0] == []
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -370,14 +362,11 @@ def test_a_task_that_asks_for_any_text_keeps_its_empty_prompts(tmp_path):
 
 
 def test_a_users_own_tasks_have_a_new_name_when_they_are_read_otherwise(tmp_path, monkeypatch):
-    from benchmarks.streams import text
-
     own_tasks(tmp_path)
-    options = {"path": str(tmp_path), "tasks": {"zebra": "exact"}}
-    before = text.fingerprint(**options)
+    options = {"name": "text", "path": str(tmp_path), "tasks": {"zebra": "exact"}}
+    before = fingerprint(**options)
     monkeypatch.setattr(text, "VERSION", text.VERSION + 1)
-    assert text.fingerprint(**options) != before
-    assert streams.load("trace").fingerprint(None).startswith("f6402bdfdcc4")  # as published
+    assert fingerprint(**options) != before
 
 
 def test_leaks_are_dropped_unless_asked_otherwise(tmp_path):
@@ -457,7 +446,7 @@ def test_items_of_another_form_in_the_original_are_refused(tmp_path):
         prepared(tmp_path / "out", data_dir=tmp_path)
     (file.parent / "labels.json").unlink()
     with pytest.raises(DataError, match="'yahoo' needs labels.json"):
-        streams.load("order1").fingerprint(tmp_path)
+        fingerprint(tmp_path)
     write(file.parent / "labels.json", {"a": 1})
     with pytest.raises(DataError, match="labels.json needs a list of words"):
         prepared(tmp_path / "out", data_dir=tmp_path)
@@ -466,7 +455,7 @@ def test_items_of_another_form_in_the_original_are_refused(tmp_path):
         prepared(tmp_path / "out", data_dir=tmp_path)
     shutil.rmtree(tmp_path / "configs")
     with pytest.raises(DataError, match=r"no configs/instruction_config.json or .*copy it"):
-        streams.load("order1").fingerprint(tmp_path)
+        fingerprint(tmp_path)
 
 
 def test_texts_stay_texts(tmp_path):
@@ -531,19 +520,19 @@ def test_a_device_for_a_file_is_named(name, tmp_path):
     (folder / f"yahoo/{name}.json").unlink()
     (folder / f"yahoo/{name}.json").symlink_to("/dev/null")
     for call in (
-        streams.load("order1").fingerprint,
+        fingerprint,
         lambda p: prepared(tmp_path / "out", data_dir=p),
     ):
         with pytest.raises(DataError, match=f"yahoo/{name}.json is a folder, a pipe, .* a device"):
             call(tmp_path)
     with pytest.raises(DataError, match="/dev/null is a folder, a pipe, .* a device"):
-        streams.load("text").fingerprint(path="/dev/null", tasks={"yahoo": "exact"})
+        fingerprint(name="text", path="/dev/null", tasks={"yahoo": "exact"})
 
 
 def test_a_name_that_steers_a_terminal_is_refused(tmp_path):
     write(tmp_path / "\033[2J/train.json", CLEAN["train"])
     with pytest.raises(DataError, match="holds the name .*cannot be printed") as caught:
-        streams.load("text").fingerprint(path=str(tmp_path), tasks={"t": "exact"})
+        fingerprint(name="text", path=str(tmp_path), tasks={"t": "exact"})
     assert str(caught.value).isprintable()
 
 
@@ -552,126 +541,32 @@ def test_missing_files_and_tasks_are_named(part, tmp_path):
     folder = pack(tmp_path / "llm_cl_benchmark_500")
     (folder / f"yahoo/{part}.json").unlink()
     with pytest.raises(DataError, match=f"'yahoo' needs {part}.json"):
-        streams.load("order1").fingerprint(tmp_path)
+        fingerprint(tmp_path)
     (folder / "yahoo").rename(folder / "yahooo")
     with pytest.raises(DataError, match="needs the task 'yahoo', .* did you mean 'yahooo'"):
-        streams.load("order1").fingerprint(tmp_path)
+        fingerprint(tmp_path)
 
 
-@pytest.mark.parametrize("extension", _text.EXTENSIONS)
+@pytest.mark.parametrize("extension", packs.EXTENSIONS)
 def test_a_truncated_archive_is_one_sentence(extension, tmp_path):
     file = tmp_path / f"llm_cl_benchmark_500{extension}"
     packed(pack(tmp_path / "llm_cl_benchmark_500"), file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(DataError, match="is truncated or no tar or zip file .*get it again"):
-        streams.load("order1").fingerprint(tmp_path)
+    with pytest.raises(DataError, match=f"500{extension} is truncated"):
+        fingerprint(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../amazon/train.json", "/amazon/train.json", "a\\..\\b.json"])
-@pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
-def test_an_archive_that_leaves_its_folder_is_refused(extension, name, tmp_path):
-    file = tmp_path / f"llm_cl_benchmark_500{extension}"
-    if extension == ".zip":
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(name, "[]")
-    else:
-        with tarfile.open(file, "w:gz") as archive:
-            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(DataError, match="holds the path .* lead outside its folder"):
-        streams.load("order1").fingerprint(tmp_path)
-
-
-@pytest.mark.parametrize("extension", [".zip", ".tar.xz"])
-def test_an_archive_with_links_is_refused(extension, tmp_path):
-    file = tmp_path / f"llm_cl_benchmark_500{extension}"
-    if extension == ".zip":
-        with zipfile.ZipFile(file, "w") as archive:
-            link = zipfile.ZipInfo("amazon/train.json")
-            link.external_attr = (stat.S_IFLNK | 0o777) << 16
-            archive.writestr(link, "/etc/passwd")
-    else:
-        with tarfile.open(file, "w:xz") as archive:
-            link = tarfile.TarInfo("amazon/train.json")
-            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(link)
-    with pytest.raises(DataError, match="holds the link"):
-        streams.load("order1").fingerprint(tmp_path)
-
-
-# ---------------------------------------------------------------------------- hostile archives
-
-
-def archive_of(file, members):
-    if file.suffix == ".zip":
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
-    else:
-        with tarfile.open(file, "w:gz") as archive:
-            for name, content in members.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-
-
-@pytest.mark.parametrize("extension", [".zip", ".tar.gz"])
-def test_only_members_of_asked_tasks_are_read_and_within_a_limit(extension, tmp_path, monkeypatch):
-    monkeypatch.setattr(_images, "MAX_BYTES", 1 << 20)
-    good = {f"a/{part}.json": json.dumps(own).encode() for part, own in CLEAN.items()}
-    large = {"b/train.json": b" " * (1 << 21), "b/test.json": b" ", "other.json": b" " * (1 << 21)}
-    file = tmp_path / f"tasks{extension}"
-    archive_of(file, large | good)
-    options = {"path": str(file), "tasks": {"a": "exact"}}
-    _, [task] = prepared(tmp_path / "out", "text", **options)
+def test_a_member_that_no_task_uses_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
+    folder, file = tmp_path / "llm_cl_benchmark_500", tmp_path / "mine.zip"
+    for part, own in CLEAN.items():
+        write(folder / f"a/{part}.json", own)
+        write(folder / f"b/{part}.json", " " * (1 << 21))
+    packed(folder, file)
+    _, [task] = prepared(tmp_path / "out", "text", path=str(file), tasks={"a": "exact"})
     assert task["train"] == CLEAN["train"]
-    for call in (
-        streams.load("text").fingerprint,
-        lambda **o: prepared(tmp_path / "o", "text", **o),
-    ):
-        with pytest.raises(DataError, match=r"b/train.json in .* has more than 1 MiB"):
-            call(path=str(file), tasks={"a": "exact", "b": "exact"})
-
-
-def test_a_sparse_member_is_refused_whoever_asks(tmp_path):
-    header = bytearray(tarfile.TarInfo("b/other.json").tobuf(tarfile.GNU_FORMAT))
-    header[156:157], header[386:410] = tarfile.GNUTYPE_SPARSE, b"00000000000\0" * 2
-    header[483:495], header[148:156] = b"\x80" + (2**40).to_bytes(11, "big"), b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    for pax in (False, True):
-        file = tmp_path / f"{pax}.tar.gz"
-        with tarfile.open(file, "w:gz") as archive:
-            for part in ("train", "test"):
-                content = json.dumps(CLEAN[part]).encode()
-                member = tarfile.TarInfo(f"a/{part}.json")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-            member = tarfile.TarInfo("b/other.json")
-            member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**40)}
-            if pax:
-                archive.addfile(member)
-            else:
-                archive.fileobj.write(bytes(header))
-        with pytest.raises(DataError, match="holds the sparse file 'b/other.json'"):
-            streams.load("text").fingerprint(path=str(file), tasks={"a": "exact"})
-
-
-def test_a_member_that_stands_twice_is_the_last_one(tmp_path):
-    """As tar unpacks it, for the digest as for the items."""
-    prints = []
-    for first in ("old", "older"):
-        file = tmp_path / f"{first}.tar.gz"
-        with tarfile.open(file, "w:gz") as archive:
-            for own in (qa((first, "a")), CLEAN["train"]):
-                for part, rows in (("train", own), ("test", CLEAN["test"])):
-                    content = json.dumps(rows).encode()
-                    member = tarfile.TarInfo(f"a/{part}.json")
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-        options = {"path": str(file), "tasks": {"a": "exact"}}
-        manifest, [task] = prepared(tmp_path / "out", "text", **options)
-        assert task["train"] == CLEAN["train"]
-        prints.append(manifest["fingerprint"])
-    assert prints[0] == prints[1]
+    with pytest.raises(DataError, match="b/.*.json in .* 1 MiB"):
+        fingerprint(name="text", path=str(file), tasks={"a": "exact", "b": "exact"})
 
 
 # ---------------------------------------------------------------------------- suite files
@@ -738,31 +633,29 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        ({"path": None}, "needs path"),
-        ({"path": "no-such"}, "path no-such is not there"),
-        ({"tasks": None}, "needs tasks"),
-        ({"tasks": ["ant"]}, "tasks must be dict"),
-        ({"tasks": {"ant": 5}}, "tasks must be dict"),
-        ({"tasks": {"ant": "rouge"}}, "ant: the metric 'rouge' is unknown: did you mean rouge_l"),
-        ({"tasks": {"aunt": "exact"}}, "'aunt', .* did you mean 'ant'"),
-        ({"n_tasks": 3}, "n_tasks of text must be at most 2, but is 3"),
-        ({"size": 500}, "size is no option of text"),
-        ({"scoring": "released"}, "scoring is no option of text"),
-        ({"keep_leaks": "no"}, "keep_leaks must be bool"),
-        ({"name": "trace"}, "tasks is no option of trace"),
-        ({"name": "trace", "tasks": None, "size": 1000}, "size must be 500 or 5000, but is 1000"),
-        ({"name": "trace", "tasks": None, "scoring": "x"}, "scoring must be released or left out"),
-        ({"name": "docs", "path": None}, "tasks is no option of docs"),
-        ({"name": "docs", "path": None, "tasks": None, "keep_leaks": True}, "keep_leaks is no op"),
+        ({"path": None}, "path"),
+        ({"path": "no-such"}, "no-such is not there"),
+        ({"tasks": None}, "tasks"),
+        ({"tasks": {}}, "tasks"),
+        ({"tasks": ["ant"]}, "tasks .*'ant'"),
+        ({"tasks": {"ant": 5}}, "tasks.*5"),
+        ({"tasks": {"ant": "rouge"}}, "ant: .*'rouge' .*rouge_l"),
+        ({"tasks": {"aunt": "exact"}}, "'aunt', .*'ant'"),
+        ({"n_tasks": 3}, "n_tasks .* 2, but is 3"),
+        ({"size": 500}, "size"),
+        ({"keep_leaks": "no"}, "keep_leaks .*'no'"),
+        ({"name": "trace"}, "tasks"),
+        ({"name": "trace", "tasks": None, "size": 1000}, "500 or 5000.* 1000"),
+        ({"name": "trace", "tasks": None, "scoring": "x"}, "released.* 'x'"),
     ],
 )
-def test_wrong_options_are_one_sentence(change, message, tmp_path):
+def test_wrong_options_are_one_sentence(change, named, tmp_path):
     own_tasks(tmp_path)
     stream = {"name": "text", "path": str(tmp_path), "tasks": {"zebra": "sari", "ant": "exact"}}
     stream = {k: v for k, v in (stream | change).items() if v is not None}
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(DataError, match=named) as error:
         load_suite(str(suite_of(tmp_path, stream)))
     assert "own.yaml" in str(error.value) and "\n" not in str(error.value)
 
@@ -780,7 +673,7 @@ def test_options_of_a_benchmark_travel_over_the_command_line(tmp_path, capsys):
     assert manifest["keep_leaks"] is True
     assert {task["metric"] for task in manifest["tasks"]} == {"prefix"}
     for wrong in ("size=many", "keep_leaks=5", "tasks=5"):
-        with pytest.raises(SystemExit, match="error: the command line: "):
+        with pytest.raises(SystemExit, match=wrong.partition("=")[0]):
             command_line.main(["order1", wrong, "--out", str(out)])
 
 
@@ -800,36 +693,39 @@ def test_the_runner_reads_what_was_prepared(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------- the real pack
 
 
-@pytest.mark.data
-def test_the_real_pack(tmp_path, monkeypatch):
+@pytest.fixture
+def real_tasks():
+    """All 24 known tasks of the real pack."""
     folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
-    every = _text.Stream("every", dict.fromkeys(_text.KINDS, "exact"), folder)
-    opened = []
-    monkeypatch.setattr(
-        _images, "open_tar", lambda file, real=_images.open_tar: opened.append(file) or real(file)
-    )
+    every = packs.Tasks("every", dict.fromkeys(TASKS, "exact"), folder)
     if not every.found:
         pytest.skip("TREELORA_DATA names no folder with the pack of 500")
+    return every
+
+
+@pytest.mark.data
+def test_the_real_pack(real_tasks, tmp_path, monkeypatch):
+    every, folder = real_tasks, real_tasks.place
     known = every.fingerprint
-    assert _text.Stream("every", every.metrics, folder).fingerprint == known
+    monkeypatch.setattr(tarfile, "open", None)  # what was read once is remembered
+    assert packs.Tasks("every", every.metrics, folder).fingerprint == known
     for name in ("trace", "long15", "order4"):  # all of it is known without the data
-        stream = streams.load(name)
-        assert stream.fingerprint(folder) == stream.fingerprint(None)
-    assert len(opened) <= 2  # for its names, and for the digests of its files
+        assert fingerprint(folder, name) == fingerprint(None, name)
+    monkeypatch.undo()
 
     (tmp_path / "out").mkdir()
     manifest = every.prepare(tmp_path / "out")
     tasks = json.loads((tmp_path / "out/data.json").read_text(encoding="utf-8"))
     assert len(tasks) == 24
     for task in tasks:
-        n_train, n_test = _text.N_ITEMS_500.get(task["name"], (500, 100))
+        n_train, n_test = TASKS[task["name"]].n_items
         assert len(task["test"]) == n_test
         leaks = {"FOMC": 3, "Py150": 10, "NumGLUE-ds": 6, "Lima": 1}
         assert len(task["train"]) == n_train - leaks.get(task["name"], 0)
     found = defaultdict(dict)
     for defect in manifest["defects"]:
         found[defect["kind"]][defect["task"]] = defect["count"]
-    originals = set(streams.load("order4").tasks)
+    originals = set(TASK_LISTS["order4"])
     assert set(found["eval is test"]) == originals | {"Lima"}
     counts = {"FOMC": 1, "Py150": 3, "NumGLUE-ds": 6, "Lima": 1}
     assert found["train prompt in test"] == counts
@@ -845,19 +741,15 @@ def test_the_real_pack(tmp_path, monkeypatch):
 
 
 @pytest.mark.data
-def test_the_real_prompts_are_what_the_rule_for_the_original_makes():
-    """The pack's prompts begin with instruction and options, and end as `_prompt` ends them."""
-    folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
-    stream = _text.Stream("x", dict.fromkeys(streams.load("order4").tasks, "exact"), folder)
-    if not stream.found:
-        pytest.skip("TREELORA_DATA names no folder with the pack of 500")
-    with tempfile.TemporaryDirectory() as scratch:
-        for task in stream.found.values():
-            task.place.unpack(task.names, Path(scratch) / str(id(task.place)))
-            items, labels = task.read(Path(scratch))
-            for item in items["train"] + items["test"]:
-                head, line, body = item["prompt"].partition(f"\nOption: {', '.join(labels)} \n")
-                assert task.name == "COPA" or line
-                body = (head if task.name == "COPA" else body).removesuffix("\nAnswer:")
-                made = _text._prompt(head + line if line else "", body + "\n", task.name)
-                assert made == item["prompt"]
+def test_the_real_prompts_are_what_the_rule_for_the_original_makes(real_tasks):
+    """The pack's prompts begin with instruction and options, and end as `prompt` ends them."""
+    found = [real_tasks.found[name] for name in TASK_LISTS["order4"]]
+    contents = dict(found[0].place.read([name for task in found for name in task.names]))
+    for task in found:
+        items, labels = task.read(contents)
+        for item in items["train"] + items["test"]:
+            head, line, body = item["prompt"].partition(f"\nOption: {', '.join(labels)} \n")
+            assert task.name == "COPA" or line
+            body = (head if task.name == "COPA" else body).removesuffix("\nAnswer:")
+            made = prompt(head + line if line else "", body + "\n", task.name)
+            assert made == item["prompt"]

@@ -17,11 +17,10 @@ from baselines.common.text import pad_left, trim_left
 from benchmarks import streams
 from benchmarks.common.files import DataError, one_sentence, read_json, seed_for
 from benchmarks.scoring.scores import answer_tokens
+from benchmarks.streams.common.base import LanguageOptions, Options, VisionOptions
 from benchmarks.streams.common.encoding import encode
 
 RESOURCES = Path("resources")
-# Of a stream's options, those that say how a text becomes ids.
-READING = ("max_prompt_tokens", "max_answer_tokens", "truncation", "boundary", "chat_template")
 
 
 class Samples(Dataset):
@@ -102,37 +101,48 @@ def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], 
             f"{manifest['fingerprint'][:12]}, asked {spec['digest'][:12]}): delete the folder and "
             f"run again"
         )
+    options = streams.of(spec).options
     if manifest["modality"] == "vision":
-        return _vision(spec, seed, manifest, folder)
-    return _language(spec, seed, folder, tokenizer), torch.empty(0, dtype=torch.long)
+        return _vision(options, seed, manifest, folder)
+    return _language(options, seed, folder, tokenizer), torch.empty(0, dtype=torch.long)
 
 
-def _order(n: int, spec: dict, seed: int) -> list[int]:
-    if spec["order"] == "fixed":
+def _order(n: int, options: Options, seed: int) -> list[int]:
+    if options.order == "fixed":
         return list(range(n))
     return np.random.default_rng(seed_for(seed, "order")).permutation(n).tolist()
 
 
-def _vision(spec: dict, seed: int, manifest: dict, folder: Path) -> tuple[list[TaskData], Tensor]:
+def _require(name: str, limit: int | None, n: int, owner: str) -> None:
+    if limit is not None and n < limit:
+        raise DataError(f"{name} asks for {limit} items, but {owner} has {n}: lower it")
+
+
+# ---------------------------------------------------------------------------- images
+
+
+def _vision(
+    options: VisionOptions, seed: int, manifest: dict, folder: Path
+) -> tuple[list[TaskData], Tensor]:
     data = _arrays(folder)
-    n_tasks = spec["n_tasks"]
+    n_tasks = options.n_tasks
     if "tasks" in manifest:
         per_task = len(manifest["tasks"][0]["classes"])
-        chosen = _order(len(manifest["tasks"]), spec, seed)[:n_tasks]
+        chosen = _order(len(manifest["tasks"]), options, seed)[:n_tasks]
         groups = [list(range(t * per_task, (t + 1) * per_task)) for t in chosen]
         names = [(manifest["tasks"][t]["name"], manifest["tasks"][t]["group"]) for t in chosen]
     else:
-        classes = _order(len(manifest["classes"]), spec, seed)
+        classes = _order(len(manifest["classes"]), options, seed)
         size = len(classes) // n_tasks
         groups = [classes[t * size : (t + 1) * size] for t in range(n_tasks)]
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
-        train = _select(data, "train", labels, spec["train_per_class"], first)
+        train = _select(data, "train", labels, options.train_per_class, first)
         shuffled = torch.from_numpy(
             np.random.default_rng(seed_for(seed, "samples", first)).permutation(len(train[1]))
         )
-        test_x, test_y = _select(data, "test", labels, spec["test_per_class"], first)
+        test_x, test_y = _select(data, "test", labels, options.test_per_class, first)
         samples = Samples(*(part[shuffled] for part in train))
         tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
         first += len(labels)
@@ -160,13 +170,8 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
     images, targets = [], []
     for i, label in enumerate(labels):
         positions = np.flatnonzero(data[f"{part}_labels"] == label)
-        if limit is not None:
-            if len(positions) < limit:
-                raise DataError(
-                    f"{part}_per_class asks for {limit} images, but class {label} has "
-                    f"{len(positions)}: lower it"
-                )
-            positions = positions[:limit]
+        _require(f"{part}_per_class", limit, len(positions), f"class {label}")
+        positions = positions[:limit]
         images.append(data[f"{part}_images"][positions])
         targets.append(np.full(len(positions), first + i))
     x = torch.from_numpy(np.concatenate(images))
@@ -175,61 +180,53 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
     return x, torch.from_numpy(np.concatenate(targets)).long()
 
 
-def _language(spec: dict, seed: int, folder: Path, tokenizer) -> list[TaskData]:
+# ---------------------------------------------------------------------------- texts
+
+
+def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> list[TaskData]:
     file = folder / "data.json"
     with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    how = {name: spec[name] for name in READING if name in spec}
-    tasks = []
-    for t in _order(len(raw), spec, seed)[: spec["n_tasks"]]:
-        task = raw[t]
-        parts = {}
-        for part in ("train", "test"):
-            limit = spec[f"{part}_per_task"]
-            if limit is not None and len(task[part]) < limit:
-                raise DataError(
-                    f"{part}_per_task asks for {limit} items, but {task['name']} has "
-                    f"{len(task[part])}: lower it"
-                )
-            parts[part] = task[part][:limit]
-        train = [encode(tokenizer, i["prompt"], i["answer"], **how) for i in parts["train"]]
-        test = [encode(tokenizer, i["prompt"], None, **how) for i in parts["test"]]
-        for i, (ids, n_answer) in enumerate(train):
+        tasks = json.loads(file.read_text(encoding="utf-8"))
+    order = _order(len(tasks), options, seed)[: options.n_tasks]
+    return [_text_task(tasks[t], options, tokenizer) for t in order]
+
+
+def _text_task(task: dict, options: LanguageOptions, tokenizer) -> TaskData:
+    """A task of data.json as token ids, limited as asked."""
+    items = {}
+    for part in ("train", "test"):
+        limit = getattr(options, f"{part}_per_task")
+        _require(f"{part}_per_task", limit, len(task[part]), task["name"])
+        items[part] = [(item["prompt"], item["answer"]) for item in task[part][:limit]]
+    prompts, gold = ([item[i] for item in items["test"]] for i in (0, 1))
+    train = [encode(tokenizer, *item, **options.reading) for item in items["train"]]
+    test = [encode(tokenizer, prompt, None, **options.reading) for prompt in prompts]
+    for part, encoded in (("training", train), ("test", test)):
+        for i, (ids, n_answer) in enumerate(encoded):
             if len(ids) == n_answer:
                 raise DataError(
-                    f"item {i + 1} has no token before its answer: its prompt is empty, and this "
-                    "tokenizer begins texts with none; give it a prompt or leave it out"
+                    f"{part} item {i + 1} of {task['name']} has no token before its answer: its "
+                    "prompt is empty, and this model's texts begin without a token: remove it"
                 )
-        for (ids, _), item in zip(test, parts["test"], strict=True):
-            if not ids:
-                raise DataError(
-                    f"the test prompt {item['prompt']!r:.60} of {task['name']} has no token, and "
-                    "this model's texts begin without one: remove it"
-                )
-        gold = [i["answer"] for i in parts["test"]]
-        longest = _longest([*gold, *(i["answer"] for i in parts["train"])], tokenizer)
-        new = spec.get("max_new_tokens") or longest
-        if enough := answer_tokens(task["metric"], longest):
-            new = min(new, enough)
-        tasks.append(
-            TaskData(
-                task["name"],
-                task["group"],
-                task["metric"],
-                Samples(*pad_left(train)),
-                pad_left(test)[0],
-                gold,
-                examples=[(i["prompt"], i["answer"]) for i in parts["train"]],
-                prompts=[i["prompt"] for i in parts["test"]],
-                max_new_tokens=new,
-            )
-        )
-    return tasks
+    answers = [*gold, *(answer for _, answer in items["train"])]
+    longest = max(len(tokenizer.continuation(answer)) for answer in answers) + 1  # its end
+    new = options.max_new_tokens or longest
+    if enough := answer_tokens(task["metric"], longest):
+        new = min(new, enough)
+    return TaskData(
+        task["name"],
+        task["group"],
+        task["metric"],
+        Samples(*pad_left(train)),
+        pad_left(test)[0],
+        gold,
+        examples=items["train"],
+        prompts=prompts,
+        max_new_tokens=new,
+    )
 
 
-def _longest(answers: list[str], tokenizer) -> int:
-    """Tokens of the longest answer and its end."""
-    return max(len(tokenizer.continuation(answer)) for answer in answers) + 1
+# ---------------------------------------------------------------------------- unions
 
 
 def union(parts: list[Samples], repeats: list[int]) -> Samples:

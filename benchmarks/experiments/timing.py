@@ -1,0 +1,391 @@
+"""Times that belong to no suite; each part replaces its own in the file, and only that.
+
+    python -m benchmarks.experiments.timing loop --out benchmarks/published/timing.json
+
+loop        A training step of the shared loop against a plain PyTorch loop, TreeLoRA's against
+            SeqLoRA's.
+penalty     TreeLoRA's part of a step (reading the adapter, search, penalty, its backward pass, the
+            observation) at the shapes of a ViT-B/16 and of a 7B model, whatever the number of
+            finished tasks: against the same in loops over tasks and modules, and against a step
+            that only reads the adapter and passes a gradient back.
+schedules   How much of the paper's speed-up is the method, how much its schedule: the eight tasks
+            of TRACE at their mean lengths. A step's time is the median of a task's steps but the
+            first; a schedule's is that times its steps, summed over tasks. Consolidation, tests
+            and loading are left out.
+
+What is compared takes turns in rounds of one process, the first of which warms up; ratios are
+medians over rounds of the ratios within a round. Weights are random: they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import baselines
+from baselines.common.base import Method, Setting, Task
+from baselines.common.lora import LoraSettings, add_lora
+from benchmarks import backbones, streams
+from benchmarks.backbones import causal_lms
+from benchmarks.backbones.models import LanguageModel
+from benchmarks.common import devices
+from benchmarks.common.files import read_json, write_json
+from benchmarks.common.progress import Progress
+from benchmarks.runs.record import PUBLISHED, provenance
+from benchmarks.streams.common.tasks import Samples
+from treelora import Node, Options, TreeRegulariser
+
+SCHEMA = 1
+N_CLASSES, N_TOKENS = 100, 64
+VIT = "vit-b16-dino"  # as any ViT-B/16
+SHAPES = {"ViT-B/16, 24 x 8k": (24, 2**13), "7B, 64 x 32k": (64, 2**15)}
+EPOCHS = {"long": (5, 3, 7, 5, 3, 5, 5, 7), "short": (2, 1, 3, 2, 1, 2, 2, 3)}  # of each task
+N_ITEMS = 500  # of a task
+METHODS = ("seqlora", "olora", "hidelora", "treelora", "ewc", "gem")
+CONFIGS = {"gem": {"memory_per_task": 8}, "ewc": {"fisher_samples": 8}}
+
+
+def turns(measures: dict[str, Callable], rounds: int) -> dict[str, list]:
+    """What each measure gives in each round but the first, which warms up; none is always first."""
+    found: dict[str, list] = {name: [] for name in measures}
+    order = list(measures)
+    progress = Progress("timing", (rounds + 1) * len(order), "measurements")
+    for n in range(rounds + 1):
+        order.append(order.pop(0))
+        for name in order:
+            value = measures[name]()
+            if n:
+                found[name].append(value)
+            progress.advance()
+    return found
+
+
+def clocked(device: str, work: Callable, *arguments) -> float:
+    """Seconds that some work takes, a GPU's part included."""
+    devices.synchronise(device)
+    start = time.perf_counter()
+    work(*arguments)
+    devices.synchronise(device)
+    return time.perf_counter() - start
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Median and range over rounds of the ratio within a round."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def network_of(name: str, device: str = "cpu", weights: str | None = None) -> nn.Module:
+    """A backbone with random weights and separate projections."""
+    torch.manual_seed(0)
+    backbone = backbones.find(name)
+    if backbone.repo:
+        return LanguageModel(causal_lms.build(causal_lms.architecture(backbone), device, weights))
+    build = backbones.build_vision if backbone.modality == "vision" else backbones.build_language
+    return build(backbone, N_CLASSES).split_qkv().to(device, getattr(torch, weights or "float32"))
+
+
+def texts(vocabulary: int, n: int, tokens: int, answer: int) -> Samples:
+    """n random texts of so many tokens, of which the last are the answer."""
+    ids = torch.randint(3, vocabulary, (n, tokens))
+    mask = torch.ones_like(ids)
+    mask[:, -answer:] = 2
+    return Samples(torch.stack([ids, mask], dim=1), torch.where(mask == 2, ids, -100))
+
+
+def method_of(name: str, network: nn.Module, n_tasks: int, o: argparse.Namespace) -> Method:
+    """A method of `baselines` with its own settings but for `CONFIGS`."""
+    language = isinstance(network, LanguageModel)
+    cls = baselines.load(name, "language" if language else "vision")
+    setting = Setting(
+        modality="language" if language else "vision",
+        n_tasks=n_tasks,
+        task_of_class=torch.zeros(0 if language else N_CLASSES, dtype=torch.long),
+        batch_size=o.batch_size,
+        learning_rate=1e-4,
+        mask=None if language else "all",
+        precision="bfloat16" if vars(o).get("weights") else "float32",
+        device=o.device,
+    )
+    return cls(network, cls.Config(**CONFIGS.get(name, {})), setting)
+
+
+# ---------------------------------------------------------------------------- loop
+
+
+def plain_loop(name: str, o: argparse.Namespace) -> Callable[[Samples], None]:
+    """An epoch as one would write it by hand: LoRA, Adam, clipping, nothing else."""
+    model = add_lora(network_of(name), LoraSettings()).to(o.device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x)
+        if y.dim() == 1:
+            return F.cross_entropy(logits, y)
+        return F.cross_entropy(logits.flatten(0, 1), y[:, -logits.shape[1] :].flatten())
+
+    def epoch(data: Samples) -> None:
+        optimizer = torch.optim.Adam(trained, lr=1e-4)
+        model.train()
+        for chosen in torch.randperm(len(data)).split(o.batch_size):
+            x, y = data.batch(chosen)
+            optimizer.zero_grad()
+            loss(x.to(o.device), y.to(o.device)).backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+
+    return epoch
+
+
+def shared_loop(method_name: str, name: str, data: Samples, o: argparse.Namespace) -> Callable:
+    """An epoch of a method in the shared loop, with finished tasks behind it, as many each time."""
+    method = method_of(method_name, network_of(name), o.finished_tasks + 1, o)
+    few = Samples(data.x[: o.batch_size], data.y[: o.batch_size])
+    for index in range(o.finished_tasks):
+        method.learn(Task(index, "finished", few, 1))
+    method.end = lambda task: None
+    return lambda data: method.learn(Task(o.finished_tasks, "timed", data, 1))
+
+
+def loop(o: argparse.Namespace) -> dict:
+    rows = []
+    for name in o.backbones:
+        network, n = network_of(name), o.batch_size * o.steps
+        if backbones.find(name).modality == "vision":
+            x = torch.randint(0, 256, (n, 3, *network.image_size), dtype=torch.uint8)
+            data = Samples(x, torch.randint(N_CLASSES, (n,)))
+        else:
+            data = texts(network.vocabulary, n, N_TOKENS, 2)
+        epochs = {"plain": plain_loop(name, o)}
+        epochs |= {m: shared_loop(m, name, data, o) for m in ("seqlora", "treelora")}
+        measures = {key: partial(clocked, o.device, work, data) for key, work in epochs.items()}
+        seconds = turns(measures, o.rounds)
+        rows.append(
+            {
+                "backbone": name,
+                "plain_ms_per_step": 1000 * statistics.median(seconds["plain"]) / o.steps,
+                "seqlora_over_plain": ratio(seconds["seqlora"], seconds["plain"]),
+                "treelora_over_seqlora": ratio(seconds["treelora"], seconds["seqlora"]),
+            }
+        )
+    return {"rank": LoraSettings.rank, "rows": rows}
+
+
+# ---------------------------------------------------------------------------- penalty
+
+
+class Adapters(nn.Module):
+    """L adapted matrices under PEFT's names, A and B with half of the D entries each."""
+
+    def __init__(self, n_levels: int, width: int, device: str):
+        super().__init__()
+        for index in range(n_levels):
+            matrix = nn.Module()
+            for name in ("lora_A", "lora_B"):
+                factor = nn.Module()
+                factor.weight = nn.Parameter(torch.randn(width // 2, device=device))
+                setattr(matrix, name, nn.ModuleDict({"default": factor}))
+            self.add_module(f"matrix{index}", matrix)
+
+
+class Loops:
+    """Equations 1 to 3 as they read: a loop over modules, in each a recursion over the tree."""
+
+    def __init__(self, model: Adapters, finished: Tensor, tree: Node, strength: float):
+        self._matrices = [[*matrix.parameters()] for matrix in model.children()]
+        self._finished = [
+            [list(row.chunk(2)) for row in finished[:, level]] for level in range(finished.shape[1])
+        ]
+        self._tree, self._strength, self._step = tree, strength, 0
+        self._seen = [{} for _ in self._matrices]
+        self._scale = [1e-300] * len(self._matrices)
+
+    def _bound(self, node: Node, level: int) -> tuple[float, int]:
+        seen = [self._seen[level][t] for t in node.tasks if t in self._seen[level]]
+        own, n = -math.inf, sum(count for _, count in seen)
+        if n:
+            mean = sum(total for total, _ in seen) / n / self._scale[level]
+            own = mean - 2 * math.sqrt(math.log(self._step) / n)
+        if not node.children:
+            return own, node.tasks[0]
+        below = min((self._bound(c, level) for c in node.children), key=lambda pair: pair[0])
+        return max(own - node.threshold / self._scale[level], below[0]), below[1]
+
+    def penalty(self, loss: Tensor) -> Tensor:
+        self._step += 1
+        total = 0.0
+        for level, parameters in enumerate(self._matrices):
+            _, task = self._bound(self._tree, level)
+            target = self._finished[level][task]
+            size = sum(p.numel() for p in parameters)
+            distance = sum((p - t).abs().sum() for p, t in zip(parameters, target, strict=True))
+            distance = distance / size
+            residual = distance.item()
+            before, count = self._seen[level].get(task, (0.0, 0))
+            self._seen[level][task] = before + residual, count + 1
+            self._scale[level] = max(self._scale[level], residual)
+            total = total + distance
+        return self._strength * total / (total.detach() + 1e-5) * loss.detach()
+
+
+def penalty(o: argparse.Namespace) -> dict:
+    def steps(model: nn.Module, term: Callable[[Tensor], Tensor]) -> None:
+        for _ in range(o.steps):
+            for parameter in model.parameters():
+                parameter.grad = None
+            term(torch.ones((), device=o.device)).backward()
+
+    rows = []
+    for (shape, (n_levels, width)), n_tasks in ((s, n) for s in SHAPES.items() for n in o.tasks):
+        torch.manual_seed(0)
+        model = Adapters(n_levels, width, o.device)
+        ours = TreeRegulariser(model, Options())
+        finished = torch.randn(n_tasks, n_levels * width, device=o.device)
+        ours.load_state_dict({"signatures": finished, "members": [[n] for n in range(n_tasks)]})
+        del finished
+        ours.start_task()
+        terms = {
+            "empty": lambda loss, ours=ours: ours.layout.read().sum() * loss,
+            "ours": ours.penalty,
+            "loops": Loops(model, ours.signatures, ours.tree, 0.1).penalty,
+        }
+        measures = {k: partial(clocked, o.device, steps, model, term) for k, term in terms.items()}
+        seconds = turns(measures, o.rounds)
+        rows.append(
+            {
+                "shape": shape,
+                "finished_tasks": n_tasks,
+                "empty_ms": 1000 * statistics.median(seconds["empty"]) / o.steps,
+                "ours_ms": 1000 * statistics.median(seconds["ours"]) / o.steps,
+                "loops_over_ours": ratio(seconds["loops"], seconds["ours"]),
+            }
+        )
+    model = add_lora(network_of(VIT), LoraSettings()).to(o.device)
+    x = torch.rand(o.batch_size, 3, *model.image_size, device=o.device)
+    whole = partial(clocked, o.device, lambda: model(x).logsumexp(dim=1).sum().backward())
+    vit_step_ms = 1000 * statistics.median(turns({VIT: whole}, 3)[VIT])
+    return {"vit_step_ms": vit_step_ms, "rows": rows}
+
+
+# ---------------------------------------------------------------------------- schedules
+
+
+def schedule_seconds(per_task: list[float], epochs: tuple[int, ...], batch_size: int) -> float:
+    """Seconds of all steps of a schedule, from those of a step of each task."""
+    n_steps = math.ceil(N_ITEMS / batch_size)
+    return sum(n_steps * n * seconds for n, seconds in zip(epochs, per_task, strict=True))
+
+
+def step_seconds(name: str, o: argparse.Namespace) -> tuple[list[float], int | None]:
+    """Seconds of a method's step on each task, and on a GPU its peak memory in bytes."""
+    devices.reset_peak(o.device)
+    model = network_of(o.backbone, o.device, o.weights)
+    if o.checkpointing:
+        model.save_memory()
+    lengths = streams.of({"name": "trace"}).n_tokens
+    method = method_of(name, model, len(lengths), o)
+    seconds = []
+    for index, (tokens, _, answer) in enumerate(lengths):
+        tokens = max(2, round(tokens * o.scale))
+        answer = min(max(1, round(answer * o.scale)) + 1, tokens - 1)
+        data = texts(model.vocabulary, o.batch_size * (o.steps + 1), tokens, answer)
+        stamps = []
+
+        def stamp(loss, n, stamps=stamps):
+            devices.synchronise(o.device)
+            stamps.append(time.perf_counter())
+
+        method.learn(Task(index, "timed", data, 1), stamp)
+        seconds.append(statistics.median(b - a for a, b in zip(stamps, stamps[1:], strict=False)))
+    del method, model  # one in memory at a time
+    gc.collect()
+    return seconds, devices.peak_bytes(o.device) if o.device == "cuda" else None
+
+
+def schedules(o: argparse.Namespace) -> dict:
+    warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+    found = turns({name: partial(step_seconds, name, o) for name in o.methods}, o.rounds)
+    seconds = {
+        (name, schedule): [schedule_seconds(each, epochs, o.batch_size) for each, _ in rounds]
+        for name, rounds in found.items()
+        for schedule, epochs in EPOCHS.items()
+    }
+    rows = [
+        {
+            "method": name,
+            "long_s": statistics.median(seconds[name, "long"]),
+            "short_s": statistics.median(seconds[name, "short"]),
+            "over_seqlora": ratio(seconds[name, "long"], seconds["seqlora", "long"]),
+            "peak_bytes": max(peak for _, peak in found[name]) if o.device == "cuda" else None,
+        }
+        for name in o.methods
+    ]
+    return {"epochs": EPOCHS, "items_per_task": N_ITEMS, "rows": rows}
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def command() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=PUBLISHED / "timing.json", metavar="FILE.json")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default 1)")
+    shared = ("rounds", "but the one that warms up"), ("steps", "of a measurement")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for measure, *numbers in ((loop, 12, 20, 32), (penalty, 5, 3, 4), (schedules, 3, 5, 4)):
+        part = parts.add_parser(
+            measure.__name__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        part.set_defaults(measure=measure)
+        for (name, text), default in zip(
+            (*shared, ("batch-size", "samples of a step")), numbers, strict=True
+        ):
+            part.add_argument(f"--{name}", type=int, default=default, help=text)
+    of_loop, of_penalty, of_schedules = parts.choices.values()
+    many = {"nargs": "+", "metavar": "NAME", "help": "names"}
+    of_loop.add_argument("--backbones", default=["micro-vit", "micro-llama"], **many)
+    of_loop.add_argument("--finished-tasks", type=int, default=9, help="before the one timed")
+    of_penalty.add_argument("--tasks", type=int, nargs="+", default=[10, 100, 1000])
+    of_schedules.add_argument("--backbone", default="smollm2-135m-instruct", help="of language")
+    of_schedules.add_argument("--methods", default=list(METHODS), **many)
+    of_schedules.add_argument("--weights", choices=["bfloat16"], help="their precision")
+    of_schedules.add_argument("--checkpointing", action="store_true", help="of activations")
+    of_schedules.add_argument("--scale", type=float, default=1.0, help="of all lengths")
+    return parser
+
+
+def main() -> None:
+    o = command().parse_args()
+    if "seqlora" not in vars(o).get("methods", ["seqlora"]):
+        raise SystemExit("--methods must have seqlora, which the others are compared with")
+    torch.set_num_threads(o.threads)
+    o.device = devices.find()
+    own = {k: v for k, v in vars(o).items() if k not in ("out", "part", "measure", "device")}
+    measured = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": devices.name(o.device),
+        "torch": torch.__version__,
+        "provenance": provenance(),
+        **own,
+        **o.measure(o),
+    }
+    before = read_json(o.out)["parts"] if o.out.exists() else {}
+    data = {"schema": SCHEMA, "kind": "timing", "parts": before | {o.part: measured}}
+    write_json(o.out, data)
+
+
+if __name__ == "__main__":
+    main()

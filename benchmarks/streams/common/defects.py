@@ -1,0 +1,100 @@
+"""What is wrong with the items of a text task: leaks, doubles, contradictions, empty texts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from benchmarks.common.files import DataError
+from benchmarks.streams.common.items import Items
+
+
+def asked(items: Items) -> Items:
+    """Those with a prompt; all of them if none has one, as in a task that asks for any text.
+
+    A model whose texts begin without a token has nothing to go on from an empty prompt.
+    """
+    return [item for item in items if item["prompt"].strip()] or items
+
+
+def inspect(
+    task: str, items: Mapping[str, Items], labels: list[str] | None, keep_leaks: bool
+) -> tuple[list[dict], Items]:
+    """What is wrong with a task's items, and those to train on.
+
+    Args:
+        items: of train, test and eval, the last one may be empty.
+        labels: the answers there should be, if that is known.
+        keep_leaks: whether training items whose prompt is in the test set stay.
+
+    Returns:
+        Defects, each with task, kind, count and note; training items.
+    """
+    found, items = items, {part: asked(own) for part, own in items.items()}
+    train, test = items["train"], items["test"]
+    prompts = {part: {item["prompt"] for item in items[part]} for part in items}
+    defects = []
+
+    def report(kind: str, count: int, note: str) -> None:
+        if count:
+            defects.append({"task": task, "kind": kind, "count": count, "note": note})
+
+    def pairs(part: str) -> set[tuple[str, str]]:
+        return {(item["prompt"], item["answer"]) for item in items[part]}
+
+    for part in ("train", "test"):
+        empty = sum(not item["prompt"].strip() for item in found[part])
+        fate = "dropped" if len(items[part]) < len(found[part]) else "kept, as there is no other"
+        report("empty prompt", empty, f"of {len(found[part])} prompts in {part}.json: {fate}")
+    if pairs("eval") == pairs("test"):
+        report(
+            "eval is test", len(test), "eval.json holds the items of test.json: never tune on it"
+        )
+    for part in ("test", "eval"):
+        count = len(prompts["train"] & prompts[part])
+        leaks = sum(item["prompt"] in prompts[part] for item in train)
+        fate = "kept" if keep_leaks or part == "eval" else "dropped"
+        report(f"train prompt in {part}", count, f"their {leaks} training items are {fate}")
+    answers = defaultdict(set)
+    for item in train:
+        answers[item["prompt"]].add(item["answer"])
+    report(
+        "train twice", len(train) - len(answers), "training items with the prompt of an earlier one"
+    )
+    report(
+        "train contradicts itself",
+        sum(len(own) > 1 for own in answers.values()),
+        "prompts with different answers in train.json",
+    )
+    report(
+        "test twice",
+        len(test) - len(prompts["test"]),
+        "test items with the prompt of an earlier one",
+    )
+    for part in ("train", "test"):
+        own = [item["answer"] for item in items[part]]
+        of = f"of {len(own)} answers in {part}.json"
+        report("empty answer", sum(not answer.strip() for answer in own), f"{of}")
+        report("trailing space", sum(answer != answer.rstrip() for answer in own), f"{of}")
+        if labels is not None:
+            others = Counter(answer for answer in own if answer.strip() not in labels)
+            named = ", ".join(repr(answer) for answer, _ in others.most_common(3))
+            report("unknown label", others.total(), f"{of} are not in labels.json: {named}")
+    lengths = {
+        part: sum(len(item["prompt"]) for item in items[part]) / max(len(items[part]), 1)
+        for part in ("train", "test")
+    }
+    if lengths["train"] < lengths["test"] / 2:
+        report(
+            "short training prompts",
+            len(train),
+            f"training prompts have {lengths['train']:,.0f} characters on average, test prompts "
+            f"{lengths['test']:,.0f}: a reconstruction, not for reproducing a score or a time",
+        )
+    kept = [item for item in train if keep_leaks or item["prompt"] not in prompts["test"]]
+    if not kept:
+        raise DataError(
+            f"the task {task!r} needs training items that are not in test.json, it has none: "
+            "replace train.json"
+        )
+    return defects, kept

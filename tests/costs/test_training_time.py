@@ -1,0 +1,84 @@
+"""GPU hours of runs that nobody has made, against operations and passes by hand."""
+
+import pytest
+
+import baselines
+from benchmarks import streams
+from benchmarks.costs import estimate
+from benchmarks.costs.operations import lora_passes
+from benchmarks.runs.suite import load_suite
+
+
+def spec_of(method, suite="cifar_full"):
+    specs = (run.spec for run in load_suite(suite).runs)
+    return next(spec for spec in specs if spec["method"]["label"] == method)
+
+
+def test_an_estimate_is_operations_over_throughput():
+    """ViT-Ti at 224 px by hand: multiply-adds of its matrices, attention and patches, twice."""
+    n, width, depth, patch = 197, 192, 12, 16
+    block = 12 * n * width**2 + 2 * n**2 * width
+    forward = 2 * (depth * block + 196 * width * 3 * patch**2)
+    cost, _ = lora_passes("vit-ti", 224, 128)
+    assert cost.forward == pytest.approx(forward, rel=0.03)  # LoRA comes on top
+    assert 1 < cost.backward / cost.forward < 1.2  # of the weights only LoRA's need a gradient
+    spec = spec_of("seqlora")
+    passes = 10 * 5000 * 5
+    tests = 1000 * (10 + 55)  # before the first task, and after each all so far
+    operations = passes * (cost.forward + cost.backward) + tests * cost.forward
+    assert estimate.seconds(spec) == pytest.approx(operations / 30e12)
+    assert estimate.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
+    bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
+    assert estimate.seconds(bf16) == pytest.approx(operations / 300e12)
+
+
+def test_methods_say_how_many_passes_they_take():
+    def passes(name, *arguments, **config):
+        method = baselines.load(name)
+        return method.passes(method.Config(**config), *arguments)
+
+    assert passes("seqlora", 3, 100, 2, 32) == (200, 200)
+    assert passes("l2p", 3, 100, 2, 32) == (400, 200)
+    assert passes("dualprompt", 3, 100, 2, 32, cache_queries=True) == (300, 200)
+    assert passes("hidelora", 3, 100, 2, 32) == (600, 400)
+    assert passes("inflora", 3, 100, 2, 32) == (400, 200)
+    assert passes("ranpac", 3, 100, 2, 32) == (100, 0)
+    assert passes("ewc", 3, 100, 2, 32, fisher_samples=30) == (230, 230)
+    assert passes("gem", 3, 100, 2, 32, memory_per_task=10) == (200 + 2 * 4 * 30,) * 2
+
+
+def test_items_follow_the_limits_and_the_number_of_tasks():
+    spec = spec_of("seqlora", "cifar")
+    assert estimate.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
+    docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
+    assert estimate.items(docs) == tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
+    assert estimate.items(spec_of("joint")) == pytest.approx((5000, 1000))
+
+
+def test_counting_operations_leaves_timm_as_it_is():
+    """Attention is counted in its unfused form, which networks built later must not inherit."""
+    from timm.layers import use_fused_attn
+
+    before = use_fused_attn()
+    lora_passes("vit-ti", 96, 0)
+    assert before and use_fused_attn()
+
+
+def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
+    """TRACE by hand: SeqLoRA's token passes, and the weights read for each generated token."""
+    spec = next(run.spec for run in load_suite("trace").runs if run.spec["seed"] == 0)
+    spec["method"] = {"name": "seqlora", "config": {}}
+    stream, train = spec["stream"], spec["train"]
+    cost, n = lora_passes(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
+    tokens = streams.of({"name": "trace"}).n_tokens
+    n_train, n_test = estimate.items(spec)
+    seconds = 0.0
+    for task, (item, prompt, answer) in enumerate(tokens):
+        tests = 9 - task  # before the first task, and after each from its own on
+        learnt = round(n_train) * train["epochs"][task] * item / 1024
+        forward = learnt + tests * n_test * prompt / 1024
+        seconds += (forward * cost.forward + learnt * cost.backward) / 300e12
+        seconds += tests * 4 * answer * 2 * n / 2.4e12  # four batches of 32
+    assert estimate.seconds(spec) == pytest.approx(seconds)
+    train["checkpointing"] = True
+    assert estimate.seconds(spec) > seconds

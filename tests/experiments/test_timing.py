@@ -1,0 +1,118 @@
+"""Times of the loop, of TreeLoRA's part of a step and of the paper's schedules."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.common import devices
+from benchmarks.experiments import timing
+from benchmarks.experiments.timing import EPOCHS, schedule_seconds
+from benchmarks.experiments.timing_page import as_markdown
+
+PARTS = {
+    "loop": "--batch-size 2 --steps 1 --rounds 1 --finished-tasks 1",
+    "penalty": "--tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
+    "schedules": "--backbone micro-llama --methods seqlora gem --rounds 1 --steps 2 --scale 0.02",
+}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Smaller shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "SHAPES", {"ViT, small": (4, 32), "other": (6, 64)})
+        patch.setattr(timing, "VIT", "micro-vit")
+        yield patch
+
+
+def measure(out, part, arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        threads = str(torch.get_num_threads())
+        command = ["timing", "--out", str(out), "--threads", threads, part, *arguments.split()]
+        patch.setattr(sys, "argv", command)
+        timing.main()
+    return json.loads(out.read_text())["parts"]
+
+
+@pytest.fixture(scope="module")
+def out(small, tmp_path_factory):
+    """A file with all parts."""
+    file = tmp_path_factory.mktemp("timing") / "timing.json"
+    for part, arguments in PARTS.items():
+        measure(file, part, arguments)
+    return file
+
+
+def test_every_part_says_where_and_how_it_was_measured(out):
+    parts = json.loads(out.read_text())["parts"]
+    assert parts.keys() == PARTS.keys()
+    for part in parts.values():
+        assert part["device"] == devices.name(devices.find()) and part["torch"]
+        assert part["rounds"] == 1 and part["provenance"]["commit"]
+    assert [row["backbone"] for row in parts["loop"]["rows"]] == ["micro-vit", "micro-llama"]
+    assert all(row["plain_ms_per_step"] > 0 for row in parts["loop"]["rows"])
+    assert [row["finished_tasks"] for row in parts["penalty"]["rows"]] == [3, 5] * 2
+    assert parts["penalty"]["vit_step_ms"] > 0
+    seqlora, gem = parts["schedules"]["rows"]
+    assert seqlora["over_seqlora"] == {"median": 1, "low": 1, "high": 1}
+    on_gpu = devices.find() == "cuda"
+    for row in (seqlora, gem):
+        assert row["long_s"] > row["short_s"] > 0 and (row["peak_bytes"] is not None) == on_gpu
+
+
+def test_a_part_replaces_its_own_only(out, small, tmp_path):
+    file = tmp_path / "timing.json"
+    file.write_bytes(out.read_bytes())
+    before = json.loads(file.read_text())["parts"]
+    after = measure(file, "penalty", "--tasks 4 --rounds 1 --steps 1 --batch-size 1")
+    assert [row["finished_tasks"] for row in after["penalty"]["rows"]] == [4, 4]
+    assert all(after[part] == before[part] for part in ("loop", "schedules"))
+
+
+def test_schedules_are_compared_with_seqlora(tmp_path):
+    with pytest.raises(SystemExit, match="seqlora"):
+        measure(tmp_path / "timing.json", "schedules", "--methods gem")
+
+
+def test_a_model_from_outside_has_random_weights(small):
+    shrink = {"num_hidden_layers": 1, "hidden_size": 18, "intermediate_size": 8}
+    build = timing.causal_lms.build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing.causal_lms, "build", lambda a, *rest: build(a | shrink, *rest))
+        model = timing.network_of("smollm2-135m-instruct", weights="bfloat16")
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("cpu", torch.bfloat16)}
+
+
+def test_a_schedule_is_steps_times_their_seconds():
+    per_task = [1.0] * 7 + [2.0]
+    assert schedule_seconds(per_task, EPOCHS["long"], 4) == 125 * (33 + 2 * 7)
+    assert schedule_seconds(per_task, EPOCHS["short"], 3) == 167 * (13 + 2 * 3)
+
+
+def test_ratios_are_those_within_a_round():
+    assert timing.ratio([2.0, 3.0, 9.0], [1.0, 3.0, 4.5]) == {"median": 2, "low": 1, "high": 2}
+
+
+def test_none_is_always_the_first_and_the_first_round_does_not_count():
+    calls = []
+    found = timing.turns({name: lambda n=name: calls.append(n) or len(calls) for name in "abc"}, 3)
+    assert [sorted(calls[i : i + 3]) for i in (0, 3, 6, 9)] == [list("abc")] * 4
+    assert len(set(calls[::3])) == 3
+    assert all(min(times) > 3 and len(times) == 3 for times in found.values())
+
+
+def test_the_page_has_what_was_measured(out):
+    data = json.loads(out.read_text())
+    page = as_markdown(data)
+    shown = sum(len(part["rows"]) for part in data["parts"].values())
+    assert sum(line.startswith("| ") for line in page.splitlines()) == shown + 2 * len(PARTS)
+    rows = [line for line in page.splitlines() if line.startswith("| micro-vit |")]
+    assert f"| {data['parts']['loop']['rows'][0]['plain_ms_per_step']:.1f} |" in rows[0]
+
+
+def test_the_page_needs_no_torch():
+    code = "import sys, benchmarks.experiments.timing_page; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,167 @@
+"""docs: the same bytes everywhere, no answer given away, nothing imported that is read."""
+
+import hashlib
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import streams
+from benchmarks.common.files import DataError
+from benchmarks.streams import docs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def docs_folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("docs")
+    streams.prepare("docs", out)  # checks the digest
+    return out
+
+
+@pytest.fixture(scope="module")
+def tasks(docs_folder):
+    return json.loads((docs_folder / "data.json").read_text(encoding="utf-8"))
+
+
+def prompts(tasks):
+    """Every prompt as its text and its question."""
+    items = [item for task in tasks for item in task["train"] + task["test"]]
+    return [item["prompt"].split("\n") for item in items]
+
+
+def test_docs_are_the_pinned_bytes(docs_folder):
+    content = [(docs_folder / name).read_bytes() for name in ("data.json", "pretrain.json")]
+    assert (
+        hashlib.sha256(b"".join(content)).hexdigest()
+        == docs.DIGEST
+        == streams.of({"name": "docs"}).fingerprint()
+    )
+    assert 1_000_000 < len(content[1]) < 5_000_000
+
+
+def test_docs_structure(docs_folder, tasks):
+    manifest = json.loads((docs_folder / "manifest.json").read_text())
+    assert [task["name"] for task in manifest["tasks"]] == [task["name"] for task in tasks]
+    assert len(tasks) == len(docs.TASKS) == 8
+    assert set(Counter(task["group"] for task in tasks).values()) == {2}
+    for task in tasks:
+        assert task["metric"] == "exact" and len(task["answers"]) >= 4
+        assert len(task["train"]) == 480 and len(task["test"]) == 100
+        for split in ("train", "test"):
+            counts = Counter(item["answer"] for item in task[split])
+            assert set(counts) == set(task["answers"]) and len(set(counts.values())) == 1
+    answers = [answer for task in tasks for answer in task["answers"]]
+    assert len(set(answers)) == len(answers)
+
+
+def test_every_prefix_of_docs_is_balanced(tasks):
+    for task, n in itertools.product(tasks, (8, 50, 333)):
+        counts = Counter(item["answer"] for item in task["train"][:n])
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_docs_prompts_are_unique_and_short(tasks):
+    letters = [" ".join(re.findall("[a-z]+", text.lower())) for text, _ in prompts(tasks)]
+    assert len(set(letters)) == len(letters) == 8 * 580
+    for text, question in prompts(tasks):
+        assert question == "Part:"
+        assert 8 <= len(text.split()) <= 45 and len(text) <= 270
+
+
+def test_docs_prompts_do_not_contain_an_answer(tasks):
+    for task in tasks:
+        for text, _ in prompts([task]):
+            assert not any(answer in text.lower() for answer in task["answers"]), text
+
+
+def test_docs_pretraining_shares_no_text_with_the_tasks(docs_folder, tasks):
+    items = json.loads((docs_folder / "pretrain.json").read_text(encoding="utf-8"))
+    texts = [item["text"] for item in items]
+    assert len(set(texts)) == len(texts)
+    assert max(len(text.split()) for text in texts) <= 200
+
+    def runs(text):
+        words = re.findall("[a-z]+", text.lower())
+        return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
+
+    in_tasks = set().union(*(runs(text) for text, _ in prompts(tasks)))
+    assert len(in_tasks) > 50_000
+    assert not any(runs(text) & in_tasks for text in texts)
+
+
+def test_docs_pretraining_asks_for_no_answer_of_a_task(docs_folder, tasks):
+    items = json.loads((docs_folder / "pretrain.json").read_text(encoding="utf-8"))
+    asked = [item for item in items if "prompt" in item]
+    assert len(asked) > 5000
+    answers = {answer for task in tasks for answer in task["answers"]}
+    assert answers.isdisjoint(item["answer"] for item in asked)
+    for item in asked:
+        text, question = item["prompt"].split("\n")
+        assert question == "Part:" and item["answer"] not in text.lower()
+
+
+def test_docs_imports_nothing_it_reads():
+    code = (
+        "import sys; from benchmarks.streams import docs; "
+        "print(len(list(docs._texts('scipy', 'fft'))), 'scipy' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    n, imported = result.stdout.split()
+    assert int(n) > 30 and imported == "False"
+
+
+def test_docs_versions_are_those_of_the_lock():
+    lock = (ROOT / "requirements.lock").read_text()
+    for package, version in docs.PACKAGES.items():
+        assert re.search(rf"^{package}=={re.escape(version)}[ ;\\]", lock, re.MULTILINE), package
+    assert docs._differing_versions() == "of the pinned versions"
+
+
+def test_docs_names_the_package_that_differs(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "build", lambda: ([], []))
+    monkeypatch.setitem(docs.PACKAGES, "numpy", "0.1")
+    with pytest.raises(DataError, match="numpy .* instead of 0.1.*requirements.lock"):
+        streams.prepare("docs", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_docs_names_a_missing_package():
+    with pytest.raises(DataError, match="package no_such_package, which is not installed"):
+        list(docs._texts("no_such_package", "."))
+
+
+@pytest.mark.parametrize(
+    "docstring, expected",
+    [
+        (
+            "Solve it.\n\nParameters\n----------\na : int\n    Number\n\nNotes\n-----\nWell known.",
+            "Solve it. Well known.",
+        ),
+        (
+            "Solve it.\n\nArgs:\n    a: number\n\nReturns:\n    another\n\nThat is all.",
+            "Solve it. That is all.",
+        ),
+        (
+            "Solve it\nfast. For example::\n\n    solve(it)\n\n.. note:: This\n   way.\n\nAgain.",
+            "Solve it fast. For example: Again.",
+        ),
+        (
+            "Title\n=====\nText.\n\nOverview\n--------\nMore.\n\nExamples\n--------\n>>> 1\n1\n",
+            "Text. More.",
+        ),
+        (
+            "The :class:`~a.b.Thing` with ``x_`` of :math:`a` and :ref:`this <there>`.\n\n>>> 1",
+            "The a.b.Thing with x_ of and this.",
+        ),
+        (":param a: number\n- point\n  continued\nText", "Text"),
+    ],
+)
+def test_prose_of_docstrings(docstring, expected):
+    assert docs.prose(docstring) == expected
