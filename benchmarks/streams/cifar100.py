@@ -211,8 +211,8 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
                     f"file ({reason}): download it again"
                 )
             ):
+                classes = class_names(file, "fine_label") or classes
                 for batch in batches(file, ["img", "fine_label"]):
-                    classes = class_names(batch.schema, "fine_label") or classes
                     labels += _whole(batch.column("fine_label").to_pylist()).tolist()
                     images += batch.column("img").field("bytes").to_pylist()
                     largest = max(map(len, images[-batch.num_rows :]))

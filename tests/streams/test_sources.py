@@ -8,6 +8,8 @@ import tarfile
 import unicodedata
 import zipfile
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from benchmarks.common.files import DataError
@@ -236,3 +238,20 @@ def test_an_archive_that_is_known_is_not_opened_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tarfile, "open", None)
     assert packs.Pack(file, ["", "t"]).digests(["t/train.json"]) == known
     assert json.loads(next(tmp_path.glob("digests/*-members.json")).read_text())["members"]
+
+
+@pytest.mark.parametrize(
+    "features, names",
+    [
+        ({"c": {"names": ["a", "b"], "_type": "ClassLabel"}}, ["a", "b"]),
+        ({"c": {"dtype": "int64", "_type": "Value"}}, None),
+        ({"c": {"_type": "Unheard"}}, None),
+        (None, None),
+    ],
+)
+def test_a_table_may_name_its_classes(features, names, tmp_path):
+    table = pyarrow.table({"c": [0, 1]}).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}}) if features else "{"}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert sources.class_names(tmp_path / "x.parquet", "c") == names

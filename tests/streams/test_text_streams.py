@@ -392,79 +392,76 @@ def test_leaks_are_dropped_unless_asked_otherwise(tmp_path):
 # ---------------------------------------------------------------------------- broken input
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('[{"prompt": "a",', "amazon/train.json is no valid JSON"),
-        ("not json", "amazon/train.json is no valid JSON"),
-        (b'[{"prompt": "\xff", "answer": "a"}]', "amazon/train.json is no valid JSON"),
-        ('[{"prompt": "a"}]', "amazon/train.json needs the text 'answer' .* item 1 has None"),
-        (
-            '[{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": 5}]',
-            "needs the text 'answer' in each item, item 2 has 5",
-        ),
-        ('[{"prompt": ["a"], "answer": "b"}]', "needs the text 'prompt' in each item, item 1"),
-        ('["a", "b"]', "amazon/train.json needs a list of items with prompt and answer"),
-        ('[{"prompt": "a", "answer": "b"}, null]', "needs a list of items with prompt and answer"),
-        ("null", "needs a list of items with prompt and answer"),
-        ('{"Instances": []}', "needs a list of items with prompt and answer"),
-        ("[\n]\n", "amazon/train.json needs items, it has none"),
-        ("", "amazon/train.json is no valid JSON"),
-        ('[{"prompt": "a", "answer": "b", "answer": "c"}]', "the key 'answer' stands twice"),
-        ('[{"prompt": "a", "answer": "\\ud83d"}]', "the text 'answer' .* item 1 has '.ud83d'"),
-        (b'[{"prompt": "\xed\xa0\xbd", "answer": "a"}]', "the text 'prompt' .* item 1 has"),
-        (f'[{{"prompt": "a", "answer": {10**400}}}]', "the text 'answer' .* item 1 has 1000"),
-        (f'[{{"prompt": "a", "answer": -{"1" * 5000}}}]', "amazon/train.json is no valid JSON"),
-        ('[{"prompt": "a", "answer": [1, null]}]', r"item 1 has \[1, None\]"),
-        ('[{"prompt": "a", "answer": NaN}]', "the text 'answer' .* item 1 has nan"),
-        ("[" * 100_000, "amazon/train.json is no valid JSON"),
-        ('[{"prompt": "a", "answer": ' + "[" * 900 + "]" * 900 + "}]", "item 1 has"),
-    ],
-)
-@pytest.mark.parametrize("archived", [False, True])
-def test_broken_items_are_one_sentence_with_the_file(content, message, archived, tmp_path):
-    folder = pack(tmp_path / "llm_cl_benchmark_500")
+BROKEN_ITEMS = {  # the content of a train.json -> what its sentence names
+    '[{"prompt": "a",': "JSON",
+    "not json": "JSON",
+    b'[{"prompt": "\xff", "answer": "a"}]': "JSON",
+    "": "JSON",
+    "[" * 100_000: "JSON",
+    f'[{{"prompt": "a", "answer": -{"1" * 5000}}}]': "JSON",
+    '[{"prompt": "a", "answer": "b", "answer": "c"}]': "JSON .*'answer'",
+    '["a", "b"]': "prompt and answer",
+    '[{"prompt": "a", "answer": "b"}, null]': "prompt and answer",
+    "null": "prompt and answer",
+    '{"Instances": []}': "prompt and answer",
+    "[\n]\n": "has none",
+    '[{"prompt": "a"}]': "'answer' .* item 1 has None",
+    '[{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": 5}]': "'answer' .* item 2 has 5",
+    '[{"prompt": ["a"], "answer": "b"}]': "'prompt' .* item 1",
+    '[{"prompt": "a", "answer": "\\ud83d"}]': "'answer' .* item 1 has '.ud83d'",
+    b'[{"prompt": "\xed\xa0\xbd", "answer": "a"}]': "'prompt' .* item 1 has",
+    f'[{{"prompt": "a", "answer": {10**400}}}]': "'answer' .* item 1 has 1000",
+    '[{"prompt": "a", "answer": [1, null]}]': r"item 1 has \[1, None\]",
+    '[{"prompt": "a", "answer": NaN}]': "'answer' .* item 1 has nan",
+    '[{"prompt": "a", "answer": ' + "[" * 900 + "]" * 900 + "}]": "item 1 has",
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BROKEN_ITEMS.items(), ids=range(len(BROKEN_ITEMS)))
+def test_broken_items_are_one_sentence_with_the_file(content, named, tmp_path):
+    for part, own in CLEAN.items():
+        write(tmp_path / f"t/{part}.json", own)
     content = content if isinstance(content, bytes) else content.encode()
-    (folder / "amazon/train.json").write_bytes(content)
-    if archived:
-        packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz")
-        message = message.replace("train.json ", "train.json in .*500.tar.gz ")
-    with pytest.raises(DataError, match=message) as error:
-        prepared(tmp_path / "out", data_dir=tmp_path)
+    (tmp_path / "t/train.json").write_bytes(content)
+    with pytest.raises(DataError, match=f"t/train.json .*{named}") as error:
+        prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"t": "exact"})
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
-    assert not (tmp_path / "out/manifest.json").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_broken_items_in_an_archive_are_named_with_it(tmp_path):
+    folder = pack(tmp_path / "llm_cl_benchmark_500")
+    (folder / "amazon/train.json").write_text("[")
+    packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz")
+    with pytest.raises(DataError, match="amazon/train.json in .*500.tar.gz "):
+        prepared(tmp_path / "out", data_dir=tmp_path)
 
 
 def test_items_of_another_form_in_the_original_are_refused(tmp_path):
     olora(tmp_path)
-    file = tmp_path / "CL_Benchmark/TC/yahoo/test.json"
-    write(file, [{"text": "a", "label": "b"}])
-    with pytest.raises(DataError, match="yahoo/test.json needs the text 'sentence'"):
-        prepared(tmp_path / "out", data_dir=tmp_path)
-    write(file, {"rows": sentences("yahoo")["test"]})
-    with pytest.raises(DataError, match="yahoo/test.json needs a list of items with sentence"):
-        prepared(tmp_path / "out", data_dir=tmp_path)
-    (file.parent / "labels.json").unlink()
-    with pytest.raises(DataError, match="'yahoo' needs labels.json"):
-        fingerprint(tmp_path)
-    write(file.parent / "labels.json", {"a": 1})
-    with pytest.raises(DataError, match="labels.json needs a list of words"):
-        prepared(tmp_path / "out", data_dir=tmp_path)
-    write(tmp_path / "configs/instruction_config.json", {"SC": []})
-    with pytest.raises(DataError, match="needs a zero-shot instruction for 'TC'"):
-        prepared(tmp_path / "out", data_dir=tmp_path)
-    shutil.rmtree(tmp_path / "configs")
-    with pytest.raises(DataError, match=r"no configs/instruction_config.json or .*copy it"):
-        fingerprint(tmp_path)
+    yahoo, configs = tmp_path / "CL_Benchmark/TC/yahoo", tmp_path / "configs"
+    for file, value, named in (
+        (yahoo / "test.json", [{"text": "a", "label": "b"}], "yahoo/test.json .*'sentence'"),
+        (yahoo / "test.json", {"rows": []}, "yahoo/test.json .*sentence and label"),
+        (yahoo / "labels.json", {"a": 1}, "labels.json needs a list"),
+        (yahoo / "labels.json", None, "'yahoo' needs labels.json"),
+        (configs / "instruction_config.json", {"SC": []}, "for 'TC'"),
+        (configs / "instruction_config.json", None, "'dbpedia', .* configs/instruction_config"),
+    ):
+        before = file.read_bytes()
+        file.unlink() if value is None else write(file, value)
+        with pytest.raises(DataError, match=named):
+            prepared(tmp_path / "out", data_dir=tmp_path)
+        file.write_bytes(before)
+    prepared(tmp_path / "out", data_dir=tmp_path)
 
 
 def test_texts_stay_texts(tmp_path):
     own = qa(("2020-01-01", "2021-02-03"), ("2020-01-02", "2021-02-04"), ("1", "007"), ("2", "1.0"))
-    for n in (2, 4):  # all of them dates, or some
-        write(tmp_path / "dates/train.json", own[:n])
-        write(tmp_path / "dates/test.json", qa(("t", "true")))
-        _, [task] = prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"dates": "exact"})
-        assert task["train"] == own[:n] and task["test"] == qa(("t", "true"))
+    write(tmp_path / "t/train.json", own)
+    write(tmp_path / "t/test.json", qa(("t", "true")))
+    _, [task] = prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"t": "exact"})
+    assert task["train"] == own and task["test"] == qa(("t", "true"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
@@ -519,10 +516,7 @@ def test_a_device_for_a_file_is_named(name, tmp_path):
     folder = pack(tmp_path / "llm_cl_benchmark_500")
     (folder / f"yahoo/{name}.json").unlink()
     (folder / f"yahoo/{name}.json").symlink_to("/dev/null")
-    for call in (
-        fingerprint,
-        lambda p: prepared(tmp_path / "out", data_dir=p),
-    ):
+    for call in (fingerprint, lambda p: prepared(tmp_path / "out", data_dir=p)):
         with pytest.raises(DataError, match=f"yahoo/{name}.json is a folder, a pipe, .* a device"):
             call(tmp_path)
     with pytest.raises(DataError, match="/dev/null is a folder, a pipe, .* a device"):

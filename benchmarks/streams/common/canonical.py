@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from benchmarks.common.download import fetch
 from benchmarks.common.files import DataError, one_sentence
-from benchmarks.streams.common.pictures import read_now
+from benchmarks.streams.common.pictures import digest_as_read
 from benchmarks.streams.common.sources import (
     Archive,
     Files,
@@ -64,7 +64,7 @@ class Folder(Files):
         super().__init__(place, {text: place / text for text in dataset.texts} | images)
 
     def fingerprint(self) -> str:
-        return read_now(digest_of_files(self.paths))
+        return digest_as_read(digest_of_files(self.paths))
 
 
 class Parquet:
@@ -111,7 +111,9 @@ class Parquet:
         return f"{name} in {self.place}"
 
     def fingerprint(self) -> str:
-        return read_now(digest_of_files({str(t.relative_to(self.place)): t for t in self.tables}))
+        return digest_as_read(
+            digest_of_files({str(t.relative_to(self.place)): t for t in self.tables})
+        )
 
     def _rows(self, file: Path, field: str) -> Iterator[tuple[str, bytes | str]]:
         """The name of each image, "class/file", with a field of it."""
@@ -122,11 +124,11 @@ class Parquet:
                 "archive"
             )
         ):
+            titles = dict(enumerate(class_names(file, self._column) or ()))
             for batch in batches(file, sorted({"image.path", f"image.{field}", self._column})):
                 classes = batch.column(self._column).to_pylist()
-                if titles := class_names(batch.schema, self._column):
-                    title = dict(enumerate(titles))
-                    classes = [title[c] for c in classes]
+                if titles:
+                    classes = [titles[c] for c in classes]
                 paths = batch.column("image").field("path").to_pylist()
                 for value in (*classes, *paths):
                     if not isinstance(value, str):
@@ -141,7 +143,7 @@ Source = Copy | Folder | Parquet
 
 def _of_archive(md5: str) -> str:
     """Of an archive known by its published MD5: the same before the download and after."""
-    return read_now(f"md5:{md5}")
+    return digest_as_read(f"md5:{md5}")
 
 
 @dataclass(frozen=True)

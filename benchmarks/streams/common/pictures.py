@@ -51,7 +51,7 @@ _TURNS = {  # by the tag of orientation
 }
 
 
-def read_now(content: str) -> str:
+def digest_as_read(content: str) -> str:
     """Digest of what files hold and of how this version reads them."""
     return hashlib.sha256(f"{READER} {content}".encode()).hexdigest()
 

@@ -322,9 +322,14 @@ def batches(file: Path, columns: list[str]) -> Iterator:
         yield from table.iter_batches(batch_size=8, columns=columns)
 
 
-def class_names(schema, column: str) -> list[str] | None:
-    """The names of a column's whole numbers, where the table was written with them."""
+def class_names(file: Path, column: str) -> list[str] | None:
+    """The names of a column's whole numbers, where the parquet file was written with them."""
     import datasets
+    import pyarrow.parquet
 
-    feature = datasets.Features.from_arrow_schema(schema)[column]
-    return feature.names if isinstance(feature, datasets.ClassLabel) else None
+    require_plain(file)
+    with suppress(TypeError, KeyError, ValueError, RecursionError):  # a table without can be whole
+        feature = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))[column]
+        if isinstance(feature, datasets.ClassLabel):
+            return feature.names
+    return None
