@@ -9,10 +9,11 @@ from pathlib import Path
 from analysis import claims, fidelity, figures, pages
 from analysis.runs import read_suite
 from benchmarks import backbones
-from benchmarks.common.files import write_bytes
+from benchmarks.common.files import read_json, write_bytes
+from benchmarks.experiments import timing_page
+from benchmarks.runs.record import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ROOT / "benchmarks/published"
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 MADE = "<!-- Made by `make docs`: edits here are lost. -->\n\n"
 BACKBONES = """\
@@ -39,6 +40,7 @@ def documents() -> dict[str, bytes]:
         "docs/claims.md": pages.claims_page(verdicts, suites, remarks["claims"]),
         "docs/results.md": pages.results_page(suites, remarks["suites"]),
         "docs/fidelity.md": fidelity.document(suites),
+        "docs/speed.md": timing_page.as_markdown(read_json(PUBLISHED / "timing.json")),
         "docs/backbones.md": BACKBONES + backbones.overview(),
     }
     return {
