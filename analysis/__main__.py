@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from analysis.exhibits import NAMES, claims_files, experiment_files, experiments, make
-from analysis.records import EXPERIMENTS
-from analysis.runs import Suite, read_suite
+from analysis.draw import NAMES, draw, findings, write
+from analysis.records.runs import Suite, read_suite
 from analysis.text import quoted, suggest, visible
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -57,11 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for name in options.exhibits:
-            _check_exhibit(name)
-        suites = [read_suite(path) for path in options.runs]
+            if name not in NAMES:
+                raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
         if options.readme:
+            suites = [read_suite(path) for path in options.runs]
             return readme(options.readme, suites, options.check)
-        draw(suites, options.out, options.exhibits)
+        draw(options.runs, options.out, options.exhibits)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}; what was there is kept."
         print(visible(said), file=sys.stderr)
@@ -72,64 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _check_exhibit(name: str) -> None:
-    if name not in NAMES:
-        raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
-
-
-def draw(suites: list[Suite], out: Path, names: list[str]) -> None:
-    """Draws each suite in `out`, or in a folder of its own there if there are several."""
-    suite_names = [suite.name for suite in suites]
-    if len(set(suite_names)) < len(suites):
-        raise ValueError(f"Every file must hold another suite, but these are {suite_names}.")
-    for suite in suites:
-        folder = out / suite.name if len(suites) > 1 else out
-        made = make(suite, folder, names)
-        for path, content in made.items():
-            write(path, content)
-        print(f"{suite.name}: {len(made)} files from {len(suite.runs)} runs in {folder}")
-        if folder / "report/index.html" in made:
-            print(f"report: {folder / 'report/index.html'}")
-    if len(suites) > 1:
-        made = _together(suites, names)
-        for name, content in made.items():
-            write(out / name, content)
-        if made:
-            print(f"all suites: {', '.join(str(out / name) for name in made)}")
-
-
-def _together(suites: list[Suite], names: list[str]) -> dict[str, bytes]:
-    """What several suites lead to together: the claims, what belongs to no suite, and a page."""
-    from analysis import claims, report
-
-    made = claims_files(suites) if "claims" in names else {}
-    if made and "report" in names:
-        own = experiments(path for path in EXPERIMENTS if path.is_file())
-        made |= experiment_files(own)
-        table = claims.table(claims.judge(suites))
-        made["index.html"] = report.overview(suites, table, own, made).encode()
-    return made
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def readme(path: Path, suites: list[Suite], check: bool) -> int:
     """Replaces the text between the markers of a file, or with `check` only compares: 0 or 1."""
-    from analysis import claims, tables
+    from analysis.claims.judge import compact, judge, measure
+    from analysis.tables import accuracy
 
     sections = {
-        (BEGIN, END): lambda: tables.compact(suites),
-        (CLAIMS_BEGIN, CLAIMS_END): lambda: claims.compact(claims.judge(suites)),
+        (BEGIN, END): lambda: accuracy.compact(suites),
+        (CLAIMS_BEGIN, CLAIMS_END): lambda: compact(
+            judge([measure(suite) for suite in suites], findings())
+        ),
     }
     text = new = path.read_text(encoding="utf-8")
     there = {marks: text_of for marks, text_of in sections.items() if marks[0] in text}
@@ -151,7 +102,7 @@ def replace(path: Path, new: str, check: bool) -> int:
     if check:
         print(f"{path} differs from the records: run this again without --check.", file=sys.stderr)
         return 1
-    write(path, new.encode())
+    write(path.parent, {path.name: new.encode()})
     return 0
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.__main__ import replace
-from analysis.effects import Effect
-from analysis.runs import Panel, Suite, read_suite
-from analysis.table import Column, Table
-from analysis.variants import counterparts, difference, interval, variants
+from analysis.claims.verdict import Effect
+from analysis.records.runs import Panel, Suite, read_suite
+from analysis.records.variants import counterparts, difference, interval, variants
+from analysis.tables.table import Column, Table
 
 ROOT = Path(__file__).parents[1]
 LEDGER = Path(__file__).with_name("fidelity.toml")

@@ -10,8 +10,8 @@ from math import nan
 
 import pandas as pd
 
-from analysis.metrics import Estimate, estimate
-from analysis.runs import Panel
+from analysis.records.metrics import Estimate, estimate
+from analysis.records.runs import Panel
 
 Settings = dict[str, object]
 

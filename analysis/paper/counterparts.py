@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.metrics import Estimate
+from analysis.records.metrics import Estimate
 
-VALUES = Path(__file__).parent / "values"
+VALUES = Path(__file__).parent
 # How streams are called in the published tables, and the paper's epochs on them.
 DATASETS = {
     "cifar100": ("split-cifar100", 20),
@@ -103,7 +103,7 @@ def cells(spec: dict) -> list[Cell]:
     """The cells of the paper's tables that a run of this spec repeats.
 
     Returns:
-        Exhibit, block and column of each, as `values/reported_values.csv` names them.
+        Exhibit, block and column of each, as `reported_values.csv` names them.
     """
     wanted = _on_language(spec) if spec["modality"] == "language" else _on_vision(spec)
     return [cell for cell in wanted if cell in _cells()]

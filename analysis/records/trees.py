@@ -8,7 +8,7 @@ from math import nan
 
 import numpy as np
 
-from analysis.records import task_groups
+from analysis.records.schema import task_groups
 
 PERMUTATIONS = 1000
 
@@ -40,23 +40,28 @@ def halves(tasks: Sequence[int]) -> dict:
     return {"tasks": list(tasks), "children": [halves(part) for part in parts]}
 
 
-def adjusted_rand(one: Sequence, other: Sequence) -> float:
+def adjusted_rand(one: Sequence, others: Sequence) -> np.ndarray:
     """Hubert and Arabie's adjusted Rand index of two partitions: 1 if equal, 0 by chance.
 
     NaN where both put all items together or all apart, which leaves nothing to agree on.
+
+    Args:
+        one: (n,), the cluster of each item.
+        others: (..., n), the other partition, or several.
     """
     _, rows = np.unique(one, return_inverse=True)
-    _, columns = np.unique(other, return_inverse=True)
-    table = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(table, (rows, columns), 1)
+    _, columns = np.unique(others, return_inverse=True)
+    columns = columns.reshape(np.shape(others))
+    table = np.eye(rows.max() + 1)[rows].T @ np.eye(columns.max() + 1)[columns]
 
-    def pairs(counts: np.ndarray) -> float:
-        return (counts * (counts - 1) / 2).sum()
+    def pairs(counts: np.ndarray) -> np.ndarray:
+        return (counts * (counts - 1) / 2).sum(axis=-1)
 
-    both, in_rows, in_columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    expected = in_rows * in_columns / pairs(np.array(len(one)))
+    both, in_rows, in_columns = pairs(table).sum(-1), pairs(table.sum(-1)), pairs(table.sum(-2))
+    expected = in_rows * in_columns / pairs(np.array([len(one)]))
     largest = (in_rows + in_columns) / 2
-    return (both - expected) / (largest - expected) if largest != expected else nan
+    with np.errstate(invalid="ignore"):
+        return (both - expected) / (largest - expected)
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,20 @@ def agreement(record: dict) -> Agreement | None:
     groups = task_groups(record)
     if not trees or not 1 < len(set(groups)) < len(groups):
         return None
-    clusters = cut(trees[-1], len(set(groups)))
-    index = adjusted_rand(groups, clusters)
+    clusters = np.array(cut(trees[-1], len(set(groups))))
+    index = float(adjusted_rand(groups, clusters))
     generator = np.random.default_rng(0)
-    draws = [adjusted_rand(groups, generator.permutation(clusters)) for _ in range(PERMUTATIONS)]
+    permuted = [generator.permutation(clusters) for _ in range(PERMUTATIONS)]
+    draws = adjusted_rand(groups, permuted)
     by_order = cut(halves(range(len(groups))), len(set(groups)))
     return Agreement(
         len(set(clusters)),
         index,
-        adjusted_rand(groups, by_order),
-        adjusted_rand(by_order, clusters),
+        float(adjusted_rand(groups, by_order)),
+        float(adjusted_rand(by_order, clusters)),
         float(np.mean(draws)),
         float(np.quantile(draws, 0.95)),
-        float(np.mean(np.array(draws) >= index - 1e-12)),
+        float(np.mean(draws >= index - 1e-12)),
         *_same_group(record["diagnostics"].get("pulls") or [], trees, groups),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from analysis.records import scores
+from analysis.records.schema import scores
 
 
 def acc(R: np.ndarray) -> float:

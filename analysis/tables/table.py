@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.metrics import Estimate
+from analysis.records.metrics import Estimate
 from analysis.text import visible
 
 ABSENT = "–"
@@ -84,7 +84,6 @@ def _no_formula(value: object) -> object:
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=select_autoescape(["html.j2"]),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -109,6 +108,7 @@ class Number(NamedTuple):
 
 
 plain, count = Number(), Number(digits=0)
+two_digits = Number(digits=2)
 percent = Number(100, digits=2)  # as in the paper
 mebibytes = Number(2**-20)
 

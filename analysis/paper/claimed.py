@@ -1,4 +1,4 @@
-"""The effects that the paper itself reports, computed from `values/reported_values.csv`.
+"""The effects that the paper itself reports, computed from `reported_values.csv`.
 
 Scores are in percent, so that differences are points.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import compare
-from analysis.table import Number
-
-two_digits = Number(digits=2)
+from analysis.paper.counterparts import table
 
 
 def cells(exhibit: str, metric: str, column: str = "value") -> pd.DataFrame:
     """An exhibit's cells of one metric: blocks (data sets, models) by columns (methods)."""
-    rows = compare.table("reported_values.csv")
+    rows = table("reported_values.csv")
     rows = rows[(rows["exhibit"] == exhibit) & (rows["metric"] == metric)]
     return rows.pivot(index="block", columns="column", values=column)
 
@@ -124,9 +121,3 @@ def disk() -> pd.Series:
 def rise(series: pd.Series) -> float:
     """The last value minus the first."""
     return float(series.iloc[-1] - series.iloc[0])
-
-
-def span(values: pd.Series | list[float], unit: str = " points", signed: bool = True) -> str:
-    """The smallest and the largest value as text."""
-    ends = dict.fromkeys(two_digits(value, signed) for value in (min(values), max(values)))
-    return " to ".join(ends) + unit

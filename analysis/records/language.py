@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.metrics import Estimate, estimate
-from analysis.records import task_names
-from analysis.runs import Panel
+from analysis.records.metrics import Estimate, estimate
+from analysis.records.runs import Panel
+from analysis.records.schema import task_names
 
 # Metrics that score an item 0 or 1. Others lie between, where the variance is p (1 - p) at most.
 ALL_OR_NOTHING = {"exact", "first_line", "normalised", "prefix", "letter", "first_character"}

@@ -2,13 +2,13 @@
 
 In a notebook:
 
-    from analysis.runs import load
+    from analysis.records.runs import load
     runs = load("benchmarks/published/cifar.jsonl")
     runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
 
 One row is one run: what it is (`suite`, `stream`, `backbone`, `panel`, `method`, `seed` ...), how
-it ended (`status`, `error`), every metric of `analysis.metrics.METRICS` (NaN unless it is done),
-its matrix `R` and its whole `record`. Rows come in the order in which methods are shown.
+it ended (`status`, `error`), every metric of `metrics.METRICS` (NaN unless it is done), its matrix
+`R` and its whole `record`. Rows come in the order in which methods are shown.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.metrics import COUNTS, METRICS, Estimate, estimate, measure
-from analysis.records import only_last_row, read, scores, slugs, task_names
+from analysis.records import schema
+from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measure
+from analysis.records.reading import read
+from analysis.records.schema import only_last_row, scores, task_names
+from analysis.records.trees import Agreement, agreement
 
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = (
@@ -48,6 +51,7 @@ OUTDATED = {
     ],
 }
 MOST_DRAWN = 12  # methods in one figure
+LONGEST_SLUG = 150  # bytes of what becomes part of a file's name
 # Where and when a run was made.
 PROVENANCE = (
     *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
@@ -60,6 +64,21 @@ RAW = ["R", "record"]
 def load(*paths: str | Path) -> pd.DataFrame:
     """The runs of one or more files of records; raises RecordError for a file that is unusable."""
     return pd.concat([frame(read(Path(path))[0]) for path in paths], ignore_index=True)
+
+
+def slugs(specs: list[dict]) -> list[str]:
+    """The panel of each spec: its stream, where needed with the backbone and a number."""
+    panels = [(s["stream"]["name"], s["backbone"]["name"], schema.panel(s)) for s in specs]
+    names: dict[str, str] = {}
+    for stream, backbone, panel in sorted(set(panels)):
+        alone = len({other for name, _, other in panels if name == stream}) == 1
+        stem = stream if alone else f"{stream}-{backbone}"
+        slug = stem = stem.encode()[:LONGEST_SLUG].decode(errors="ignore")
+        number = 2
+        while slug in names.values():
+            slug, number = f"{stem}-{number}", number + 1
+        names[panel] = slug
+    return [names[panel] for _, _, panel in panels]
 
 
 def frame(records: list[dict]) -> pd.DataFrame:
@@ -188,7 +207,7 @@ class Panel:
             if modality == self.modality and runs["version"].min() < version
         }
 
-    @property
+    @cached_property
     def values(self) -> pd.DataFrame:
         """Every metric by method and seed, without what identifies the runs."""
         return self.runs.set_index(["method", "seed"])[list(METRICS)].astype(float)
@@ -197,6 +216,12 @@ class Panel:
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """Every metric of every method over its finished seeds."""
         return estimate(self.values, "method")
+
+    @cached_property
+    def agreements(self) -> dict[tuple[str, int], Agreement]:
+        """How well the last tree of each finished run, by method and seed, finds planted groups."""
+        found = ((run.method, run.seed, agreement(run.record)) for run in self.done.itertuples())
+        return {(method, seed): own for method, seed, own in found if own}
 
     def is_upper_bound(self, label: str) -> bool:
         """Whether the method sees all tasks at once and so is no competitor."""
