@@ -36,6 +36,8 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
         **{"left": 0.65 / width, "right": 1 - 0.25 / width, "wspace": 0.1, "hspace": 0.12},
         **{"bottom": 1.1 / height, "top": 1 - 0.6 / height},
     )
+    for axes in panels.flat:  # each band would scale all anew
+        axes.set_autoscale_on(False)
     for row, gamma in zip(panels, gammas, strict=True):
         for axes, structure in zip(row, structures, strict=True):
             draw(axes, structure, gamma)
@@ -47,6 +49,9 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
             axes.tick_params(labelsize=8)
             axes.grid()
         axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
+    for axes in panels.flat:
+        axes.set_autoscale_on(True)
+        axes.autoscale_view()
     for axes, structure in zip(panels[0], structures, strict=True):
         axes.set_title(structure, fontsize=9)
     fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")

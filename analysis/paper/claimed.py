@@ -5,11 +5,14 @@ Scores are in percent, so that differences are points.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pandas as pd
 
 from analysis.paper.counterparts import table
 
 
+@cache
 def cells(exhibit: str, metric: str, column: str = "value") -> pd.DataFrame:
     """An exhibit's cells of one metric: blocks (data sets, models) by columns (methods)."""
     rows = table("reported_values.csv")

@@ -124,10 +124,11 @@ class Estimate(NamedTuple):
 def estimate(values: pd.DataFrame, by: str | list[str]) -> dict[object, dict[str, Estimate]]:
     """For every group of rows the estimate of every column, over its defined rows."""
     groups = values.groupby(by, sort=False)
-    mean, sd, n = groups.mean(), groups.std(), groups.count()
+    means = groups.mean()
+    mean, sd, n = (part.to_numpy(float) for part in (means, groups.std(), groups.count()))
     half = stdtrit(n - 1, 0.975) * sd / np.sqrt(n)
     cells = np.stack([mean, sd, mean - half, mean + half], axis=-1).tolist()
     return {
-        group: {column: Estimate(*cell) for column, cell in zip(mean.columns, row, strict=True)}
-        for group, row in zip(mean.index, cells, strict=True)
+        group: {column: Estimate(*cell) for column, cell in zip(means.columns, row, strict=True)}
+        for group, row in zip(means.index, cells, strict=True)
     }

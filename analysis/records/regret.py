@@ -27,7 +27,8 @@ class Regret(NamedTuple):
 
     Attributes:
         regret: arrays of cumulative regret per seed, by policy, structure, gamma, n and t.
-        instances: the number of leaves within each eta of the best, mean over seeds.
+        instances: the number of leaves within each eta of the best, mean over seeds, by structure,
+            gamma and n.
         cost: of a step, by policy and n.
     """
 
@@ -72,10 +73,13 @@ def load(path: Path) -> Regret:
     data = read_experiment(path, "regret")
     rows = pd.DataFrame(data["rows"])
     kinds = ("regret", "instances", "cost")
-    regret, *others = (rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds)
+    regret, instances, cost = (
+        rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds
+    )
     regret = regret.astype({"t": int}).set_index(["policy", "structure", "gamma", "n", "t"])
     values = regret["regret"].map(np.array).sort_index()
-    return Regret(data["settings"], data["provenance"], values, *others)
+    instances = instances.set_index(["structure", "gamma", "n"])
+    return Regret(data["settings"], data["provenance"], values, instances, cost)
 
 
 def flat_bound(t: float, n: int) -> float:
@@ -103,8 +107,7 @@ def bound(regret: Regret, structure: str, gamma: float, t: float, n: int) -> flo
     """Theorem 1's bound for these instances; NaN where the tree is not smooth."""
     if structure not in SMOOTH:
         return nan
-    rows = regret.instances.query("structure == @structure and gamma == @gamma and n == @n")
-    eta, leaves = rows.iloc[0][["eta", "leaves"]]
+    eta, leaves = regret.instances.loc[(structure, gamma, n), ["eta", "leaves"]]
     return theorem_bound(t, n, gamma, regret.settings["delta"], eta, leaves)
 
 

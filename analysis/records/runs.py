@@ -169,7 +169,7 @@ class Panel:
         """The runs of every method, by seed, in the order in which methods are shown."""
         return dict(iter(self.runs.groupby("method", sort=False)))
 
-    @property
+    @cached_property
     def done(self) -> pd.DataFrame:
         """The runs that finished."""
         return self.runs[self.runs["status"] == "done"]
@@ -220,8 +220,9 @@ class Panel:
     @cached_property
     def agreements(self) -> dict[tuple[str, int], Agreement]:
         """How well the last tree of each finished run, by method and seed, finds planted groups."""
-        found = ((run.method, run.seed, agreement(run.record)) for run in self.done.itertuples())
-        return {(method, seed): own for method, seed, own in found if own}
+        runs = zip(*(self.done[key] for key in ("method", "seed", "record")), strict=True)
+        found = {(method, seed): agreement(record) for method, seed, record in runs}
+        return {run: own for run, own in found.items() if own}
 
     def is_upper_bound(self, label: str) -> bool:
         """Whether the method sees all tasks at once and so is no competitor."""

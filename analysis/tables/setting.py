@@ -156,13 +156,10 @@ def stuck_notes(panel: Panel) -> list[str]:
     stuck = {}
     for label, runs in panel.finished.items():
         shares = {
-            (run.seed, name): share
-            for run in runs.itertuples()
-            for name, share in zip(
-                task_names(run.record),
-                run.record["tasks"][-1].get("task_accuracy") or (),
-                strict=False,
-            )
+            (seed, name): share
+            for seed, record in zip(runs["seed"], runs["record"], strict=True)
+            if (found := record["tasks"][-1].get("task_accuracy"))
+            for name, share in zip(task_names(record), found, strict=False)
         }
         found = {place for place, share in shares.items() if share > 0.02}
         n_runs = len({seed for seed, _ in shares})

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
 _BEYOND_LATEX = re.compile("[^\x00-\u017f–—‘’“”•…†‡€™]+")
 
 
+@cache
 def tex(text: str) -> str:
     """Text as LaTeX sets it; where an engine knows no Unicode, code points stand for letters."""
 
@@ -49,6 +51,7 @@ def tex_label(name: str) -> str:
     return re.sub("[^A-Za-z0-9-]", "-", name)
 
 
+@cache
 def markdown(text: str) -> str:
     """Text as Markdown shows it: no markup, no mathematics, on one line."""
     text = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", visible(text))
