@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -108,7 +109,9 @@ def _in_processes(jobs: list[Callable]) -> list:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if min(len(jobs), cpus or 1) == 1:
         return [job() for job in jobs]
-    with ProcessPoolExecutor(min(len(jobs), cpus)) as pool:
+    # Figures make more cycles than it pays to look for.
+    rarely = partial(gc.set_threshold, 100_000)
+    with ProcessPoolExecutor(min(len(jobs), cpus), initializer=rarely) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             return [future.result() for future in futures]

@@ -15,7 +15,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from analysis import records
+from analysis.records import reading as records
 from benchmarks import streams
 from benchmarks.files import (
     DataError,

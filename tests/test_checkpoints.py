@@ -14,8 +14,8 @@ import torch
 from fake_records import record, write
 from safetensors.torch import load_file, save_file
 
-from analysis.runs import read_suite
-from analysis.tables import setting_notes
+from analysis.records.runs import read_suite
+from analysis.tables.setting import setting_notes
 from benchmarks import backbones, checkpoints
 from benchmarks.config import load_suite
 from benchmarks.files import DataError

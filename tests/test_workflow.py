@@ -147,10 +147,10 @@ def test_a_changed_label_reaches_the_report_without_training(checkout):
 
 
 def test_changed_analysis_code_redraws_and_does_not_train(checkout):
-    code = checkout.folder / "analysis/style.py"
+    code = checkout.folder / "analysis/figures/style.py"
     code.write_text(code.read_text() + "\n# another look\n")
     assert scheduled(checkout.snakemake("--dry-run")) == {"analyse": 1, "all": 1}
-    code.write_text((ROOT / "analysis/style.py").read_text())
+    code.write_text((ROOT / "analysis/figures/style.py").read_text())
 
 
 def test_figures_are_drawn_without_torch(checkout, tmp_path):

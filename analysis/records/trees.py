@@ -99,9 +99,8 @@ def agreement(record: dict) -> Agreement | None:
         return None
     clusters = np.array(cut(trees[-1], len(set(groups))))
     index = float(adjusted_rand(groups, clusters))
-    generator = np.random.default_rng(0)
-    permuted = [generator.permutation(clusters) for _ in range(PERMUTATIONS)]
-    draws = adjusted_rand(groups, permuted)
+    copies = np.tile(clusters, (PERMUTATIONS, 1))
+    draws = adjusted_rand(groups, np.random.default_rng(0).permuted(copies, axis=1))
     by_order = cut(halves(range(len(groups))), len(set(groups)))
     return Agreement(
         len(set(clusters)),
