@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from analysis.exhibits import files
+from analysis.draw import files
 from benchmarks.common.files import DataError, check_writable
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs

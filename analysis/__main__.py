@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from analysis.exhibits import NAMES, claims_files, experiment_files, experiments, make
-from analysis.records import EXPERIMENTS
-from analysis.runs import Suite, read_suite
+from analysis.draw import NAMES, draw
 from analysis.text import quoted, suggest, visible
 
 HELP = f"""\
@@ -45,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for name in options.exhibits:
-            _check_exhibit(name)
-        suites = [read_suite(path) for path in options.runs]
-        draw(suites, options.out, options.exhibits)
+            if name not in NAMES:
+                raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
+        draw(options.runs, options.out, options.exhibits)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}; what was there is kept."
         print(visible(said), file=sys.stderr)
@@ -56,57 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(visible(str(error)), file=sys.stderr)
         return 2
     return 0
-
-
-def _check_exhibit(name: str) -> None:
-    if name not in NAMES:
-        raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
-
-
-def draw(suites: list[Suite], out: Path, names: list[str]) -> None:
-    """Draws each suite in `out`, or in a folder of its own there if there are several."""
-    suite_names = [suite.name for suite in suites]
-    if len(set(suite_names)) < len(suites):
-        raise ValueError(f"Every file must hold another suite, but these are {suite_names}.")
-    for suite in suites:
-        folder = out / suite.name if len(suites) > 1 else out
-        made = make(suite, folder, names)
-        for path, content in made.items():
-            write(path, content)
-        print(f"{suite.name}: {len(made)} files from {len(suite.runs)} runs in {folder}")
-        if folder / "report/index.html" in made:
-            print(f"report: {folder / 'report/index.html'}")
-    if len(suites) > 1:
-        made = _together(suites, names)
-        for name, content in made.items():
-            write(out / name, content)
-        if made:
-            print(f"all suites: {', '.join(str(out / name) for name in made)}")
-
-
-def _together(suites: list[Suite], names: list[str]) -> dict[str, bytes]:
-    """What several suites lead to together: the claims, what belongs to no suite, and a page."""
-    from analysis import claims, report
-
-    made = claims_files(suites) if "claims" in names else {}
-    if made and "report" in names:
-        own = experiments(path for path in EXPERIMENTS if path.is_file())
-        made |= experiment_files(own)
-        table = claims.table(claims.judge(suites))
-        made["index.html"] = report.overview(suites, table, own, made).encode()
-    return made
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.effects import Effect
-from analysis.runs import Panel, Suite
-from analysis.table import Column, Table
-from analysis.variants import counterparts, difference, interval, variants
+from analysis.claims.verdict import Effect
+from analysis.records.runs import Panel, Suite
+from analysis.records.variants import counterparts, difference, interval, variants
+from analysis.tables.table import Column, Table
 
 LEDGER = Path(__file__).with_name("fidelity.toml")
 HEAD = """\

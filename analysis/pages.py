@@ -9,11 +9,22 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis import claims, tables
-from analysis.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, Claim, Verdict
-from analysis.effects import Effect
-from analysis.runs import Panel, Suite
-from analysis.table import Column, Table, markdown, plain
+from analysis.claims.judge import RULE, table
+from analysis.claims.verdict import (
+    CLAIMS,
+    NOT_SUPPORTED,
+    NOT_TESTABLE,
+    SUPPORTED,
+    VERDICTS,
+    Claim,
+    Effect,
+    Verdict,
+)
+from analysis.records.runs import Panel, Suite
+from analysis.tables.accuracy import accuracy
+from analysis.tables.choices import ablations
+from analysis.tables.published import peers
+from analysis.tables.table import Column, Table, markdown, plain
 
 HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),
@@ -99,27 +110,27 @@ def claims_page(verdicts: list[Verdict], suites: list[Suite], remarks: Mapping[s
             known = row.get(verdict.word)
             row[verdict.word] = f"{known}, {place}" if known else place
         rows.append(row)
-        table = claims.table(own)
-        table.title, table.notes = "", []
-        table.columns = [
+        found = table(own)
+        found.title, found.notes = "", []
+        found.columns = [
             column
-            for column in table.columns
-            if column.key not in ("claim", "paper") and any(r.get(column.key) for r in table.rows)
+            for column in found.columns
+            if column.key not in ("claim", "paper") and any(r.get(column.key) for r in found.rows)
         ]
         paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."
-        sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(table)]
+        sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(found)]
         sections += [markdown(remarks[claim.id])] if claim.id in remarks else []
     columns = [Column("claim", "Claim", markup=True), Column("where", "In the paper")]
-    columns += [Column(word, word.capitalize()) for word in claims.VERDICTS]
+    columns += [Column(word, word.capitalize()) for word in VERDICTS]
     settings = "\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites)
-    rule = "\n".join(f"- {markdown(line)}" for line in claims.RULE)
+    rule = "\n".join(f"- {markdown(line)}" for line in RULE)
     sections.append(f"{_anchor('rule')}## How a verdict is reached\n\n{rule}")
     parts = [_text(Table("", "", columns, rows)), *sections]
     return CLAIMS_HEAD.format(settings=settings) + "\n\n".join(parts) + "\n"
 
 
 def _by_claim(verdicts: list[Verdict]) -> dict[Claim, list[Verdict]]:
-    return {claim: [v for v in verdicts if v.claim is claim] for claim in claims.CLAIMS}
+    return {claim: [v for v in verdicts if v.claim is claim] for claim in CLAIMS.values()}
 
 
 def _by_place(own: list[Verdict]) -> dict[str, Verdict]:
@@ -165,19 +176,19 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         panel = max(panels, key=lambda panel: panel.runs["name"].nunique())
         varied = max(panels, key=lambda panel: len(panel.methods) - panel.runs["name"].nunique())
         parts.append(f"## {panel.stream}, {panel.backbone} ({panel.suite.name})")
-        scores = tables.accuracy(panel)
+        scores = accuracy(panel)
         kept = {f"{who}{key}" for who in ("", "paper_", "independent_") for key in SCORES}
         scores.columns = [column for column in scores.columns if column.key in kept]
         scores.title, scores.notes = "Scores", scores.notes[1:]  # the first is in the head
         scores.notes += remarks.get(panel.suite.name, [])
         parts.append(_text(scores))
-        for table, of in ((tables.ablations(varied), varied), (tables.peers(panel), panel)):
-            table.title = table.title.partition(": ")[2].capitalize()
+        for more, of in ((ablations(varied), varied), (peers(panel), panel)):
+            more.title = more.title.partition(": ")[2].capitalize()
             if of is panel:
-                table.setting = []  # as above
+                more.setting = []  # as above
             else:
-                table.notes += remarks.get(of.suite.name, [])
-            parts += [_text(table)] if table.rows else []
+                more.notes += remarks.get(of.suite.name, [])
+            parts += [_text(more)] if more.rows else []
     return RESULTS_HEAD + "\n\n".join(parts) + "\n"
 
 

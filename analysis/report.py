@@ -6,46 +6,59 @@ The page is self-contained; its links lead to the files beside it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-from analysis.claims import judge
-from analysis.claims import table as claims_table
-from analysis.exhibits import FIGURES, TABLES
-from analysis.lettering import not_drawn
-from analysis.metrics import METRICS
-from analysis.records import STATUSES, task_names
-from analysis.runs import PROVENANCE, Panel, Suite
-from analysis.table import TEMPLATES, Table
-from analysis.tables import distinct, missing_notes, shared_training, words
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis.catalogue import FIGURES
+from analysis.figures.lettering import not_drawn
+from analysis.records.metrics import METRICS
+from analysis.records.runs import PROVENANCE, Panel, Suite
+from analysis.records.schema import STATUSES, task_names
+from analysis.tables.setting import distinct, missing_notes, shared_training, words
+from analysis.tables.table import Table
+
+PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 _LISTED = ["stream", "method", "seed", "status", "key"]
 _LISTED += ["started", "device", "threads", "commit", "error"]
 
 
 def page(
-    suite: Suite, tables: Mapping[str, Table], svgs: Mapping[str, bytes], files: list[str]
+    suite: Suite,
+    shown: Mapping[str, tuple[Mapping[str, Table], Mapping[str, bytes]]],
+    claims: Table,
+    files: list[str],
 ) -> str:
     """The report as HTML.
 
     Args:
-        tables, svgs: tables and figures by exhibit and panel, such as `fig4a-glyphs`.
+        shown: the tables and the figures (as SVG) of each panel, by name.
+        claims: the verdicts on this suite alone.
         files: what to offer for download, relative to the folder above the page.
     """
     panels = [
         {
             "panel": panel,
-            "tables": _of(panel, TABLES, tables),
-            "figures": {name: _uri(svg) for name, svg in _of(panel, FIGURES, svgs).items()},
+            "tables": shown[panel.slug][0],
+            "figures": {name: _uri(svg) for name, svg in shown[panel.slug][1].items()},
             "missing": missing_notes(panel),
             "setting": _setting(panel),
         }
         for panel in suite.panels
     ]
-    return TEMPLATES.get_template("report.html.j2").render(
+    return PAGES.get_template("report.html.j2").render(
         suite=suite,
         panels=panels,
-        claims=claims_table(judge([suite])),
-        captions=FIGURES,
+        claims=claims,
+        captions={name: figure.caption for name, figure in FIGURES.items()},
         metrics=METRICS,
         provenance=_provenance(suite),
         runs=suite.runs.sort_index()[_LISTED].astype(object).fillna("").to_dict("records"),
@@ -63,27 +76,23 @@ def _not_drawn(suite: Suite) -> str:
 
 
 def overview(
-    suites: list[Suite], claims: Table, experiments: list[dict], files: Mapping[str, bytes]
+    suites: list[NamedTuple], claims: Table, experiments: list[dict], files: Mapping[str, bytes]
 ) -> str:
     """A page of the claims and of what belongs to no suite, which leads to the suites' reports.
 
     Args:
-        experiments: as `exhibits.experiments` returns them.
+        suites: of each `suite` (its name), `label` and `n_runs`.
+        experiments: of each its `title`, its `tables` by name and the names of its `figures`.
         files: the drawn figures among them, by file name.
     """
-    return TEMPLATES.get_template("index.html.j2").render(
+    return PAGES.get_template("index.html.j2").render(
         suites=suites,
         claims=claims,
         experiments=experiments,
+        captions={name: figure.caption for name, figure in FIGURES.items()},
         files=list(files),
         uri=lambda name: _uri(files[f"figures/{name}.svg"]),
     )
-
-
-def _of(panel: Panel, names: Iterable[str], made: Mapping[str, object]) -> dict:
-    """By exhibit what was made for a panel."""
-    stems = {name: f"{name}-{panel.slug}" for name in names}
-    return {name: made[stem] for name, stem in stems.items() if stem in made}
 
 
 def _uri(svg: bytes) -> str:

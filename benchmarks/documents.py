@@ -6,8 +6,12 @@ import argparse
 import tomllib
 from pathlib import Path
 
-from analysis import claims, fidelity, figures, pages
-from analysis.runs import read_suite
+from analysis import fidelity, pages
+from analysis.claims.judge import judge, measure
+from analysis.draw import findings
+from analysis.figures.accuracy import fig4a
+from analysis.figures.canvas import render
+from analysis.records.runs import read_suite
 from benchmarks import backbones
 from benchmarks.common.files import read_json, write_bytes
 from benchmarks.experiments import timing_page
@@ -29,7 +33,7 @@ Pixels: the normalisation, `unit` for none. How they are found and what else can
 def documents() -> dict[str, bytes]:
     """Each by its path. Whole files, but for the README's table."""
     suites = [read_suite(path) for path in sorted(PUBLISHED.glob("*.jsonl"))]
-    verdicts = claims.judge(suites)
+    verdicts = judge([measure(suite) for suite in suites], findings())
     remarks = tomllib.loads((PUBLISHED / "remarks.toml").read_text(encoding="utf-8"))
     head, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)
     tail = rest.partition(END)[2]
@@ -45,7 +49,7 @@ def documents() -> dict[str, bytes]:
     }
     return {
         "README.md": readme.encode(),
-        "docs/accuracy.svg": figures.render(figures.fig4a(glyphs), "svg"),
+        "docs/accuracy.svg": render(fig4a(glyphs), "svg"),
         **{path: (MADE + text).encode() for path, text in whole.items()},
     }
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 
+from analysis.records.runs import Panel, Suite, read_suite
+
+NOISE = (0.0, 0.01, -0.01, 0.005)  # of four seeds
 LABEL = "Embedded demo, not the paper's setting"
 # final score level of an old task, consolidation seconds per task, ms per step
 METHODS = {
@@ -128,3 +132,132 @@ def write(path: Path, records: list[dict]) -> Path:
     lines = (json.dumps(entry, sort_keys=True) for entry in records)
     path.write_text("".join(line + "\n" for line in lines))
     return path
+
+
+def suite_of(path: Path, records: list[dict]) -> Suite:
+    """The suite of a file with these records."""
+    return read_suite(write(path / "runs.jsonl", records))
+
+
+def panel_of(path: Path, records: list[dict]) -> Panel:
+    """Its only panel."""
+    (panel,) = suite_of(path, records).panels
+    return panel
+
+
+def set_paths(entry, **changes):
+    """A deep copy of a record with the values at `a__b` replaced."""
+    entry = json.loads(json.dumps(entry))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = entry
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    return entry
+
+
+def small(method, seed, scores):
+    """A record of two tasks with the given R."""
+    entry = record(method=method, seed=seed)
+    entry |= {"R": scores, "tasks": entry["tasks"][: 1 if scores[0][0] is None else 2]}
+    entry["stream"] = {"tasks": ["greek", "arrows"], "groups": ["letters", "signs"]}
+    entry["spec"]["stream"]["n_tasks"] = 2
+    entry["spec"]["train"]["epochs"] = [6, 6]
+    for task in entry["tasks"]:
+        task |= {"train_seconds": 1.5 + seed, "consolidate_seconds": 0.5}
+    return entry
+
+
+SMALL = [
+    small("seqlora", 0, [[0.9, None], [0.1, 0.9]]),
+    small("seqlora", 1, [[0.8, None], [0.3, 0.8]]),
+    small("treelora", 0, [[0.9, None], [0.5, 0.9]]),
+    small("treelora", 1, [[0.8, None], [0.7, 0.8]]),
+    small("joint", 0, [[None, None], [0.9, 0.9]]),
+    failed(small("joint", 1, [[None, None], [0.9, 0.9]]), "out of memory"),
+]
+
+
+def short(
+    label, seed, acc, method=None, config=None, train=None, ms=30.0, growth=1.0, suite="demo"
+):
+    """A record of three tasks that ends with the same score on all; steps follow the epochs.
+
+    `growth` is the cost of the last task over that of the second.
+    """
+    entry = record("docs" if suite == "docs" else "glyphs", label, seed, suite=suite)
+    method = method or label
+    entry["spec"]["method"] |= {"name": method}
+    base = {"treelora": {"strength": 0.1, "search": "lcb", "layers": None}}.get(method, {})
+    entry["spec"]["method"]["config"] = {"rank": 8} | base | (config or {})
+    entry["spec"]["train"] |= {"epochs": 2, "learning_rate": 0.005, "curve_tests": 0} | (
+        train or {}
+    )
+    epochs = entry["spec"]["train"]["epochs"]
+    entry["spec"]["train"]["epochs"] = [epochs] * 3
+    entry["stream"] = {"tasks": ["a", "b", "c"], "groups": ["x", "x", "y"]}
+    acc = acc + NOISE[seed]
+    entry["R"] = [[0.9, None, None], [0.5, 0.9, None], [acc, acc, acc]]
+    cost = [1.0, 1.0, growth]
+    entry["tasks"] = [
+        entry["tasks"][0]
+        | {"steps": 10 * epochs, "train_seconds": ms * 0.01 * epochs * c, "consolidate_seconds": 0}
+        | {"peak_bytes": int(1e9 * c)}
+        for c in cost
+    ]
+    return entry
+
+
+def seeds(label, acc, spread=0.0, **more):
+    """All seeds; `spread` makes the difference to other labels vary by seed."""
+    return [short(label, s, acc + spread * (-1) ** s, **more) for s in range(len(NOISE))]
+
+
+def changed(run: dict, label: str, config=None, train=None, gain=0.0) -> dict:
+    """The same run under another label and with other settings, and better by `gain`."""
+    spec = run["spec"]
+    method = spec["method"] | {"label": label}
+    method["config"] = method["config"] | (config or {})
+    R = [[s if s is None else min(1.0, s + gain) for s in row] for row in run["R"]]
+    key = hashlib.sha256(f"{label}{spec['seed']}".encode()).hexdigest()[:12]
+    more = {"method": method, "train": spec["train"] | (train or {})}
+    return run | {"spec": spec | more, "R": R, "key": key}
+
+
+def grown(n: int, seed: int = 0) -> dict:
+    """A random binary tree over n tasks."""
+
+    def grow(tasks):
+        middle = len(tasks) // 2
+        parts = (tasks[:middle], tasks[middle:]) if len(tasks) > 1 else ()
+        return {"tasks": sorted(tasks), "threshold": 0.1, "children": [grow(p) for p in parts]}
+
+    return grow(random.Random(seed).sample(range(n), n))
+
+
+def with_tasks(run, metrics=("exact", "rouge_l"), n_test=(100, 50), scores=(0.5, 0.2), **stream):
+    """A run of two tasks that ends with these scores."""
+    run["stream"] = {"tasks": ["a", "b"], "groups": ["x", "y"]} | stream
+    run["R"] = [[scores[0], None], list(scores)]
+    run["tasks"] = [
+        run["tasks"][0] | {"name": name, "metric": metric, "n_test": n}
+        for name, metric, n in zip("ab", metrics, n_test, strict=True)
+    ]
+    return run
+
+
+def with_variants(path: Path) -> Panel:
+    """A panel of three methods, one of them with trees, variants and a learning curve."""
+    records = suite(("glyphs",), ("seqlora", "olora", "treelora"), seeds=2)
+    for run in [r for r in records if r["spec"]["method"]["name"] == "treelora"]:
+        run["diagnostics"] = {"trees": [grown(n) for n in range(1, 11)], "pulls": []}
+        epochs = {"epochs": [1] * 10}
+        records += [
+            changed(run, "treelora-strong", {"strength": 0.5}, gain=0.02),
+            changed(run, "treelora-short", train=epochs, gain=-0.01),
+            changed(run, "treelora-short-strong", {"strength": 0.5}, epochs),
+            changed(run, "treelora-curve", train={"curve_tests": 4})
+            | {"test_curve": [{"task": 1, "samples": s, "score": s / 100} for s in (0, 50)]},
+        ]
+    return panel_of(path, records)

@@ -12,7 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from analysis import records
+from analysis.records import reading as records
 from benchmarks import streams
 from benchmarks.common.files import DataError, add_data_dir_option, write_bytes
 from benchmarks.runs.plan import Plan, load_plan

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from analysis.compare import cells
+
 from benchmarks.common.files import (
     DataError,
     add_data_dir_option,

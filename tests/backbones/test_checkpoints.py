@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from fake_records import record, write
 from safetensors.torch import load_file, save_file
 
-from analysis.runs import read_suite
-from analysis.tables import setting_notes
+from analysis.records.runs import read_suite
+from analysis.tables.setting import setting_notes
 from benchmarks import backbones
 from benchmarks.backbones import checkpoints
 from benchmarks.common.files import DataError
 from benchmarks.runs.suite import load_suite
+from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 TINY = {"normalisation": "unit", "pretrain_stream": None, "pretraining": "of a test"}

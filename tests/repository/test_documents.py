@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import claims, pages
-from analysis.runs import read_suite
+from analysis import pages
+from analysis.claims.judge import judge, measure
+from analysis.records.runs import read_suite
 from benchmarks import documents
 from tests.fake_records import record, write
 
@@ -78,7 +79,7 @@ def test_the_widest_suite_speaks_for_a_stream(tmp_path):
             ("wide", ("treelora", "seqlora", "ewc"), range(3, 6)),
         )
     ]
-    verdicts = claims.judge(suites)
+    verdicts = judge([measure(suite) for suite in suites], {})
     few, wide = (v.effect.text() for v in verdicts if v.claim.id == "forgetting")
     page, table = pages.claims_page(verdicts, suites, {}), pages.headlines(verdicts, suites)
     assert wide.removesuffix(" points") in table and few.removesuffix(" points") not in table

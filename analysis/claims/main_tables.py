@@ -1,0 +1,81 @@
+"""Claims on the main tables: scores, forgetting, and speed on vision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from analysis.claims.pairs import FORMS, form, minus, present, speed_up
+from analysis.claims.verdict import Effects, claim, faster, span
+from analysis.paper import claimed
+from analysis.records.runs import Panel
+
+
+@claim(
+    "accuracy",
+    "The final score is at par with the best other method's",
+    "Tables 1, 3",
+    lambda modality: span(claimed.lead(modality)),
+    "treelora beside at least three other methods of the paper's table",
+)
+def accuracy(panel: Panel) -> Effects:
+    """TreeLoRA's final score minus each contender's of the paper's own table for such streams.
+
+    Beside these, minus that of every other method.
+    """
+    region = (min(0.0, claimed.lead(panel.modality).min() / 100), inf)
+    names = {label: runs["name"].iloc[0] for label, runs in panel.finished.items()}
+    rivals = [
+        label
+        for label, name in names.items()
+        # a method itself, not a variant of it
+        if not label.startswith(f"{name}-") and name not in FORMS
+        if not panel.is_upper_bound(label)
+    ]
+    table = claimed.main_table(panel.modality, "acc").columns
+    contenders = [label for label in rivals if label == names[label] and label in table]
+    others = [label for label in rivals if names[label] not in table]
+    ours = form(panel)
+    if not present(panel, ours) or len(contenders) < 3:
+        return []
+    effects = [minus(panel, ours, label, region) for label in contenders + others]
+    return effects[: len(contenders)] + [
+        replace(effect, what=f"{effect.what}, not in the paper's table", beside=True)
+        for effect in effects[len(contenders) :]
+    ]
+
+
+@claim(
+    "forgetting",
+    "It forgets less than SeqLoRA",
+    "Tables 1, 3",
+    lambda modality: span(claimed.less_forgetting(modality)),
+    "treelora and seqlora",
+)
+def forgetting(panel: Panel) -> Effects:
+    """BWT of SeqLoRA minus TreeLoRA's; beside it, how much more or less TreeLoRA learns at all."""
+    ours = form(panel)
+    if not present(panel, ours, "seqlora"):
+        return []
+    learnt = minus(panel, ours, "seqlora", metric="learning_accuracy")
+    return [
+        minus(panel, "seqlora", ours, metric="bwt_paper"),
+        replace(learnt, what=f"{learnt.what}, right after learning", beside=True),
+    ]
+
+
+@claim(
+    "speed-vision",
+    "On vision it trains several times as fast as SeqLoRA and HiDeLoRA at the same epochs",
+    "Abstract, Table 1",
+    faster("seqlora"),
+    "a vision stream with treelora and seqlora, or hidetreelora and hidelora",
+    modality="vision",
+)
+def speed_on_vision(panel: Panel) -> Effects:
+    """The speed-up over SeqLoRA, and inside HiDe's decomposition over HiDeLoRA."""
+    pairs = [("seqlora", "treelora"), ("hidelora", "hidetreelora")]
+    paper = claimed.headline("vision")
+    return [
+        speed_up(panel, other, paper, ours) for other, ours in pairs if present(panel, other, ours)
+    ]

@@ -1,0 +1,207 @@
+"""A claim of the paper, an effect that was measured, and the verdict that it leads to.
+
+A claim registers itself where its test stands: a function of a panel that returns effects, none
+where the panel has not the runs. One with `data` is tested on what another computation found
+instead: its function gets that and returns effects by where they were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp, inf, isnan
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from analysis.paper import claimed
+from analysis.records.metrics import Estimate
+from analysis.tables.table import ABSENT, percent, two_digits
+
+NOT_SUPPORTED, UNDECIDED, SUPPORTED = OUTCOMES = ("not supported", "undecided", "supported")
+NOT_TESTABLE = "not testable"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
+MOST_SEEDS = 1000
+_UNITS = {"points": " points", "times": "×", "index": ""}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A measured difference or ratio and the open region in which the claim holds.
+
+    Attributes:
+        what: what it is the difference or the ratio of.
+        estimate: mean, deviation and interval; logarithms where `unit` is "times".
+        n: how many seeds it is a mean over; 0 where it was computed and not sampled.
+        region: its ends, infinite where there is none.
+        unit: "points" (of scores, which are fractions), "times" (a ratio) or "index" (as it is).
+        parts: the factors of a ratio.
+        beside: whether it is only shown beside the others and decides nothing.
+    """
+
+    what: str
+    estimate: Estimate
+    n: int
+    region: tuple[float, float] = (0.0, inf)
+    unit: str = "points"
+    parts: tuple[Effect, ...] = ()
+    beside: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """supported, not supported or undecided."""
+        (low, high), (_, _, least, most) = self.region, self.estimate
+        if low < least and most < high:
+            return SUPPORTED
+        return NOT_SUPPORTED if most <= low or high <= least else UNDECIDED
+
+    @property
+    def slack(self) -> float:
+        """How far the interval stays inside the region; negative where it leaves it."""
+        slack = min(self.estimate.low - self.region[0], self.region[1] - self.estimate.high)
+        return -inf if isnan(slack) else slack
+
+    @property
+    def seeds_needed(self) -> str:
+        """How many seeds would decide if mean and deviation stayed as they are."""
+        mean, sd, *_ = self.estimate
+        distance = min(abs(mean - end) for end in self.region)
+        n = np.arange(2, MOST_SEEDS + 1)
+        enough = n[stdtrit(n - 1, 0.975) * sd / np.sqrt(n) < distance]
+        return f"about {enough[0]}" if len(enough) else f"more than {MOST_SEEDS}"
+
+    def _print(self, value: float, signed: bool = True) -> str:
+        if self.unit == "times":
+            return two_digits(exp(value))
+        return (percent if self.unit == "points" else two_digits)(value, signed)
+
+    def text(self, unit: bool = True) -> str:
+        """The effect with its interval, its unit and its factors."""
+        mean, _, low, high = self.estimate
+        if isnan(mean):
+            return ABSENT
+        text = self._print(mean)
+        if high - low > 1e-9:  # more than rounding
+            text += f" [{self._print(low)}, {self._print(high)}]"
+        if unit:
+            text += _UNITS[self.unit]
+        factors = " × ".join(f"{part.text(unit=False)} ({part.what})" for part in self.parts)
+        return f"{text} = {factors}" if factors else text
+
+    def bar(self) -> str:
+        """Where the interval must lie for the claim to be supported."""
+        low, high = self.region
+        unit = _UNITS[self.unit]
+        if low == -high:
+            return f"within ±{self._print(high, signed=False)}{unit}"
+        sign, end = (">", low) if high == inf else ("<", high)
+        zero = end == 0 and self.unit != "times"
+        return f"{sign} 0" if zero else f"{sign} {self._print(end)}{unit}"
+
+
+Effects = list[Effect]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of the paper's claims.
+
+    Attributes:
+        id: its short name.
+        test: see the module.
+        says: the paper's statement in our words.
+        where: the exhibits that carry it.
+        paper: the paper's own effect as text, by modality ("vision" or "language").
+        needs: what makes it testable.
+        modality: the only one that it is about, or "" for both.
+        data: the name of the findings that it is tested on instead of panels.
+    """
+
+    id: str
+    test: Callable
+    says: str
+    where: str
+    paper: Callable[[str], str]
+    needs: str
+    modality: str = ""
+    data: str = ""
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def claim(id: str, *facts: object, **more: str) -> Callable:
+    """Registers a function as the test of a claim with these facts."""
+
+    def register(test: Callable) -> Callable:
+        CLAIMS[id] = Claim(id, test, *facts, **more)
+        return test
+
+    return register
+
+
+def span(values: pd.Series | list[float], unit: str = " points", signed: bool = True) -> str:
+    """The smallest and the largest value as text."""
+    ends = dict.fromkeys(two_digits(value, signed) for value in (min(values), max(values)))
+    return " to ".join(ends) + unit
+
+
+def faster(other: str) -> Callable[[str], str]:
+    """How many times as fast the paper says it is: in its abstract, and than another method."""
+
+    def text(modality: str) -> str:
+        each = span(claimed.times_faster(modality, other), "×", signed=False)
+        return f"{two_digits(claimed.headline(modality))}×; {each} that of {other}"
+
+    return text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the results say of a claim in one place; no `effects` where nothing tests it."""
+
+    claim: Claim
+    place: str
+    paper: str
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def judged(self) -> list[Effect]:
+        """The effects that the claim is about."""
+        return [effect for effect in self.effects if not effect.beside]
+
+    @property
+    def effect(self) -> Effect | None:
+        """The least favourable one, which decides."""
+        order = sorted(self.judged, key=lambda e: (OUTCOMES.index(e.outcome), e.slack))
+        return order[0] if order else None
+
+    @property
+    def beside(self) -> str:
+        """What stands beside it and decides nothing: the lowest, and of what."""
+        others = [e for e in self.effects if e.beside and not isnan(e.estimate.mean)]
+        if not others:
+            return ""
+        least = min(others, key=lambda e: e.estimate.mean)
+        return f"{least.text()} ({least.what})"
+
+    @property
+    def word(self) -> str:
+        """One of `VERDICTS`."""
+        outcome = self.effect.outcome if self.effect else UNDECIDED
+        return NOT_TESTABLE if outcome == UNDECIDED else outcome
+
+    @property
+    def would_test(self) -> str:
+        """For a claim that is not testable: what would test it."""
+        if self.word != NOT_TESTABLE:
+            return ""
+        if not self.effect:
+            return f"needs {self.claim.needs}"
+        if isnan(self.effect.estimate.mean):
+            return f"undecided: no seed has all of {self.effect.what}"
+        if isnan(self.effect.estimate.low):
+            return "undecided: one seed gives no interval, more would"
+        seeds = self.effect.seeds_needed if self.effect.n else "more"
+        return f"undecided: {seeds} seeds would tell"

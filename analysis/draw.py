@@ -1,0 +1,222 @@
+"""From files of records to the files that are drawn of them, each file of records in a process."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import NamedTuple
+
+import analysis.figures
+import analysis.tables
+from analysis import report
+from analysis.catalogue import FIGURES, TABLES, about, fitting
+from analysis.claims.judge import Measured, Verdict, judge, measure
+from analysis.claims.judge import csv as claims_csv
+from analysis.claims.judge import table as claims_table
+from analysis.figures.canvas import render
+from analysis.records import accounting, regret
+from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
+from analysis.tables.table import Table, csv
+
+for room in (analysis.tables, analysis.figures):  # whose modules register what they draw
+    for module in iter_modules(room.__path__, f"{room.__name__}."):
+        import_module(module.name)
+
+NAMES = ("summary", *about(TABLES, Panel), *about(FIGURES, Panel), "claims", "report")
+CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
+# What belongs to no suite: file, title, how it is read, and what of it the claims ask for.
+EXPERIMENTS = (
+    ("regret", "Theorem 1 as an experiment", regret.load, regret.improvement),
+    ("accounting", "Operations and bytes", accounting.load, accounting.findings),
+)
+
+
+class Drawn(NamedTuple):
+    """What was made of one file of records: contents by path below its folder."""
+
+    suite: str
+    label: str
+    n_runs: int
+    measured: Measured
+    files: dict[str, bytes]
+
+
+class Experiments(NamedTuple):
+    """What was made of the published experiments: findings for the claims, sections, files."""
+
+    findings: dict[str, object]
+    sections: list[dict]
+    files: dict[str, bytes]
+
+
+def files(specs: list[dict]) -> list[str]:
+    """All files that runs of these specs lead to, below the folder in which they are drawn."""
+    names = ["summary.csv", "report/index.html", *CLAIMS]
+    panels: dict[str, list[dict]] = {}
+    for spec, slug in zip(specs, slugs(specs), strict=True):
+        panels.setdefault(slug, []).append(spec)
+    for slug, own in sorted(panels.items()):
+        tables, figures = fitting(TABLES, own), fitting(FIGURES, own)
+        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in ("md", "tex", "csv")]
+        names += [f"figures/{f}-{slug}.{kind}" for f in figures for kind in ("pdf", "svg")]
+    return names
+
+
+def draw(
+    paths: list[Path], out: Path, names: Iterable[str] = NAMES, published: Path = PUBLISHED
+) -> None:
+    """Draws each file of records in `out`, or in a folder of its own there if there are several.
+
+    Several are also judged together, with the experiments in `published`, in `out` itself. Nothing
+    is written before everything was read, checked and drawn.
+    """
+    several = len(paths) > 1
+    jobs = [partial(draw_suite, path, out, names, several) for path in paths]
+    if several and "claims" in names:
+        experiments, *suites = _in_processes([partial(draw_experiments, published), *jobs])
+    else:
+        experiments, suites = None, _in_processes(jobs)
+    found = [drawn.suite for drawn in suites]
+    if len(set(found)) < len(found):
+        raise ValueError(f"Every file must hold another suite, but these are {found}.")
+    for drawn in suites:
+        folder = out / drawn.suite if several else out
+        write(folder, drawn.files)
+        print(f"{drawn.suite}: {len(drawn.files)} files from {drawn.n_runs} runs in {folder}")
+        if "report/index.html" in drawn.files:
+            print(f"report: {folder / 'report/index.html'}")
+    if experiments:
+        verdicts = judge([drawn.measured for drawn in suites], experiments.findings)
+        made = claims_files(verdicts)
+        if "report" in names:
+            made |= experiments.files
+            table = claims_table(verdicts)
+            page = report.overview(suites, table, experiments.sections, made)
+            made["index.html"] = page.encode()
+        write(out, made)
+        print(f"all suites: {', '.join(str(out / name) for name in made)}")
+
+
+def _in_processes(jobs: list[Callable]) -> list:
+    """What the jobs return, made by as many processes as there are CPUs for this one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if min(len(jobs), cpus or 1) == 1:
+        return [job() for job in jobs]
+    # Figures make more cycles than it pays to look for.
+    rarely = partial(gc.set_threshold, 100_000)
+    with ProcessPoolExecutor(min(len(jobs), cpus), initializer=rarely) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def draw_suite(path: Path, out: Path, names: Iterable[str], own_folder: bool) -> Drawn:
+    """Reads, checks and draws one file of records; `own_folder` is one within `out`."""
+    suite = read_suite(path)
+    measured, made = make(suite, out / suite.name if own_folder else out, names)
+    return Drawn(suite.name, suite.label, len(suite.runs), measured, made)
+
+
+def make(
+    suite: Suite, folder: Path, names: Iterable[str] = NAMES
+) -> tuple[Measured, dict[str, bytes]]:
+    """What the suite says of the claims, and the content of every wanted file by its path.
+
+    Nothing is written. The report shows all tables and figures. It links to the files made here
+    and to those that already lie in `folder`.
+    """
+    whole = "report" in names
+    measured = measure(suite)
+    verdicts = judge([measured], {})
+    made: dict[str, bytes] = {}
+    if "summary" in names:
+        made["summary.csv"] = csv(suite.runs.drop(columns=RAW)).encode()
+    if "claims" in names:
+        made |= claims_files(verdicts)
+    shown = {}
+    for panel in suite.panels:
+        specs = [record["spec"] for record in panel.runs["record"]]
+        tables, svgs = shown[panel.slug] = {}, {}
+        for name, exhibit in fitting(TABLES, specs).items():
+            if whole or name in names:
+                tables[name] = exhibit.draw(panel)
+            if name in names:
+                made |= table_files(f"{name}-{panel.slug}", tables[name])
+        for name, exhibit in fitting(FIGURES, specs).items():
+            if whole or name in names:
+                figure = exhibit.draw(panel)
+                svgs[name] = render(figure, "svg")
+            if name in names:
+                made[f"figures/{name}-{panel.slug}.svg"] = svgs[name]
+                made[f"figures/{name}-{panel.slug}.pdf"] = render(figure, "pdf")
+    if whole:
+        others = files([record["spec"] for record in suite.runs["record"]])
+        others.remove("report/index.html")
+        links = [name for name in others if name in made or (folder / name).is_file()]
+        page = report.page(suite, shown, claims_table(verdicts), links)
+        made["report/index.html"] = page.encode()
+    return measured, made
+
+
+def findings(published: Path = PUBLISHED) -> dict[str, object]:
+    """What the claims ask of the published experiments, by their names."""
+    return {
+        name: find(load(published / f"{name}.json"))
+        for name, _, load, find in EXPERIMENTS
+        if (published / f"{name}.json").is_file()
+    }
+
+
+def draw_experiments(published: Path) -> Experiments:
+    """Draws what belongs to no suite: the regret of the search, and operations and bytes."""
+    found, sections, made = {}, [], {}
+    for name, title, load, find in EXPERIMENTS:
+        if not (published / f"{name}.json").is_file():
+            continue
+        data = load(published / f"{name}.json")
+        found[name] = find(data)
+        tables = {n: own.draw(data) for n, own in about(TABLES, type(data)).items()}
+        figures = about(FIGURES, type(data))
+        sections.append({"title": title, "tables": tables, "figures": list(figures)})
+        for stem, table in tables.items():
+            made |= table_files(stem, table)
+        for stem, exhibit in figures.items():
+            figure = exhibit.draw(data)
+            made |= {f"figures/{stem}.{kind}": render(figure, kind) for kind in ("pdf", "svg")}
+    return Experiments(found, sections, made)
+
+
+def table_files(stem: str, table: Table) -> dict[str, bytes]:
+    """A table in its three forms."""
+    forms = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
+    return {f"tables/{stem}.{kind}": text.encode() for kind, text in forms.items()}
+
+
+def claims_files(verdicts: list[Verdict]) -> dict[str, bytes]:
+    """The verdicts on the claims in the same three forms."""
+    table = claims_table(verdicts)
+    made = (table.markdown(), table.latex(), claims_csv(verdicts))
+    return {name: text.encode() for name, text in zip(CLAIMS, made, strict=True)}
+
+
+def write(folder: Path, made: dict[str, bytes]) -> None:
+    """Writes each file whole or not at all."""
+    for name, content in made.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,105 @@
+"""What figures share: a canvas with title and foot, a legend, and the files that they become."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis.figures.lettering import drawn, use_fallbacks, width
+from analysis.figures.style import Style, styles
+from analysis.records.runs import Panel
+
+GREY = "#595959"
+# No dates, so that the same records give the same bytes.
+METADATA = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None},
+}
+matplotlib.rc_file(Path(__file__).with_name("figures.mplstyle"))
+use_fallbacks()
+
+
+def titled(title: str, foot: list[str], size: tuple[float, float]) -> Figure:
+    """A figure with a title on top and lines of small print below; size in inches."""
+    figure, (wide, high) = Figure(size, dpi=150), size
+    bold = {"fontsize": 10, "fontweight": "bold"}
+    figure.text(0.08 / wide, 1 - 0.1 / high, title, va="top", **bold)
+    figure.text(0.08 / wide, 0.06 / high, "\n".join(foot), va="bottom", fontsize=7, c=GREY)
+    return figure
+
+
+def wrapped(foot: str, wide: float) -> list[str]:
+    """A foot as lines for a figure of so many inches."""
+    return textwrap.wrap(foot, int(wide * 18 * len(foot) / width(foot)))
+
+
+def canvas(
+    title: str, panel: Panel, size: tuple, left: float, right: float = 0.15, of: str = ""
+) -> tuple:
+    """A figure and its axes; size and margins in inches, as a computed layout costs seconds.
+
+    The foot states the suite's label, which runs are drawn (`of`, else the panel's), and which
+    methods are not.
+    """
+    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or seeds(panel)}."
+    absent = [
+        f"{label} ({runs['status'].iloc[0]})"
+        for label, runs in panel.methods.items()
+        if label not in panel.finished
+    ]
+    if absent:
+        foot += f" Not drawn: {', '.join(absent)}."
+    if not of and (left_out := len(panel.finished) - len(panel.drawn)):
+        foot += f" {left_out} variants of these methods are in the table of ablations."
+    foot += "".join(f" {label}: {why}." for label, why in panel.outdated.items())
+    lines = wrapped(drawn(foot, 1000), size[0])
+    wide, high = size[0], size[1] + 0.14 * len(lines)
+    bottom, top = 0.55 + 0.14 * len(lines), 0.4
+    figure = titled(drawn(title, 80), lines, (wide, high))
+    inner = (wide - left - right) / wide, (high - bottom - top) / high
+    return figure, figure.add_axes((left / wide, bottom / high, *inner))
+
+
+def seeds(panel: Panel) -> str:
+    """Over what the means are."""
+    seeds = {len(runs) for runs in panel.finished.values()}
+    count = "–".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "no"
+    return "one seed" if count == "1" else f"mean ± sd over {count} seeds"
+
+
+def widest(labels: Iterable[str]) -> float:
+    """Inches that the longest name needs."""
+    return 0.085 * max((width(drawn(label)) for label in labels), default=0)
+
+
+def say(axes, text: str) -> None:
+    """Why there is nothing to draw."""
+    axes.set_axis_off()
+    axes.text(0, 0.5, text, fontsize=9)
+
+
+def as_percent(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+
+
+def legend(axes, **named) -> None:
+    """Right of the axes, where it covers nothing."""
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **named)
+
+
+def looks(panel: Panel) -> dict[str, Style]:
+    """The colour and marker of every method of the suite."""
+    return styles(panel.suite.runs["method"])
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of a `pdf` or `svg` file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+    return buffer.getvalue()

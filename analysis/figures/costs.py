@@ -1,0 +1,94 @@
+"""Training time of methods, alone and against their score."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from analysis.catalogue import figure
+from analysis.figures.canvas import as_percent, canvas, legend, looks, widest
+from analysis.figures.lettering import drawn
+from analysis.records.runs import Panel
+from analysis.tables.table import plain
+
+
+@figure(
+    "Seconds of learning for the whole stream (Figure 4b): optimisation steps solid, consolidation "
+    "hatched; the whisker is one sample standard deviation of the sum."
+)
+def fig4b(panel: Panel) -> Figure:
+    """TIME of the whole stream: optimisation steps, and consolidation hatched."""
+    labels, methods = list(panel.drawn), looks(panel)
+    title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
+    fig, axes = canvas(title, panel, (6.2, max(height, 2)), widest(labels) + 0.2)
+    for y, label in enumerate(labels):
+        values = panel.estimates[label]
+        train, rest, total = (
+            values[key] for key in ("train_seconds", "consolidate_seconds", "time_seconds")
+        )
+        if isnan(total.mean):
+            continue
+        colour, sd = methods[label].colour, np.nan_to_num(total.sd)
+        axes.barh(y, train.mean, 0.66, color=colour)
+        axes.barh(
+            y, rest.mean, 0.66, left=train.mean, color="white", edgecolor=colour, hatch="////"
+        )
+        axes.errorbar(total.mean, y, xerr=sd, color="black", capsize=3, linewidth=1)
+        axes.annotate(
+            plain(total.mean),
+            (total.mean + sd, y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_yticks(range(len(labels)), map(drawn, labels))
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("TIME, s (solid: optimisation steps; hatched: consolidation)")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    return fig
+
+
+@figure("Final score against speed (Figure 4c): the upper right corner is best.")
+def fig4c(panel: Panel) -> Figure:
+    """The final score against the speed; the best place is the upper right corner."""
+    title = f"{panel.stream}: {panel.score} against speed"
+    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel.drawn) + 0.6)
+    speeds, methods = [], looks(panel)
+    for label in panel.drawn:
+        speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
+        if isnan(speed.mean):
+            continue
+        speeds.append(speed.mean)
+        colour, marker = methods[label]
+        axes.errorbar(
+            speed.mean,
+            score.mean,
+            yerr=np.nan_to_num(score.sd),
+            xerr=np.nan_to_num(speed.sd),
+            label=drawn(label),
+            color=colour,
+            marker=marker,
+            linestyle="",
+            markersize=12 if marker == "*" else 7,
+            capsize=2,
+            elinewidth=1,
+            markerfacecolor="white" if panel.is_upper_bound(label) else colour,
+        )
+    if speeds and max(speeds) > 8 * min(speeds):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
+        axes.xaxis.set_minor_formatter(axes.xaxis.get_major_formatter())
+    axes.margins(0.16)
+    axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
+    as_percent(axes.yaxis)
+    axes.grid()
+    if speeds:
+        legend(axes)
+    return fig

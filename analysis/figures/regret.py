@@ -1,0 +1,164 @@
+"""The regret experiment: regret against steps and arms, and what a step costs."""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from analysis.catalogue import figure
+from analysis.figures.canvas import legend, titled, wrapped
+from analysis.figures.lettering import powers_of_ten
+from analysis.figures.style import Style
+from analysis.records.regret import POLICIES, Regret, bound, flat_bound
+
+STYLES = {
+    "tree": Style("#D55E00", "*"),
+    "lcb_flat": Style("#0072B2", "s"),
+    "random": Style("#7A7A7A", "o"),
+    "released": Style("#CC79A7", "v"),
+    "released_near": Style("#009E73", "^"),
+}
+
+
+def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
+    """One panel per gamma and structure, all on the same scales; `draw(axes, structure, gamma)`."""
+    structures, gammas = regret.settings["structures"], regret.settings["gammas"]
+    width, height = max(1.42 * len(structures) + 0.9, 7.4), 1.4 * len(gammas) + 1.75
+    foot = f"{regret.settings['seeds']} seeds, δ = {regret.settings['delta']:g}. "
+    foot = wrapped(foot + regret.left_out, width)
+    fig = titled(title, foot, (width, height))
+    panels = fig.subplots(len(gammas), len(structures), sharex=True, sharey=True, squeeze=False)
+    fig.subplots_adjust(
+        **{"left": 0.65 / width, "right": 1 - 0.25 / width, "wspace": 0.1, "hspace": 0.12},
+        **{"bottom": 1.1 / height, "top": 1 - 0.6 / height},
+    )
+    for axes in panels.flat:  # each band would scale all anew
+        axes.set_autoscale_on(False)
+    for row, gamma in zip(panels, gammas, strict=True):
+        for axes, structure in zip(row, structures, strict=True):
+            draw(axes, structure, gamma)
+            axes.set(xscale="log", yscale="log")
+            axes.minorticks_off()
+            axes.xaxis.set_major_locator(LogLocator(numticks=9))
+            powers_of_ten(axes.xaxis)
+            powers_of_ten(axes.yaxis)
+            axes.tick_params(labelsize=8)
+            axes.grid()
+        axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
+    for axes in panels.flat:
+        axes.set_autoscale_on(True)
+        axes.autoscale_view()
+    for axes, structure in zip(panels[0], structures, strict=True):
+        axes.set_title(structure, fontsize=9)
+    fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")
+    fig.text(0.08 / width, 0.55 + 0.12 / height, ylabel, rotation=90, va="center")
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    fig.legend(
+        lines.values(),
+        lines.keys(),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.24 / height),
+        ncols=len(lines),
+        fontsize=7.5,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
+    return fig
+
+
+@figure(
+    "Cumulative regret against the number of steps T, by structure of the tree and its "
+    "smoothness γ: mean and standard deviation over seeds. The oracle's is 0. Bounds have the "
+    "constants that O() hides set to 1, so their slope counts and not their height; Theorem 1's "
+    "is drawn where the tree is smooth.",
+    of=Regret,
+)
+def regret_steps(regret: Regret) -> Figure:
+    """Regret against steps."""
+    n = regret.shown_arms
+
+    def draw(axes, *family) -> None:
+        for policy in POLICIES:
+            _lines(axes, policy, regret.values(policy, *family, n=n))
+        steps = regret.values("tree", *family, n=n).index
+        _bounds(axes, regret, family, list(steps), [(t, n) for t in steps])
+
+    return _grid(regret, f"Regret against T, N = {n:,} arms", "steps T", "cumulative regret", draw)
+
+
+@figure(
+    "Regret per step against the number of arms N: mean and standard deviation over seeds, each "
+    "policy at its largest T. What lies at the height of random choice has learnt nothing yet. "
+    "Bounds, divided by T, have constants 1; above 1 they say nothing.",
+    of=Regret,
+)
+def regret_arms(regret: Regret) -> Figure:
+    """Regret against arms."""
+    horizon, arms = regret.settings["horizon"], regret.arms
+
+    def draw(axes, *family) -> None:
+        for policy in POLICIES:
+            t = regret.settings["reach"][policy]["horizon"]
+            _lines(axes, policy, regret.values(policy, *family, t=t), t)
+        _bounds(axes, regret, family, arms, [(horizon, n) for n in arms], horizon)
+
+    title = f"Regret per step against N, T = {horizon:,}"
+    return _grid(regret, title, "arms N", "regret per step", draw)
+
+
+def _lines(axes, policy: str, values: pd.Series, unit: float = 1) -> None:
+    """A policy's mean and standard deviation over seeds."""
+    y, (colour, marker) = np.stack(values.to_list()) / unit, STYLES[policy]
+    mean, sd = y.mean(axis=1), y.std(axis=1, ddof=min(1, y.shape[1] - 1))
+    low = np.maximum(mean - sd, mean / 10)  # a logarithmic scale has no room for 0
+    axes.fill_between(values.index, low, mean + sd, color=colour, alpha=0.15, linewidth=0)
+    style = {"color": colour, "marker": marker, "markersize": 7 if marker == "*" else 3.5}
+    axes.plot(values.index, mean, linewidth=1.2, label=policy, **style)
+
+
+def _bounds(axes, regret: Regret, family, x: list, places: list, unit: float = 1) -> None:
+    """Both bounds at places (T, N)."""
+    flat = [flat_bound(*place) / unit for place in places]
+    theorem = [bound(regret, *family, *place) / unit for place in places]
+    axes.plot(x, flat, color=STYLES["lcb_flat"].colour, ls=":", lw=1, label="√(T N log T)")
+    axes.plot(x, theorem, color="black", ls="--", lw=1, label="Theorem 1's bound")
+
+
+@figure(
+    "The cost of a step (choose and observe) against the number of arms N, in a single run: "
+    "time relative to the smallest N, and the bounds or weights computed. Solid: every bound is "
+    "renewed, as log t in equation 2 demands; dashed: the pull's path only (the flat search's "
+    "is that of a tournament). Either way one arm's residual is observed per step. Random "
+    "choice does the same work at every N: its line shows how noisy the clock is.",
+    of=Regret,
+)
+def step_cost(regret: Regret) -> Figure:
+    """Time and work of a step against arms."""
+    foot = f"Medians. {regret.arms[0]} arms take the time 1."
+    fig = titled("Cost of a step against N", [foot], (7, 3.4))
+    axes = fig.subplots(1, 2)
+    fig.subplots_adjust(left=0.09, right=0.76, bottom=0.21, top=0.88, wspace=0.32)
+    for (policy, every), rows in regret.cost.groupby(["policy", "every"], sort=False):
+        rows, name = rows.sort_values("n"), policy
+        if policy in ("tree", "lcb_flat"):
+            name += ", all bounds" if every else ", path only"
+        line = {"released": "-."}.get(policy, "-" if every else "--")
+        colour, marker = STYLES[policy]
+        style = {"color": colour, "marker": marker, "markersize": 5, "ls": line, "label": name}
+        seconds = rows["microseconds"]
+        axes[0].plot(rows["n"], seconds / seconds.iloc[0], **style)
+        axes[1].plot(rows["n"], rows["scores"].replace(0, nan), **style)
+    for panel, ylabel in zip(axes, ("relative time", "bounds or weights computed"), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel="arms N", ylabel=ylabel)
+        powers_of_ten(panel.xaxis)
+        powers_of_ten(panel.yaxis)
+        panel.grid()
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter(NullFormatter())
+    legend(axes[1], fontsize=7.5)
+    return fig

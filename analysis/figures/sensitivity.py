@@ -1,0 +1,71 @@
+"""The score against each setting that was varied alone."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.catalogue import figure
+from analysis.figures.canvas import as_percent, canvas, say, seeds
+from analysis.figures.lettering import drawn
+from analysis.figures.style import styles
+from analysis.records.runs import Panel
+from analysis.records.variants import sweep, variants
+
+
+@figure(
+    "The final score against each numeric setting that was varied alone (as Tables 2, 4 and 6), "
+    "values at equal distances; whiskers are one sample standard deviation. Layers are adapted "
+    "blocks, depth is the matrices that the tree looks at; no limit takes all.",
+    need=lambda spec: spec["method"]["label"] != spec["method"]["name"],
+)
+def sensitivity(panel: Panel) -> Figure:
+    """The final score against every numeric setting that was varied alone (Tables 2, 4 and 6)."""
+    swept = swept_settings(panel)
+    title = f"{panel.stream}: {panel.score} against one setting at a time"
+    columns, rows = min(3, max(len(swept), 1)), max(-(-len(swept) // 3), 1)
+    size = (7.4, 0.5 + 2.4 * rows)
+    fig, axes = canvas(title, panel, size, 0.6, of=seeds(panel))
+    axes.set_axis_off()
+    if not swept:
+        say(axes, "No run differs from its base in a numeric setting alone.")
+    looks = styles(panel.suite.runs["name"])
+    for index, (key, methods) in enumerate(swept.items()):
+        row, column = divmod(index, columns)
+        box = (column / columns, 1 - (row + 0.78) / rows, 0.82 / columns, 0.78 / rows)
+        part = axes.inset_axes(box)
+        values = sorted({value for labels in methods.values() for value in labels})
+        for name, labels in methods.items():
+            scores = [panel.estimates[label]["acc"] for label in labels.values()]
+            means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
+            colour, marker = looks[name]
+            look = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.3}
+            part.errorbar(
+                [values.index(v) for v in labels], means, spreads, label=drawn(name), **look
+            )
+        names = ["no limit" if value == inf else f"{value:g}" for value in values]
+        part.set_xticks(range(len(values)), names, fontsize=8)
+        part.set(
+            xlabel=drawn(key.replace("_", " ")), ylim=(0, None), xlim=(-0.3, len(values) - 0.7)
+        )
+        as_percent(part.yaxis)
+        part.grid(axis="y")
+        part.legend(fontsize=7, loc="lower left")
+        if column == 0:
+            part.set_ylabel(f"{panel.score}, %")
+    return fig
+
+
+def swept_settings(panel: Panel) -> dict[str, dict[str, dict[float, str]]]:
+    """By setting and method the labels by ascending value, where no limit (none) is infinite."""
+    swept: dict[str, dict[str, dict[float, str]]] = {}
+    for name in dict.fromkeys(panel.runs["name"]):
+        changed = {key for own in variants(panel, name).values() if len(own) == 1 for key in own}
+        for key in sorted(changed - {"curve_tests"}):
+            labels = sweep(panel, name, key)
+            if not any(isinstance(value, str | bool | tuple) for value in labels):
+                known = {inf if value is None else value: label for value, label in labels.items()}
+                swept.setdefault(key, {})[name] = dict(sorted(known.items()))
+    return swept

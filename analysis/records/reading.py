@@ -1,0 +1,159 @@
+"""Reads files of records, one JSON object per line, and the experiments that belong to no suite.
+
+Records may come from a stranger. What is read here is checked here, so that nothing downstream
+meets a value of another kind, a name that leads out of a folder, or a character that is a command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from math import isfinite
+from pathlib import Path
+
+from analysis.records.schema import SCHEMA, RecordError, check, panel, task_names
+from analysis.text import quoted, visible
+
+MOST_DEPTH = 100  # of a value within values: a tree over as many tasks has not more
+
+
+def read(path: Path) -> tuple[list[dict], str]:
+    """The checked records of a file, and the SHA-256 of the file.
+
+    All text in them is `visible`.
+
+    Raises RecordError with one sentence for a file that is missing, empty, truncated, of another
+    schema, not made by this project, or different from the digest in a SHA256SUMS beside it, and
+    for what `schema.RECORD` does not allow.
+    """
+    content = read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    lines = enumerate(content.splitlines(), start=1)
+    records = [_parse(line, f"{path}, line {number}") for number, line in lines]
+    if not records:
+        raise RecordError(f"{path} holds no record: collect the suite again.")
+    _check_together(path, records)
+    return records, digest
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a plain file, which has the digest that a SHA256SUMS beside it lists."""
+    try:
+        if path.exists() and not path.is_file():
+            raise RecordError(f"{path} is no plain file: give a runs.jsonl.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be read ({error.strerror}): give a runs.jsonl that "
+            "`python -m benchmarks.results collect` has written."
+        ) from None
+    _check_published(path, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def read_experiment(path: Path, kind: str) -> dict:
+    """The published file of an experiment that belongs to no suite, such as "regret"."""
+    data = parse(read_bytes(path))
+    if not isinstance(data, dict) or data.get("kind") != kind or data.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{path} is no {kind} file of schema {SCHEMA}: make it with `make experiments`."
+        )
+    return data
+
+
+def _check_published(path: Path, digest: str) -> None:
+    sums = path.parent / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    lines = [line.split(maxsplit=1) for line in sums.read_text(errors="replace").splitlines()]
+    listed = {words[1]: words[0] for words in lines if len(words) == 2}
+    expected = listed.get(path.name) or listed.get(f"*{path.name}")
+    if expected is None:
+        raise RecordError(
+            f"{path} is not listed in {sums}: published files are added with "
+            "`python -m benchmarks.results publish`."
+        )
+    if expected != digest:
+        raise RecordError(
+            f"{path} has the digest {digest[:12]}, but {sums} lists {expected[:12]}: "
+            "the file was changed after it was published, so restore it."
+        )
+
+
+def parse(text: bytes) -> object:
+    """JSON whose every value can be computed with and printed; ValueError says what cannot.
+
+    Text becomes `visible`. Beyond what JSON says, no key may stand twice, and numbers are finite
+    and have at most 64 bits.
+    """
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"the number {name}, which is not JSON")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        whole = {visible(key): value for key, value in pairs}
+        if len(whole) < len(pairs):
+            keys = [visible(key) for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"the key {quoted(twice)} stands twice")
+        return whole
+
+    try:
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique)
+        return _plain(value, 0)
+    except RecursionError:
+        raise ValueError("values are nested too deeply") from None
+
+
+def _plain(value: object, depth: int) -> object:
+    if depth > MOST_DEPTH:
+        raise ValueError("values are nested too deeply")
+    if isinstance(value, dict):
+        return {key: _plain(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry, depth + 1) for entry in value]
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number that is not finite")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("a whole number of more than 64 bits")
+    return visible(value) if isinstance(value, str) else value
+
+
+def _parse(line: bytes, where: str) -> dict:
+    try:
+        record = parse(line)
+    except ValueError as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise RecordError(
+            f"{where}: corrupt or truncated ({reason}); collect the suite again."
+        ) from None
+    check(record, where)
+    return record
+
+
+def _check_together(path: Path, records: list[dict]) -> None:
+    suite = records[0]["suite"]["name"]
+    seen: dict[tuple, int] = {}
+    sizes: dict[str, int] = {}
+    for number, record in enumerate(records, start=1):
+        spec, key = record["spec"], record["key"]
+        label, seed = spec["method"]["label"], spec["seed"]
+        for what in ((label, key), (label, seed, panel(spec))):
+            if what in seen:
+                raise RecordError(
+                    f"{path}, line {number}: {label} with seed {seed} (key {key}) "
+                    f"stands already on line {seen[what]}; collect the suite again."
+                )
+            seen[what] = number
+        if (name := record["suite"]["name"]) != suite:
+            raise RecordError(
+                f"{path}, line {number}: belongs to the suite {name!r}, but the file began with "
+                "another one; collect one suite per file."
+            )
+        if record["status"] == "done":
+            size = len(task_names(record))
+            if sizes.setdefault(panel(spec), size) != size:
+                raise RecordError(
+                    f"{path}, line {number}: has {size} tasks, but an earlier run on this stream "
+                    f"and backbone has {sizes[panel(spec)]}; collect the suite again."
+                )

@@ -1,0 +1,229 @@
+"""The runs as one pandas DataFrame, from which every table and figure is made.
+
+In a notebook:
+
+    from analysis.records.runs import load
+    runs = load("benchmarks/published/cifar.jsonl")
+    runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
+
+One row is one run: what it is (`suite`, `stream`, `backbone`, `panel`, `method`, `seed` ...), how
+it ended (`status`, `error`), every metric of `metrics.METRICS` (NaN unless it is done), its matrix
+`R` and its whole `record`. Rows come in the order in which methods are shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.records import schema
+from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measure
+from analysis.records.reading import read
+from analysis.records.schema import only_last_row, scores, task_names
+from analysis.records.trees import Agreement, agreement
+
+# The order in which tables and legends list methods; others follow by name, the upper bound last.
+METHOD_ORDER = (
+    *("fix", "seqlora", "ogd", "gem", "ewc", "l2p", "dualprompt", "codaprompt", "hideprompt"),
+    *("hidelora", "inflora", "sdlora", "ranpac", "olora", "sapt", "tasl", "treelora"),
+    "hidetreelora",
+)
+UPPER_BOUND = "joint"
+# Records that today's code would not give again, by method: of which modality, below which version,
+# and why. They are marked wherever they are shown.
+OUTDATED = {
+    "ewc": [
+        (modality, 3, "made with a term for each task; today's single one differs by rounding")
+        for modality in ("vision", "language")
+    ],
+    "fix": [
+        ("language", 2, "made before outputs ended where the next example would begin"),
+    ],
+    "l2p": [
+        (
+            "vision",
+            2,
+            "made before prompts had positions, which costs points; see baselines/l2p.py",
+        ),
+    ],
+}
+MOST_DRAWN = 12  # methods in one figure
+LONGEST_SLUG = 150  # bytes of what becomes part of a file's name
+# Where and when a run was made.
+PROVENANCE = (
+    *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
+    *("python", "started", "finished", "weights_labels"),
+)
+# The columns that hold more than one value, so that no CSV has them.
+RAW = ["R", "record"]
+
+
+def load(*paths: str | Path) -> pd.DataFrame:
+    """The runs of one or more files of records; raises RecordError for a file that is unusable."""
+    return pd.concat([frame(read(Path(path))[0]) for path in paths], ignore_index=True)
+
+
+def slugs(specs: list[dict]) -> list[str]:
+    """The panel of each spec: its stream, where needed with the backbone and a number."""
+    panels = [(s["stream"]["name"], s["backbone"]["name"], schema.panel(s)) for s in specs]
+    names: dict[str, str] = {}
+    for stream, backbone, panel in sorted(set(panels)):
+        alone = len({other for name, _, other in panels if name == stream}) == 1
+        stem = stream if alone else f"{stream}-{backbone}"
+        slug = stem = stem.encode()[:LONGEST_SLUG].decode(errors="ignore")
+        number = 2
+        while slug in names.values():
+            slug, number = f"{stem}-{number}", number + 1
+        names[panel] = slug
+    return [names[panel] for _, _, panel in panels]
+
+
+def frame(records: list[dict]) -> pd.DataFrame:
+    """The runs of checked records; the index is the line in the file."""
+    panels = slugs([record["spec"] for record in records])
+    rows = [_row(record, panel) for record, panel in zip(records, panels, strict=True)]
+    runs = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="line"))
+    runs = runs.astype(dict.fromkeys([*COUNTS, "threads"], "Int64"))
+    runs["upper_bound"] = runs.groupby(["panel", "method"])["upper_bound"].transform("any")
+    known = {label: place for place, label in enumerate(METHOD_ORDER)}
+    order = pd.DataFrame(
+        {
+            "panel": pd.factorize(runs["panel"])[0],
+            "upper_bound": runs["upper_bound"],
+            "known": runs["method"].map(known).fillna(len(known)),
+            **{key: runs[key] for key in ("method", "seed")},
+        }
+    )
+    return runs.loc[order.sort_values(list(order)).index]
+
+
+def _row(record: dict, panel: str) -> dict[str, object]:
+    suite, spec = record["suite"], record["spec"]
+    method, train, provenance = spec["method"], spec["train"], record.get("provenance") or {}
+    R = scores(record) if record["status"] == "done" else None
+    return {
+        **{"suite": suite["name"], "suite_label": suite["label"]},
+        **{"stream": spec["stream"]["name"], "backbone": spec["backbone"]["name"], "panel": panel},
+        **{"method": method["label"], "name": method["name"], "version": method["version"]},
+        "upper_bound": method["label"] == UPPER_BOUND or (R is not None and only_last_row(R)),
+        "seed": spec["seed"],
+        **{"status": record["status"], "error": record["error"] or None, "key": record["key"]},
+        **measure(record),
+        **{key: train[key] for key in ("batch_size", "mask", "optimizer_reset")},
+        **{key: provenance.get(key) for key in PROVENANCE},
+        **{"R": R, "record": record},
+    }
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All runs of one file."""
+
+    name: str
+    label: str
+    file: str
+    digest: str
+    runs: pd.DataFrame
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        """The panels in the order of the file."""
+        return [Panel(self, *group) for group in self.runs.groupby("panel", sort=False)]
+
+
+def read_suite(path: Path) -> Suite:
+    """Reads and checks a file of records."""
+    records, digest = read(path)
+    suite = records[0]["suite"]
+    return Suite(suite["name"], suite["label"], path.name, digest, frame(records))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The runs of one stream on one backbone; `slug` is its part of a file name."""
+
+    suite: Suite
+    slug: str
+    runs: pd.DataFrame
+
+    spec = property(lambda self: self.runs["record"].iloc[0]["spec"])
+    stream = property(lambda self: self.spec["stream"]["name"])
+    backbone = property(lambda self: self.spec["backbone"]["name"])
+    modality = property(lambda self: self.spec["modality"])
+
+    @property
+    def score(self) -> str:
+        """What the literature calls the mean final score: ACC on vision, OP on language."""
+        return "OP" if self.modality == "language" else "ACC"
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks as one of the runs learnt them."""
+        return next(filter(None, map(task_names, self.runs["record"])), [])
+
+    @cached_property
+    def methods(self) -> dict[str, pd.DataFrame]:
+        """The runs of every method, by seed, in the order in which methods are shown."""
+        return dict(iter(self.runs.groupby("method", sort=False)))
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        """The runs that finished."""
+        return self.runs[self.runs["status"] == "done"]
+
+    @cached_property
+    def finished(self) -> dict[str, pd.DataFrame]:
+        """The same of the runs that are done, without the methods that have none."""
+        return dict(iter(self.done.groupby("method", sort=False)))
+
+    @cached_property
+    def drawn(self) -> dict[str, pd.DataFrame]:
+        """The finished runs that a figure of all methods shows.
+
+        Where these would be more than can be told apart, the variants of those that stand here
+        under their own name are left out.
+        """
+        if len(self.finished) <= MOST_DRAWN:
+            return self.finished
+        base = {label: runs["name"].iloc[0] for label, runs in self.finished.items()}
+        return {
+            label: runs
+            for label, runs in self.finished.items()
+            if label == base[label]
+            or base.get(base[label]) != base[label]
+            or self.is_upper_bound(label)
+        }
+
+    @cached_property
+    def outdated(self) -> dict[str, str]:
+        """The methods with runs of a version that today's code does not repeat, and why."""
+        return {
+            label: why
+            for label, runs in self.methods.items()
+            for modality, version, why in OUTDATED.get(runs["name"].iloc[0], ())
+            if modality == self.modality and runs["version"].min() < version
+        }
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """Every metric by method and seed, without what identifies the runs."""
+        return self.runs.set_index(["method", "seed"])[list(METRICS)].astype(float)
+
+    @cached_property
+    def estimates(self) -> dict[str, dict[str, Estimate]]:
+        """Every metric of every method over its finished seeds."""
+        return estimate(self.values, "method")
+
+    @cached_property
+    def agreements(self) -> dict[tuple[str, int], Agreement]:
+        """How well the last tree of each finished run, by method and seed, finds planted groups."""
+        runs = zip(*(self.done[key] for key in ("method", "seed", "record")), strict=True)
+        found = {(method, seed): agreement(record) for method, seed, record in runs}
+        return {run: own for run, own in found.items() if own}
+
+    def is_upper_bound(self, label: str) -> bool:
+        """Whether the method sees all tasks at once and so is no competitor."""
+        return bool(self.methods[label]["upper_bound"].any())

@@ -1,0 +1,89 @@
+"""Which runs of a panel differ in what: the base run of a method, its variants, and their pairs.
+
+The base run of a method is the one whose label is the method's name; a variant is told by the
+settings in which it differs from that, not by its label.
+"""
+
+from __future__ import annotations
+
+from math import nan
+
+import pandas as pd
+
+from analysis.records.metrics import Estimate, estimate
+from analysis.records.runs import Panel
+
+Settings = dict[str, object]
+
+
+def plain(value: object) -> object:
+    """A list of equal entries, such as the epochs of all tasks, as that entry; else a tuple."""
+    if isinstance(value, dict):
+        return tuple((key, plain(entry)) for key, entry in sorted(value.items()))
+    if not isinstance(value, list):
+        return value
+    same = value and all(entry == value[0] for entry in value)
+    return plain(value[0]) if same else tuple(map(plain, value))
+
+
+def settings(panel: Panel, label: str) -> Settings:
+    """The method's own settings and those of training. What an older record lacks is left out."""
+    spec = panel.methods[label]["record"].iloc[0]["spec"]
+    return {key: plain(value) for key, value in (spec["train"] | spec["method"]["config"]).items()}
+
+
+def variants(panel: Panel, method: str) -> dict[str, Settings]:
+    """The finished labels of a method, each with what differs from the base run; {} for itself."""
+    if method not in panel.finished or panel.methods[method]["name"].iloc[0] != method:
+        return {}
+    base = settings(panel, method)
+    labels = [label for label, runs in panel.finished.items() if runs["name"].iloc[0] == method]
+    return {
+        label: {
+            key: value
+            for key, value in settings(panel, label).items()
+            if key in base and value != base[key]
+        }
+        for label in labels
+    }
+
+
+def find(panel: Panel, method: str, changes: Settings) -> str | None:
+    """The variant that differs from the base run in exactly these settings."""
+    found = variants(panel, method).items()
+    return next((label for label, different in found if different == changes), None)
+
+
+def sweep(panel: Panel, method: str, key: str) -> dict[object, str]:
+    """Labels by the value of one setting, over the runs that differ from the base in no other."""
+    labels: dict[object, str] = {}
+    for label, different in variants(panel, method).items():
+        if different.keys() <= {key}:
+            labels.setdefault(settings(panel, label).get(key), label)  # the base before its likes
+    return labels
+
+
+def counterparts(panel: Panel, method: str, changes: Settings) -> list[tuple[str, str]]:
+    """Labels with these changes, each with the one that lacks them and is else the same."""
+    pairs = [
+        (label, find(panel, method, {k: v for k, v in own.items() if k not in changes}))
+        for label, own in variants(panel, method).items()
+        if changes.items() <= own.items()
+    ]
+    return [(label, other) for label, other in pairs if other]
+
+
+def difference(panel: Panel, metric: str, label: str, other: str) -> pd.Series:
+    """One label minus another, paired by seed, over the seeds that both finished."""
+    values = panel.values[metric]
+    return values.xs(label).sub(values.xs(other)).dropna()
+
+
+def interval(values: pd.Series) -> Estimate:
+    """Mean, sample standard deviation and 95 % t interval; an interval needs two values.
+
+    No values, as where no seed finished with both labels, are no estimate.
+    """
+    if values.empty:
+        return Estimate(nan)
+    return estimate(values.to_frame("value").assign(all=0), "all")[0]["value"]

@@ -1,0 +1,186 @@
+"""Scores: of every method, its differences to TreeLoRA, and those of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from analysis.catalogue import table
+from analysis.paper.counterparts import published
+from analysis.records import language
+from analysis.records.metrics import Estimate, estimate
+from analysis.records.runs import Panel
+from analysis.records.schema import task_names
+from analysis.tables.setting import (
+    counts,
+    of_methods,
+    stuck_notes,
+    training,
+)
+from analysis.tables.table import Column, Table, count, mebibytes, percent, plain
+
+
+@table()
+def accuracy(panel: Panel) -> Table:
+    """The analogue of the paper's Tables 1 and 3, with published counterparts where there are."""
+    columns = [
+        Column("runs", "Seeds"),
+        Column("acc", f"{panel.score} ↑", percent, +1),
+        Column("bwt_paper", "BWT (paper) ↓", percent, -1),
+        Column("bwt_released", "BWT (released) ↑", percent, +1),
+        Column("bwt_standard", "BWT (standard) ↑", percent, +1),
+        Column("forgetting", "Forgetting ↓", percent, -1),
+        Column("task_accuracy", "Acc@task ↑", percent),
+        Column("time_seconds", "TIME s ↓", plain, -1),
+        Column("ms_per_step", "ms/step ↓", plain, -1),
+        Column("steps", "Steps", count),
+        Column("peak_bytes", "Peak MiB", mebibytes),
+        Column("trainable_parameters", "Trainable", count),
+        Column("mask", "Mask"),
+        Column("optimizer_reset", "Reset"),
+    ]
+    rows, sources = [], {}
+    for label, runs in panel.methods.items():
+        row = {"method": label, "runs": counts(runs)} | panel.estimates[label]
+        if row["steps"].mean != 0:  # a classifier in closed form has no use for either
+            row |= {key: training(runs, key) for key in ("mask", "optimizer_reset")}
+        for who, (values, source) in published(runs["record"].iloc[0]).items():
+            row |= {f"{who}_{metric}": value for metric, value in values.items()}
+            sources.setdefault(source, []).append(label)
+        rows.append(row)
+    if not any(row["task_accuracy"].mean >= 0 for row in rows):
+        columns = [column for column in columns if column.key != "task_accuracy"]
+    shown = []
+    for column in columns:
+        beside = [
+            Column(f"{who}_{column.key}", f"{column.title[:-2]}, {who}", column.show)
+            for who in ("paper", "independent")
+        ]
+        shown += [column, *(other for other in beside if any(other.key in row for row in rows))]
+    notes = [
+        "Scores in percent; mean ± sample standard deviation over seeds; best in bold, upper bound "
+        "apart; – is not defined. Mask: class logits that compete in the training loss. Reset: "
+        "the optimiser starts anew for each task.",
+        "Published numbers, whose times come from other hardware: "
+        + "; ".join(f"{source} ({', '.join(labels)})" for source, labels in sources.items())
+        + "."
+        if sources
+        else "No published number has this setting, so none stands beside ours.",
+    ]
+    notes += _cached(panel) + stuck_notes(panel)
+    bounds = []
+    if panel.modality == "language":
+        notes += _scoring(panel)
+        floor = language.mean_floor(panel)
+        bounds = [{"method": "floor", "acc": floor}] if floor else []
+    return of_methods(panel, "accuracy", "scores and costs", shown, rows, notes, bounds)
+
+
+def _cached(panel: Panel) -> list[str]:
+    """Whose TIME has the frozen backbone's pass over each training image only once."""
+    labels = [
+        label
+        for label, runs in panel.finished.items()
+        for diagnostics in [runs["record"].iloc[0].get("diagnostics") or {}]
+        if diagnostics.get("cached_features") or diagnostics.get("cached_queries")
+    ]
+    what = "the frozen backbone's features of training images were computed once and kept"
+    return [f"TIME of {', '.join(labels)}: {what}."] if labels else []
+
+
+def _grouped(of: Mapping[str, str]) -> str:
+    """The keys by value: value (key, key); value (key). A value that all have stands alone."""
+    groups: dict[str, list[str]] = {}
+    for key, value in of.items():
+        groups.setdefault(value.replace("_", " "), []).append(key)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{value} ({', '.join(keys)})" for value, keys in groups.items())
+
+
+def _scoring(panel: Panel) -> list[str]:
+    """How text is scored, what a score is worth without a model, and how noisy it is."""
+    notes, tested = [], language.tested(panel)
+    if tested:
+        metrics = {name: entry.get("metric") or "unknown" for name, entry in tested.items()}
+        notes.append(f"Metrics of the tasks: {_grouped(metrics)}.")
+    if rules := {task: entry["rule"] for task, entry in language.floors(panel).items()}:
+        notes.append(f"floor: what outputs without any model reach, by {_grouped(rules)}.")
+    if error := language.standard_error(panel):
+        sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
+        items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))
+        notes.append(
+            f"With {items} test items a task, {panel.score} has a binomial standard error of "
+            f"{'at most' if error[0] < error[1] else 'about'} {percent(error[1])} points, which no "
+            "further seed lessens."
+        )
+    return notes
+
+
+@table()
+def differences(panel: Panel) -> Table:
+    """Every method minus the reference (treelora where present), paired by seed."""
+    first = next(iter(panel.finished), "none")
+    reference = "treelora" if "treelora" in panel.finished else first
+    columns = [
+        Column("acc", f"Δ {panel.score}", percent, signed=True),
+        Column("bwt_paper", "Δ BWT (paper)", percent, signed=True),
+        Column("forgetting", "Δ Forgetting", percent, signed=True),
+        Column("time_seconds", "Δ TIME s", plain, signed=True),
+        Column("ms_per_step", "Δ ms/step", plain, signed=True),
+        Column("n", "Pairs"),
+    ]
+    values = panel.values
+    if panel.finished:
+        values = values.sub(values.xs(reference), level="seed")
+    pairs = values["acc"].groupby("method").count()
+    rows = [
+        {"method": label, "n": int(pairs[label])} | cells
+        for label, cells in estimate(values, "method").items()
+        if label != reference
+    ]
+    note = (
+        f"Method minus {reference}, paired by seed: mean ± sample standard deviation [95 % paired "
+        "t interval] over the seeds that both finished; scores in percentage points. An interval "
+        "that holds 0 shows no difference; with few seeds it is wide."
+    )
+    return of_methods(panel, "differences", f"differences to {reference}", columns, rows, [note])
+
+
+@table()
+def tasks(panel: Panel) -> Table:
+    """Per task: the score right after it was learnt and the score at the end.
+
+    Columns are tasks by name where all seeds have the same ones, otherwise positions.
+    """
+    done = [(run, task_names(run.record)) for run in panel.done.itertuples()]
+    by_name = len({frozenset(names) for _, names in done}) == 1
+    first = done[0][1] if done else panel.task_names
+    by_name &= len(set(first)) == len(first)
+    names = first if by_name else range(1, len(first) + 1)
+    shown = [Column(f"task {name}", str(name), percent) for name in names]
+    seen = []
+    for run, own in done:
+        for when, scores in (("learnt", run.R.diagonal()), ("final", run.R[-1])):
+            cells = zip(own if by_name else names, scores, strict=True)
+            row = {f"task {name}": score for name, score in cells}
+            seen.append({"method": run.method, "when": when} | row)
+    keys = ["method", "when"]
+    cells = estimate(pd.DataFrame(seen, columns=keys + [column.key for column in shown]), keys)
+    rows = [
+        {"method": label, "when": when, "mean": means[mean]} | cells.get((label, when), {})
+        for label, means in panel.estimates.items()
+        for when, mean in (("learnt", "learning_accuracy"), ("final", "acc"))
+        if when == "final" or not panel.is_upper_bound(label)
+    ]
+    floors = language.floors(panel)
+    floor = {f"task {task}": Estimate(entry["score"]) for task, entry in floors.items()}
+    bounds = [{"method": "floor", "mean": language.mean_floor(panel)} | floor] if floor else []
+    columns = [Column("when", "Score"), Column("mean", "Mean", percent), *shown]
+    column = "a task, whose place" if by_name else "a place in the stream, whose task"
+    note = (
+        "learnt: right after the task's own training; final: after the last task; in percent. "
+        f"A column is {column} in the stream may differ by seed."
+    )
+    return of_methods(panel, "tasks", "score of each task", columns, rows, [note], bounds)

@@ -1,0 +1,175 @@
+"""What every table of a panel states about its setting, and the rows of methods that it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from analysis.records.runs import Panel
+from analysis.records.schema import task_names
+from analysis.tables.table import Column, Table
+
+OLD = " †"  # behind a method whose runs today's code would not repeat
+
+
+def brief(value: object) -> str:
+    """A setting's value in few characters; a list of equal entries as one."""
+    if isinstance(value, list | tuple):
+        entries = value[:1] if all(entry == value[0] for entry in value) else value
+        return " ".join(map(brief, entries))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def words(settings: Mapping[str, object], skip: Iterable[str] = ()) -> str:
+    """Settings as one line."""
+    kept = {key: value for key, value in settings.items() if key not in skip}
+    return ", ".join(f"{key.replace('_', ' ')} {brief(value)}" for key, value in kept.items())
+
+
+def shared_training(panel: Panel) -> tuple[dict, list[str]]:
+    """The training settings that all methods share, and the names of those that differ."""
+    trains = [record["spec"]["train"] for record in panel.runs["record"]]
+    keys = dict.fromkeys(key for train in trains for key in train)
+    # an older record does not know an option that is off
+    varying = [key for key in keys if len({json.dumps(t.get(key) or None) for t in trains}) > 1]
+    return {key: trains[0].get(key) for key in keys if key not in varying}, varying
+
+
+def distinct(runs: pd.DataFrame, key: str) -> list[str]:
+    """The different values of one provenance entry over the runs."""
+    return sorted({brief(entry) for entry in runs[key].dropna()})
+
+
+def setting_notes(panel: Panel) -> list[str]:
+    """What the footnotes of every table state: label, stream, limits, backbone, seeds, training."""
+    stream, backbone = (
+        {key: value for key, value in panel.spec[part].items() if value is not None}
+        for part in ("stream", "backbone")
+    )
+    limits = {key: value for key, value in stream.items() if "_per_" in key}
+    hidden = {"name", "digest", "n_tasks", *limits}
+    if panel.modality == "vision":
+        hidden.add("max_prompt_tokens")
+    shared, varying = shared_training(panel)
+    optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
+    optional += ("checkpointing", "test_batch_size", "head_init", "loss_mean")
+    shared = {key: value for key, value in shared.items() if value or key not in optional}
+    own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
+    devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
+    labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
+    mixed = " Times from different devices or thread counts do not compare."
+    parts = [
+        f"{stream.get('n_tasks', len(panel.task_names))} tasks",
+        words(limits) or "all data",
+        words(stream, hidden),
+        f"backbone {panel.backbone}",
+        words(backbone, ("name", "digest")),
+        f"labels seen by its weights: {' and '.join(labels)}" if labels else "",
+        "seeds " + ", ".join(map(str, sorted(set(panel.runs["seed"])))),
+    ]
+    return [
+        f"{panel.suite.label} (suite {panel.suite.name}).",
+        f"Stream {panel.stream}: {', '.join(part for part in parts if part)}.",
+        f"Training: {words(shared)}{own}. Device {', '.join(devices) or 'unknown'}, threads per "
+        f"run {', '.join(threads) or 'unknown'}."
+        + (mixed if len(devices) > 1 or len(threads) > 1 else "")
+        + (" TIME leaves compilation out." if _compiles(panel) else ""),
+    ]
+
+
+def _compiles(panel: Panel) -> bool:
+    return any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
+
+
+def missing_notes(panel: Panel) -> list[str]:
+    """One sentence per reason why runs of a method did not finish."""
+    missing = panel.runs[panel.runs["status"] != "done"].fillna({"error": "no reason recorded"})
+    return [
+        f"{label} {status}, seed {', '.join(map(str, seeds))}: {error}"
+        for (label, status, error), seeds in missing.groupby(
+            ["method", "status", "error"], sort=False
+        )["seed"]
+    ]
+
+
+def outdated_notes(panel: Panel) -> list[str]:
+    """What the mark behind a method says: its runs are older than today's code, and why."""
+    return [f"{label}{OLD}: {why}." for label, why in panel.outdated.items()]
+
+
+def counts(runs: pd.DataFrame) -> str:
+    """How many seeds finished, and where not all, how many failed or were skipped."""
+    statuses = list(runs["status"])
+    missing = [f"{statuses.count(s)} {s}" for s in ("failed", "skipped") if s in statuses]
+    done = statuses.count("done")
+    return f"{done} of {len(statuses)} ({', '.join(missing)})" if missing else str(done)
+
+
+def training(runs: pd.DataFrame, key: str) -> str | None:
+    """One training setting of a method; None where it does not apply."""
+    entries = [record["spec"]["train"].get(key) for record in runs["record"]]
+    return ", ".join(dict.fromkeys(brief(v) for v in entries if v is not None)) or None
+
+
+def of_methods(
+    panel: Panel,
+    name: str,
+    title: str,
+    columns: list[Column],
+    rows: Iterable[dict],
+    notes: Iterable[str] = (),
+    bounds: Iterable[dict] = (),
+) -> Table:
+    """Rows of methods, the upper bound under the rule, with the setting in the footnotes.
+
+    `bounds` are rows of no method that stand under the rule too.
+
+    Where no run of a method finished, its first numeric cell says so instead of being a hole.
+    """
+    first = next((column.key for column in columns if column.show), None)
+    above, below = [], []
+    for row in rows:
+        label = row["method"]
+        if first and label not in panel.finished:
+            statuses = panel.methods[label]["status"]
+            row = row | {first: f"{statuses.iloc[0]} ({len(statuses)})"}
+        (below if panel.is_upper_bound(label) else above).append(row)
+    return Table(
+        f"{name}-{panel.slug}",
+        f"{panel.stream}, {panel.backbone}: {title}",
+        [Column("method", "Method"), *columns],
+        above,
+        [*below, *bounds],
+        list(notes),
+        setting_notes(panel) + missing_notes(panel) + outdated_notes(panel),
+        facts(panel),
+        dict.fromkeys(panel.outdated, OLD),
+    )
+
+
+def stuck_notes(panel: Panel) -> list[str]:
+    """Whose inference of the task tells none apart: after the last it finds one and no other."""
+    stuck = {}
+    for label, runs in panel.finished.items():
+        shares = {
+            (seed, name): share
+            for seed, record in zip(runs["seed"], runs["record"], strict=True)
+            if (found := record["tasks"][-1].get("task_accuracy"))
+            for name, share in zip(task_names(record), found, strict=False)
+        }
+        found = {place for place, share in shares.items() if share > 0.02}
+        n_runs = len({seed for seed, _ in shares})
+        if len(shares) > n_runs and len({seed for seed, _ in found}) == len(found):
+            stuck[label] = ", ".join(sorted({name for _, name in found})) or "none"
+    if not stuck:
+        return []
+    words = "; ".join(f"{label} ({tasks})" for label, tasks in stuck.items())
+    return [f"Inference of the task fails here, as it finds one and no other: {words}."]
+
+
+def facts(panel: Panel) -> dict[str, object]:
+    return dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0])

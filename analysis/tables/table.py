@@ -1,0 +1,223 @@
+"""A table as data, and its forms: Markdown, LaTeX (booktabs), CSV and cells for the report."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from math import isnan, nan
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.records.metrics import Estimate
+from analysis.text import visible
+
+ABSENT = "–"
+_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
+    **{"×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$"},
+    **{"γ": r"$\gamma$", "δ": r"$\delta$", "η": r"$\eta$", "λ": r"$\lambda$"},
+    **{"≥": r"$\geq$", "≤": r"$\leq$", "√": r"$\surd$", "|": r"\textbar{}"},
+}
+# Beyond Latin letters and these, only LuaLaTeX and XeLaTeX can set a character.
+_BEYOND_LATEX = re.compile("[^\x00-\u017f–—‘’“”•…†‡€™]+")
+
+
+@cache
+def tex(text: str) -> str:
+    """Text as LaTeX sets it; where an engine knows no Unicode, code points stand for letters."""
+
+    def either(found: re.Match) -> str:
+        points = " ".join(f"U+{ord(letter):04X}" for letter in found[0])
+        return f"{{\\ifdefined\\Umathchar {found[0]}\\else {points}\\fi}}"
+
+    def plain_part(part: str) -> str:  # two hyphens are no dash
+        return _BEYOND_LATEX.sub(either, re.sub("-(?=-)", "-{}", part))
+
+    text = unicodedata.normalize("NFC", visible(text))
+    parts = re.split(f"([{''.join(map(re.escape, _TEX))}])", text)
+    made = "".join(_TEX.get(part) or plain_part(part) for part in parts)
+    return "{}" + made if made[:1] in ("[", "*") else made  # no option of the \\ before it
+
+
+def tex_label(name: str) -> str:
+    """A name that a cross-reference may have."""
+    return re.sub("[^A-Za-z0-9-]", "-", name)
+
+
+@cache
+def markdown(text: str) -> str:
+    """Text as Markdown shows it: no markup, no mathematics, on one line."""
+    text = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", visible(text))
+    text = re.sub(r"[|`*~$]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is one
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;").replace("](", "]\\(")
+    text = re.sub(r"^(#+(?=\s|$)|[+=-](?=\s|$)|>)", r"\\\1", text)  # where a line begins
+    return re.sub(r"^(\d+)([.)]\s)", r"\1\\\2", text)
+
+
+def own_markdown(text: str) -> str:
+    """Markdown of our own, such as code, in one cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Comma-separated values; text that a spreadsheet would take for a formula is quoted."""
+    texts = [key for key in frame if frame[key].dtype in (object, "str")]
+    return frame.assign(**{key: frame[key].map(_no_formula) for key in texts}).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def _no_formula(value: object) -> object:
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "＝", "＋", "－", "＠"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {
+    **{"tex": tex, "tex_label": tex_label, "markdown": markdown, "own_markdown": own_markdown}
+}
+
+
+class Number(NamedTuple):
+    """How numbers of one kind are printed: scaled how, with how many digits behind the point."""
+
+    scale: float = 1
+    digits: int | None = None
+
+    def __call__(self, value: float, signed: bool = False, like: float | None = None) -> str:
+        """Where no digits are set: about three of a number, or as many as `like` would have."""
+        size = self.scale * abs(value if like is None else like)
+        adaptive = 0 if size >= 100 else 1 if size >= 10 else 2
+        digits = adaptive if self.digits is None else self.digits
+        return f"{self.scale * value:{'+' if signed else ''}z,.{digits}f}".replace("-", "−")
+
+
+plain, count = Number(), Number(digits=0)
+two_digits = Number(digits=2)
+percent = Number(100, digits=2)  # as in the paper
+mebibytes = Number(2**-20)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best.
+
+    A `signed` column holds differences, which are printed with their interval; a `wide` one holds
+    sentences, whose lines are broken; one with `markup` holds Markdown of our own.
+    """
+
+    key: str
+    title: str
+    show: Number | None = None
+    better: int = 0
+    signed: bool = False
+    wide: bool = False
+    markup: bool = False
+
+    def text(self, value: object) -> str:
+        """The printed cell: mean ± sd [interval] for an estimate, an en dash for what is absent."""
+        if not isinstance(value, Estimate):
+            return ABSENT if value in (None, "") else str(value)
+        if isnan(value.mean):
+            return ABSENT
+        text = self.show(value.mean, self.signed)
+        if value.sd > 0:
+            shown = (self.show(value.sd, like=value.mean), self.show(value.sd))
+            text += next((f" ± {sd}" for sd in shown if sd.strip("0.")), "")
+        if self.signed and not isnan(value.low):
+            low, high = (self.show(end, True, value.mean) for end in (value.low, value.high))
+            text += f" [{low}, {high}]"
+        return text
+
+
+class Cell(NamedTuple):
+    text: str
+    bold: bool
+
+
+@dataclass
+class Table:
+    """Rows of raw values by column key.
+
+    `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
+    all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
+    `marks` stand behind the methods that they are of, where a note says why.
+    """
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[dict]
+    below: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    setting: list[str] = field(default_factory=list)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    def grid(self) -> list[list[list[Cell]]]:
+        """The printed cells above and, where there are any, below the rule."""
+        best = {column.key: self._best(column) for column in self.columns}
+        groups = [(self.rows, best), (self.below, {})]
+        return [
+            [
+                [
+                    Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
+                    if c.key != "method"
+                    else Cell(row["method"] + self.marks.get(row["method"], ""), False)
+                    for c in self.columns
+                ]
+                for row in rows
+            ]
+            for rows, chosen in groups
+            if rows
+        ]
+
+    def _best(self, column: Column) -> str | None:
+        values = [row.get(column.key) for row in self.rows]
+        values = [v for v in values if isinstance(v, Estimate) and not isnan(v.mean)]
+        if not column.better or len(values) < 2:
+            return None
+        return column.text(max(values, key=lambda value: column.better * value.mean))
+
+    def markdown(self) -> str:
+        """A GitHub table under its title, and the notes as a list."""
+        return TEMPLATES.get_template("table.md.j2").render(table=self).strip() + "\n"
+
+    def latex(self) -> str:
+        """A table* for a document that loads booktabs."""
+        return TEMPLATES.get_template("table.tex.j2").render(table=self) + "\n"
+
+    def csv(self) -> str:
+        """Raw values (scores as fractions), with spread and interval in columns of their own."""
+        rows = []
+        for row in [*self.rows, *self.below]:
+            flat = dict(self.facts)
+            for column in self.columns:
+                value, key = row.get(column.key), column.key
+                if column.show is None:
+                    flat[key] = value
+                    continue
+                known = value if isinstance(value, Estimate) else Estimate(nan)
+                flat |= {key: known.mean, f"{key}_sd": known.sd}
+                if column.signed:
+                    flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
+            rows.append(flat)
+        return csv(pd.DataFrame(rows))

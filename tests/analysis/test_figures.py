@@ -1,0 +1,111 @@
+"""Figures: one look for each method, names that can be read, and what is drawn of the runs."""
+
+import matplotlib
+import pytest
+from fake_records import (
+    METHODS,
+    changed,
+    panel_of,
+    record,
+    suite_of,
+)
+from matplotlib import font_manager
+
+from analysis import draw, report
+from analysis.catalogue import FIGURES
+from analysis.figures import accuracy, lettering, style
+from analysis.figures.sensitivity import sensitivity, swept_settings
+from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
+
+
+def test_every_method_has_its_own_fixed_style():
+    alone, unknown = style.styles(["mymethod"]), [f"method{i}" for i in range(30)]
+    together = style.styles([*METHODS, *unknown, "mymethod"])
+    assert len(set(together.values())) == len(together)
+    assert all(together[label] == style.KNOWN[label] for label in METHODS)
+    few = style.styles([*METHODS, "mymethod", "other"])
+    assert few["mymethod"].colour not in {style.KNOWN[label].colour for label in METHODS}
+    assert style.styles(["mymethod", "treelora"])["mymethod"] == alone["mymethod"]
+
+
+def test_letters_without_a_glyph_are_escapes_and_the_report_says_so(tmp_path, monkeypatch):
+    letters = frozenset(map(ord, "abcé _…\\u0123456789def"))
+    monkeypatch.setattr(lettering, "_letters", lambda: letters)
+    drawn = lettering.drawn
+    assert drawn("a日") == "a\\u65e5" and drawn("e\u0301") == "é"
+    assert drawn("a\u200d\ufe0fb") == "ab"  # these have no look of their own
+    assert drawn("_a") == " _a"  # or no legend would have it
+    assert len(drawn("a" * 300)) <= lettering.LONGEST and drawn("a" * 300 + "b")[-1] == "b"
+    assert lettering.width("a日") == 3
+    assert "\\u65e5 for 日" in lettering.not_drawn(["a", "日"])
+    assert lettering.not_drawn(["a\u200d"]) == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(report, "not_drawn", lambda texts: f"no letter for {min(texts)}")
+    _, made = draw.make(suite_of(tmp_path, [record(label="日")]), tmp_path, ["report"])
+    assert "no letter for a<" in made["report/index.html"].decode()
+
+
+def test_figures_ask_the_fonts_that_are_installed(monkeypatch):
+    family = matplotlib.rcParams["font.family"]
+    monkeypatch.setattr(
+        font_manager.fontManager, "get_font_names", lambda: ["DejaVu Sans", "Noto Sans CJK SC"]
+    )
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
+        lettering.use_fallbacks()
+        assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK SC"]
+    assert matplotlib.rcParams["font.family"] == family
+
+
+def test_every_shown_method_has_a_colour_of_its_own():
+    looks = [style.KNOWN[label] for label in METHOD_ORDER]
+    colours = {look.colour for look in style.KNOWN.values()}
+    assert len(set(looks)) == len(METHOD_ORDER) and len(colours) == len(style.KNOWN)
+    assert not colours & set(style.SPARE)
+
+
+def test_settings_that_were_varied_alone_are_swept_with_no_limit_last(panel, tmp_path):
+    assert swept_settings(panel) == {
+        "epochs": {"treelora": {1: "treelora-short", 6: "treelora"}},
+        "strength": {"treelora": {0.1: "treelora", 0.5: "treelora-strong"}},
+    }
+    base = changed(record(), "treelora", {"layers": None})
+    records = [base, changed(base, "treelora-layers-2", {"layers": 2})]
+    own = panel_of(tmp_path, records)
+    assert list(swept_settings(own)["layers"]["treelora"]) == [2, float("inf")]
+    (axes,) = sensitivity(own).axes[0].child_axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "no limit"]
+
+
+def test_a_learning_curve_is_the_mean_over_later_tasks_where_all_were_tested(panel):
+    points = [(0, 0, 0.9), (1, 0, 0.1), (2, 0, 0.3), (1, 50, 0.5), (2, 50, 0.7), (1, 60, 0.8)]
+    run = {"test_curve": [dict(zip(("task", "samples", "score"), p, strict=True)) for p in points]}
+    runs = panel.finished["treelora"].iloc[:1].assign(record=[run])
+    curve = accuracy._learning_curves(runs)
+    assert curve[0].to_dict() == pytest.approx({0: 0.2, 50: 0.6})
+    assert accuracy._learning_curves(panel.finished["treelora"]).empty
+
+
+def test_figures_without_their_data_say_so(tmp_path):
+    panel = panel_of(tmp_path, [record()])
+    said = {
+        "sensitivity": "No run differs from its base in a numeric setting alone.",
+        "fig1": "No finished run was tested while it learnt.",
+        "trees": "No finished run has a tree.",
+    }
+    for name, text in said.items():
+        figure = FIGURES[name].draw(panel)
+        assert [t.get_text() for t in figure.axes[0].texts] == [text]
+
+
+def test_a_crowded_panel_draws_no_variants(panel, tmp_path):
+    (run,) = (r for r in panel.runs["record"] if r["key"] == panel.runs["key"].iloc[0])
+    many = [changed(run, f"olora-{i}", {"rank": i}) for i in range(MOST_DRAWN)]
+    crowded = panel_of(tmp_path, [run, *many])
+    assert set(crowded.drawn) == {run["spec"]["method"]["label"]}
+    foot = [text.get_text() for text in FIGURES["fig4a"].draw(crowded).texts]
+    assert any("12 variants of these methods" in " ".join(text.split()) for text in foot)
+    assert len(panel.drawn) == len(panel.finished)
+    alone = [changed(record(method="ewc"), "ewc-mild"), record(method="joint")]
+    alone += [changed(alone[1], "at-once")]
+    crowded = panel_of(tmp_path, [run, *many, *alone])
+    assert set(crowded.drawn) == {run["spec"]["method"]["label"], "ewc-mild", "joint", "at-once"}
