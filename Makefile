@@ -82,6 +82,7 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 
 test: lint ## Check style and workflow, then run every test
 	$(PYTEST)
+	$(PYTEST) --pretend-gpu tests/*/test_gpu.py
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
 	$(PYTEST) -m "not slow"

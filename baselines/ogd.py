@@ -65,7 +65,7 @@ def project(vector: Tensor, basis: Tensor) -> Tensor:
 
 
 def gold_logit(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean logit of what is asked for, a scalar; logits and y as in `common.base`."""
+    """The mean logit of what is asked for, a scalar; logits and y as in `common.task`."""
     if y.dim() == 2:
         y = y[:, -logits.shape[1] :]
     asked = y != -100

@@ -28,7 +28,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def gpu(request):
-    """For tests marked gpu alone: what they need, or they are skipped. Others never see a GPU.
+    """A GPU for tests marked gpu, or they are skipped. Others never see one.
 
     With --pretend-gpu it is the set of places in the code, (file, line), that asked torch.cuda.
     """
@@ -48,6 +48,30 @@ def gpu(request):
         yield
     else:
         pytest.skip("torch sees no GPU; --pretend-gpu rehearses this test without one")
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """An empty data directory that the environment names, and a working directory beside it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("TREELORA_DATA", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_stream(tmp_path_factory):
+    """A function that gives the folder of an embedded stream, which takes a while to make."""
+    from benchmarks import streams
+
+    @functools.cache
+    def folder(name):
+        out = tmp_path_factory.mktemp(name)
+        streams.prepare(name, out)  # checks the digest
+        return out
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,15 @@ from torch import nn
 import baselines
 from baselines.common.task import Setting, Task
 from benchmarks import backbones
-from benchmarks.streams.common.encoding import Tokenizer
+from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.streams.common.tasks import Samples
 
 N_TASKS, PER_TASK = 3, 2  # classes per task
-VISION = backbones.Backbone(
-    "tiny-vit",
-    "vision",
-    {
+VISION = backbones.TimmFile(
+    name="tiny-vit",
+    file="tiny-vit",
+    pretraining="of a test",
+    architecture={
         "model_name": "vit_tiny_patch16_224",
         "img_size": 16,
         "patch_size": 8,
@@ -23,12 +24,16 @@ VISION = backbones.Backbone(
         "depth": 2,
         "num_heads": 3,
     },
-    adapted_matrices=4,
+    normalisation="half",
 )
-LANGUAGE = backbones.Backbone(
-    "tiny-llama",
-    "language",
-    {
+LANGUAGE = backbones.Embedded(
+    name="tiny-llama",
+    modality="language",
+    pretrain_stream="docs",
+    recipe={},
+    held_out=2,
+    architecture={
+        "model_type": "llama",
         "vocab_size": 40,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -41,14 +46,13 @@ LANGUAGE = backbones.Backbone(
         "eos_token_id": 2,
         "pad_token_id": 0,
     },
-    adapted_matrices=4,
 )
 MODALITIES = ("vision", "language")
 # One word for each id: "w7" is 7.
 TOKENIZER = Tokenizer(
     lambda text: [int(word[1:]) for word in text.split() if word[1:].isdigit()],
     lambda ids: " ".join(f"w{i}" for i in ids if i > 2),
-    *(0, 1, 2),
+    *(1, 2),
 )
 SMALL = {
     "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
@@ -69,8 +73,8 @@ def network(modality: str, seed: int = 0):
     """A random backbone, query and value projections ready to be adapted."""
     torch.manual_seed(seed)
     if modality == "vision":
-        return backbones.build_vision(VISION, N_TASKS * PER_TASK).split_qkv()
-    return backbones.build_language(LANGUAGE).split_qkv()
+        return VISION.build(N_TASKS * PER_TASK).split_qkv()
+    return LANGUAGE.build().split_qkv()
 
 
 def setting(modality: str, **changes) -> Setting:

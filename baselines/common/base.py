@@ -20,7 +20,7 @@ class Needs:
     """What decides how much memory a run on a language model takes; see `Method.needs`.
 
     Attributes:
-        backbone: a `benchmarks.backbones.models.LanguageModel`, only its shapes.
+        backbone: a `benchmarks.backbones.language.LanguageModel`, only its shapes.
         n_tasks: length of the stream.
         prompt_tokens, answer_tokens: of a sample, at most.
         samples: that pass through the network at a time, with gradients.

@@ -186,7 +186,7 @@ class TwoPass(nn.Module):
     A subclass defines `uninstructed` and `instructed`.
 
     Args:
-        backbone: a `backbones.models.VisionModel`; its head is the classifier of stage 1.
+        backbone: a `backbones.vision.VisionModel`; its head is the classifier of stage 1.
         identity: from uninstructed features (B, width) to logits (B, C), the classifier of stage 0.
         task_of_class: (C,).
 

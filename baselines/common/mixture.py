@@ -101,7 +101,7 @@ class MixedModel(nn.Module):
     A subclass defines `weigh`.
 
     Args:
-        backbone: a `benchmarks.backbones.models.LanguageModel`.
+        backbone: a `benchmarks.backbones.language.LanguageModel`.
         settings: of the branches.
         n_tasks: length of the stream.
 

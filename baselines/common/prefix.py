@@ -21,7 +21,7 @@ def encode_with_prefixes(
     """Tokens (B, n, width) through all blocks and the final norm, as `VisionModel.encode`.
 
     Args:
-        backbone: a `benchmarks.backbones.models.VisionModel`.
+        backbone: a `benchmarks.backbones.vision.VisionModel`.
         tokens: (B, n, width), with positions.
         prefixes: index of a block -> its (keys, values), each (B, length, width): already keys and
             values, neither projected nor given a position, heads side by side along the width.

@@ -205,4 +205,4 @@ class TaskPromptMethod(TaskParts, PromptMethod):
     skips = {"language": "prefixes are there for vision transformers only"}
 
     def kept_tasks(self) -> range:
-        return range(self.setting.n_tasks)
+        return range(self.setting.n_tasks)  # all are counted in the footprint of every record

@@ -68,7 +68,7 @@ class Setting:
         augment: None, or "crop_flip" for random crops resized to the network's input size and
             flips of the loop's batches (see `common.augment`), drawn from the task's seed. What
             a method reads from the task itself, such as memories and statistics, stays as it is.
-        tokenizer: `benchmarks.streams.common.encoding.Tokenizer` on language.
+        tokenizer: `benchmarks.backbones.tokenizer.Tokenizer` on language.
         seed: seed of the run; each task derives its own from it.
         device: where to train.
     """

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pad_left(encoded: list[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-    """Token ids with the length of their answers -> x (n, 2, L) and y (n, L) as `base` has them."""
+    """Token ids with the length of their answers -> x (n, 2, L) and y (n, L) as `task` has them."""
     length = max(len(ids) for ids, _ in encoded)
     x = torch.zeros(len(encoded), 2, length, dtype=torch.long)
     y = torch.full((len(encoded), length), -100)

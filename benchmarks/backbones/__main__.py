@@ -1,5 +1,26 @@
-"""`python -m benchmarks.backbones NAME --out FOLDER`, see the package."""
+"""Find or fetch a backbone's weights, check them and write `manifest.json`."""
 
-from benchmarks.backbones import main
+import argparse
+import json
+from pathlib import Path
 
-main()
+from benchmarks import backbones
+from benchmarks.common.files import DataError, add_data_dir_option, write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description=__doc__)
+    parser.add_argument("name", help="one of " + ", ".join(backbones.BACKBONES))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the manifest")
+    add_data_dir_option(parser)
+    options = parser.parse_args()
+    try:
+        manifest = backbones.find(options.name).prepare(options.out, options.data_dir)
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+    write_json(options.out / "manifest.json", manifest)
+    print(json.dumps(manifest, indent=1))
+
+
+if __name__ == "__main__":
+    main()

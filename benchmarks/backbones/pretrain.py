@@ -3,8 +3,8 @@
 Those of the embedded streams learn from the streams' held-out domain. They are committed, so that
 nobody has to make them: `python -m benchmarks.backbones.pretrain NAME` rebuilds
 `pretrained/NAME.safetensors`. A rehearsal on real text learns from the training prompts
-of its own tasks, no answers among them; the workflow makes it where the data is. The recipe's
-digest names the backbone in every run's key.
+of its own tasks, no answers among them; the workflow makes it where the data is. The recipes stand
+in `catalogue.toml`, and their digest names the backbone in every run's key.
 """
 
 from __future__ import annotations
@@ -16,32 +16,23 @@ import sys
 from itertools import zip_longest
 from pathlib import Path
 
-from benchmarks import backbones, streams
-from benchmarks.common.files import DataError, data_dir, digest_of, seed_for, write_bytes
+import numpy as np
+import tokenizers
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from baselines.common.text import pad_left
+from benchmarks import backbones
+from benchmarks.backbones import Embedded
+from benchmarks.backbones.embedded import COMMITTED
+from benchmarks.backbones.tokenizer import Tokenizer
+from benchmarks.common.files import DataError, data_dir, seed_for, write_bytes
 from benchmarks.common.progress import Progress
+from benchmarks.streams.common.encoding import encode
 
-_COMMON = {"optimizer": "adamw", "weight_decay": 0.05, "warm_up": 0.1, "clip_norm": 1.0, "seed": 0}
-RECIPES = {
-    "micro-vit": _COMMON
-    | {"steps": 4000, "batch_size": 128, "learning_rate": 1e-3, "label_smoothing": 0.1}
-    | {"shift_pixels": 3, "inverted": 0.5},
-    "micro-llama": _COMMON
-    | {"steps": 2000, "batch_size": 32, "tokens": 96, "learning_rate": 2e-3}
-    | {"tokenizer": "byte-level BPE", "data": "packed texts and questions"},
-    "micro-llama-trace": _COMMON
-    | {"steps": 1200, "batch_size": 16, "tokens": 192, "learning_rate": 2e-3}
-    | {"tokenizer": "byte-level BPE", "data": "packed training prompts, cut"}
-    | {"characters": 3000},
-}
-# Every so manieth image or text is not trained on; 21 meets all of eight tasks that take turns.
-HELD_OUT = {"micro-vit": 10, "micro-llama": 20, "micro-llama-trace": 21}
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
-
-
-def recipe_digest(backbone: backbones.Backbone) -> str:
-    """Digest of architecture, data and settings: everything but the machine's rounding."""
-    data = streams.of({"name": backbone.pretrain_stream}, data_dir()).fingerprint()
-    return digest_of([backbone.architecture, RECIPES[backbone.name], data])
 
 
 def pretrain(name: str, steps: int | None = None) -> dict:
@@ -51,28 +42,22 @@ def pretrain(name: str, steps: int | None = None) -> dict:
         name: an embedded backbone.
         steps: stop earlier than the recipe says (for tests).
     """
-    import torch
-
     backbone = backbones.find(name)
-    if not backbone.pretrain_stream:
+    if not isinstance(backbone, Embedded):
         raise DataError(f"{name} is not pre-trained here: its weights come from outside")
-    torch.manual_seed(seed_for(RECIPES[name]["seed"], "pretrain"))
+    torch.manual_seed(seed_for(backbone.recipe["seed"], "pretrain"))
     folder = Path("resources/streams") / backbone.pretrain_stream
     train = _vision if backbone.modality == "vision" else _language
-    return train(backbone, folder, steps or RECIPES[name]["steps"])
+    return train(backbone, folder, steps or backbone.recipe["steps"])
 
 
-def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
-    import numpy as np
-    import torch
-    import torch.nn.functional as F
-
-    recipe = RECIPES[backbone.name]
+def _vision(backbone: Embedded, folder: Path, steps: int) -> dict:
+    recipe = backbone.recipe
     with np.load(folder / "pretrain.npz", allow_pickle=False) as file:
         images = torch.from_numpy(file["images"])
         labels = torch.from_numpy(file["labels"])
-    held_out = torch.arange(len(labels)) % HELD_OUT[backbone.name] == 0
-    model = backbones.build_vision(backbone, int(labels.max()) + 1)
+    held_out = torch.arange(len(labels)) % backbone.held_out == 0
+    model = backbone.build(int(labels.max()) + 1)
     train_x, train_y = images[~held_out], labels[~held_out]
 
     def pixels(x):
@@ -96,17 +81,13 @@ def _vision(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
     return {"safetensors": _weights(model, backbone, {"held_out_accuracy": accuracy})}
 
 
-def _language(backbone: backbones.Backbone, folder: Path, steps: int) -> dict:
-    import torch
-
-    from benchmarks.streams.common.encoding import Tokenizer, encode
-
-    recipe, every = RECIPES[backbone.name], HELD_OUT[backbone.name]
+def _language(backbone: Embedded, folder: Path, steps: int) -> dict:
+    recipe, every = backbone.recipe, backbone.held_out
     items = _texts(folder, recipe.get("characters"))
     train = [item for i, item in enumerate(items) if i % every]
     trained = _train_tokenizer([i["text"] for i in train], backbone.architecture["vocab_size"])
     tokenizer = Tokenizer.of(trained)
-    model = backbones.build_language(backbone)
+    model = backbone.build()
     length = recipe["tokens"]
 
     def packed(chosen):
@@ -152,13 +133,8 @@ def _texts(folder: Path, characters: int | None) -> list[dict]:
 
 def answered(model, tokenizer, items: list[dict]) -> float:
     """The fraction of the items' questions whose answer the model finds likeliest."""
-    import torch
-
-    from baselines.common.text import pad_left
-    from benchmarks.streams.common.encoding import encode
-
     asked = [(item["prompt"], item["answer"]) for item in items if "prompt" in item]
-    most = RECIPES["micro-llama"]["tokens"]
+    most = backbones.find("micro-llama").recipe["tokens"]
     x, y = pad_left([encode(tokenizer, prompt, answer, most) for prompt, answer in asked])
     with torch.no_grad():
         likeliest = model(x).argmax(dim=2)
@@ -166,11 +142,9 @@ def answered(model, tokenizer, items: list[dict]) -> float:
     return ((likeliest == y) | (y < 0)).all(dim=1).float().mean().item()
 
 
-def _train_tokenizer(texts: list[str], size: int):
+def _train_tokenizer(texts: list[str], size: int) -> tokenizers.Tokenizer:
     """A byte-level BPE of `size` pieces."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -185,8 +159,6 @@ def _train_tokenizer(texts: list[str], size: int):
 
 def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
     """AdamW with linear warm-up and cosine decay."""
-    import torch
-
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"]
     )
@@ -207,23 +179,23 @@ def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
         progress.advance(note=lambda loss=loss: f"loss {loss.item():.3f}")
 
 
-def _weights(model, backbone: backbones.Backbone, facts: dict) -> bytes:
+def _weights(model, backbone: Embedded, facts: dict) -> bytes:
     """The network in half precision, with the recipe and what it reached as metadata."""
-    from safetensors.torch import save
-
-    state = model.network.state_dict()
-    for key in model.derived:
-        state.pop(key, None)
-    state = {key: value.half().contiguous() for key, value in state.items()}
-    about = {"recipe": recipe_digest(backbone), **{k: f"{v:.4f}" for k, v in facts.items()}}
+    state = {
+        key: value.half().contiguous()
+        for key, value in model.network.state_dict().items()
+        if key not in model.derived
+    }
+    recipe = {"recipe": backbone.fingerprint(data_dir())}
+    about = recipe | {key: f"{value:.4f}" for key, value in facts.items()}
     print(f"{backbone.name}: {about}", file=sys.stderr)
     return save(state, about)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="one of " + ", ".join(RECIPES))
-    parser.add_argument("--out", type=Path, default=backbones.PRETRAINED)
+    parser.add_argument("name", help="one of the embedded backbones")
+    parser.add_argument("--out", type=Path, default=COMMITTED)
     options = parser.parse_args()
     try:
         for suffix, content in pretrain(options.name).items():

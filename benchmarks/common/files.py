@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import reprlib
 import stat
 import tempfile
@@ -60,7 +61,8 @@ def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """The first line of an error, its kind before it where it says little alone."""
-    text = str(error).partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
+    text = re.sub(r":\s*\n\s*", ": ", str(error).strip())  # the first line may be a heading
+    text = text.partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
     if isinstance(error, OSError | ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -37,7 +37,7 @@ ANSWER_TOKENS = 512  # assumed of an answer that no option limits
 def needed_bytes(spec: dict) -> int:
     """The estimate for a run's spec, on the real shapes of its network."""
     backbone, train, stream = spec["backbone"], spec["train"], spec["stream"]
-    model = backbones.build_language(backbones.find(backbone["name"]))
+    model = backbones.find(backbone["name"]).build(device="meta")
     config = model.network.config
     weight_bytes = 2 if backbone.get("weights") else 4
     working_bytes = 2 if backbone.get("weights") or train["precision"] == "bfloat16" else 4

@@ -8,7 +8,6 @@ computed, so a network needs no weights.
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -69,13 +68,11 @@ def passes(model: nn.Module, modality: str, tokens: int, prompts: int = 0) -> Pa
 def lora_passes(name: str, image_size: int | None, tokens: int) -> tuple[Passes, int]:
     """Of one sample through a backbone with LoRA; and the backbone's parameters, LoRA's too."""
     backbone = backbones.find(name)
-    vision = backbone.modality == "vision"
-    build = backbones.build_vision if vision else backbones.build_language
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element")
-        model = add_lora(build(backbone, 1, image_size).split_qkv(), LoraSettings())
+    with torch.device("meta"):
+        model = backbone.build(1, image_size, device="meta").split_qkv()
+        model = add_lora(model, LoraSettings())
     n_parameters = sum(p.numel() for p in model.parameters())
-    if not vision:
+    if backbone.modality == "language":
         model = model.network
         model.config._attn_implementation = "eager"
     return passes(model, backbone.modality, tokens), n_parameters

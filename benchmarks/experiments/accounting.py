@@ -1,7 +1,7 @@
 """What each method costs on the paper's models: operations, parameters, bytes, without any weights.
 
 `python -m benchmarks.experiments.accounting --out FILE` instantiates the real architectures on meta
-device from `backbones/architectures`, adds LoRA to query and value projections as the methods do,
+device from `backbones/catalogue.toml`, adds LoRA to query and value projections as the methods do,
 and counts the operations of forward and backward passes as `costs.operations` does. It needs
 nothing from the network, and a minute.
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +25,14 @@ from baselines.common.base import Setting, Task
 from baselines.common.lora import LoraSettings, add_lora
 from baselines.l2p import L2P
 from baselines.olora import OLoRA
+from benchmarks import backbones
 from benchmarks.common.files import write_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import Passes, passes
 from benchmarks.runs.record import provenance
 
-SCHEMA = 1
-ARCHITECTURES = Path(__file__).parents[1] / "backbones/architectures"
+PAPER = ("gemma-2b", "llama-2-13b", "llama-2-7b", "llama-3.2-1b", "mistral-7b-v0.3", "vit-b16")
+ARCHITECTURES = {name: shape for name, shape in backbones.ARCHITECTURES.items() if name in PAPER}
 METHODS = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora", "ogd")
 POOL = L2P.Config()
 
@@ -62,26 +61,21 @@ STEPS = {"language": Step(1024, 4, 8), "vision": Step(197, 192, 10)}
 
 def names() -> list[str]:
     """The architectures there are."""
-    return sorted(path.stem for path in ARCHITECTURES.glob("*.json"))
+    return sorted(ARCHITECTURES)
 
 
 def build(name: str, device: str = "meta") -> tuple[nn.Module, str]:
     """A model with separate projections, and its modality."""
-    spec = json.loads((ARCHITECTURES / f"{name}.json").read_text(encoding="utf-8"))
-    kind = spec.pop("model_type")
-    with torch.device(device), warnings.catch_warnings():
-        if kind == "timm":
-            import timm
+    with torch.device(device):
+        if "model_name" in ARCHITECTURES[name]:
+            from benchmarks.backbones import vision
 
-            from benchmarks.backbones.models import VisionModel
+            return vision.build(ARCHITECTURES[name]).split_qkv(), "vision"
+        from benchmarks.backbones import language
 
-            warnings.filterwarnings("ignore", message="Initializing zero-element")
-            network = timm.create_model(spec.pop("architecture"), **spec)
-            return VisionModel(network, n_classes=0, mean=0.5, std=0.5).split_qkv(), "vision"
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        config = AutoConfig.for_model(kind, attn_implementation="eager", **spec)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32), "language"
+        model = language.build(ARCHITECTURES[name])
+        model.config._attn_implementation = "eager"
+        return model, "language"
 
 
 @dataclass(frozen=True)
@@ -298,7 +292,7 @@ def main() -> None:
         "steps": {modality: dataclasses.asdict(step) for modality, step in steps.items()},
         "l2p": dataclasses.asdict(POOL),
     }
-    data = {"schema": SCHEMA, "kind": "accounting", "provenance": provenance()}
+    data = {"schema": 1, "kind": "accounting", "provenance": provenance()}
     write_json(o.out, data | {"settings": settings, "rows": rows})
 
 

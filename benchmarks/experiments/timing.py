@@ -27,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -37,8 +38,7 @@ import baselines
 from baselines.common.base import Method, Setting, Task
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
-from benchmarks.backbones.models import LanguageModel
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
 from benchmarks.common.files import read_json, write_json
 from benchmarks.common.progress import Progress
@@ -46,13 +46,7 @@ from benchmarks.runs.record import PUBLISHED, provenance
 from benchmarks.streams.common.tasks import Samples
 from treelora import Node, Options, TreeRegulariser
 
-SCHEMA = 1
 N_CLASSES, N_TOKENS = 100, 64
-VIT = "vit-b16-dino"  # as any ViT-B/16
-SHAPES = {"ViT-B/16, 24 x 8k": (24, 2**13), "7B, 64 x 32k": (64, 2**15)}
-EPOCHS = {"long": (5, 3, 7, 5, 3, 5, 5, 7), "short": (2, 1, 3, 2, 1, 2, 2, 3)}  # of each task
-N_ITEMS = 500  # of a task
-METHODS = ("seqlora", "olora", "hidelora", "treelora", "ewc", "gem")
 CONFIGS = {"gem": {"memory_per_task": 8}, "ewc": {"fisher_samples": 8}}
 
 
@@ -86,14 +80,11 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
-def network_of(name: str, device: str = "cpu", weights: str | None = None) -> nn.Module:
+def network_of(name: str, device: str = "cpu", weights: str = "float32") -> nn.Module:
     """A backbone with random weights and separate projections."""
     torch.manual_seed(0)
-    backbone = backbones.find(name)
-    if backbone.repo:
-        return LanguageModel(causal_lms.build(causal_lms.architecture(backbone), device, weights))
-    build = backbones.build_vision if backbone.modality == "vision" else backbones.build_language
-    return build(backbone, N_CLASSES).split_qkv().to(device, getattr(torch, weights or "float32"))
+    network = backbones.find(name).build(N_CLASSES, weights=weights, device=device)
+    return network.split_qkv()
 
 
 def texts(vocabulary: int, n: int, tokens: int, answer: int) -> Samples:
@@ -115,13 +106,21 @@ def method_of(name: str, network: nn.Module, n_tasks: int, o: argparse.Namespace
         batch_size=o.batch_size,
         learning_rate=1e-4,
         mask=None if language else "all",
-        precision="bfloat16" if vars(o).get("weights") else "float32",
+        precision=vars(o).get("weights", "float32"),
         device=o.device,
     )
     return cls(network, cls.Config(**CONFIGS.get(name, {})), setting)
 
 
 # ---------------------------------------------------------------------------- loop
+
+LOOP = {
+    "backbones": ["micro-vit", "micro-llama"],
+    "finished_tasks": 9,
+    "batch_size": 32,
+    "steps": 20,  # of a measurement
+    "rounds": 12,
+}
 
 
 def plain_loop(name: str, o: argparse.Namespace) -> Callable[[Samples], None]:
@@ -183,6 +182,15 @@ def loop(o: argparse.Namespace) -> dict:
 
 
 # ---------------------------------------------------------------------------- penalty
+
+PENALTY = {
+    "finished_tasks": [10, 100, 1000],
+    "batch_size": 4,  # of the ViT-B/16 that is timed beside it
+    "steps": 3,
+    "rounds": 5,
+}
+SHAPES = {"ViT-B/16, 24 x 8k": (24, 2**13), "7B, 64 x 32k": (64, 2**15)}
+VIT = "vit-b16-dino"  # as any ViT-B/16
 
 
 class Adapters(nn.Module):
@@ -247,7 +255,7 @@ def penalty(o: argparse.Namespace) -> dict:
             term(torch.ones((), device=o.device)).backward()
 
     rows = []
-    for (shape, (n_levels, width)), n_tasks in ((s, n) for s in SHAPES.items() for n in o.tasks):
+    for (shape, (n_levels, width)), n_tasks in product(SHAPES.items(), o.finished_tasks):
         torch.manual_seed(0)
         model = Adapters(n_levels, width, o.device)
         ours = TreeRegulariser(model, Options())
@@ -279,6 +287,19 @@ def penalty(o: argparse.Namespace) -> dict:
 
 
 # ---------------------------------------------------------------------------- schedules
+
+SCHEDULES = {
+    "backbone": "smollm2-135m-instruct",
+    "methods": ["seqlora", "olora", "hidelora", "treelora", "ewc", "gem"],
+    "weights": "float32",  # or bfloat16
+    "checkpointing": False,
+    "scale": 1.0,  # of all lengths
+    "batch_size": 4,
+    "steps": 5,  # of each task
+    "rounds": 3,
+}
+EPOCHS = {"long": (5, 3, 7, 5, 3, 5, 5, 7), "short": (2, 1, 3, 2, 1, 2, 2, 3)}  # of each task
+N_ITEMS = 500  # of a task
 
 
 def schedule_seconds(per_task: list[float], epochs: tuple[int, ...], batch_size: int) -> float:
@@ -314,6 +335,8 @@ def step_seconds(name: str, o: argparse.Namespace) -> tuple[list[float], int | N
 
 
 def schedules(o: argparse.Namespace) -> dict:
+    if "seqlora" not in o.methods:
+        raise SystemExit("--methods must have seqlora, which the others are compared with")
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     found = turns({name: partial(step_seconds, name, o) for name in o.methods}, o.rounds)
     seconds = {
@@ -331,10 +354,13 @@ def schedules(o: argparse.Namespace) -> dict:
         }
         for name in o.methods
     ]
-    return {"epochs": EPOCHS, "items_per_task": N_ITEMS, "rows": rows}
+    epochs = {f"{schedule}_epochs": sum(epochs) for schedule, epochs in EPOCHS.items()}
+    return epochs | {"items_per_task": N_ITEMS, "rows": rows}
 
 
 # ---------------------------------------------------------------------------- the command
+
+PARTS = {loop: LOOP, penalty: PENALTY, schedules: SCHEDULES}  # their options
 
 
 def command() -> argparse.ArgumentParser:
@@ -342,48 +368,38 @@ def command() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=PUBLISHED / "timing.json", metavar="FILE.json")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default 1)")
-    shared = ("rounds", "but the one that warms up"), ("steps", "of a measurement")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    for measure, *numbers in ((loop, 12, 20, 32), (penalty, 5, 3, 4), (schedules, 3, 5, 4)):
-        part = parts.add_parser(
-            measure.__name__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+    for measure, defaults in PARTS.items():
+        part = parts.add_parser(measure.__name__)
         part.set_defaults(measure=measure)
-        for (name, text), default in zip(
-            (*shared, ("batch-size", "samples of a step")), numbers, strict=True
-        ):
-            part.add_argument(f"--{name}", type=int, default=default, help=text)
-    of_loop, of_penalty, of_schedules = parts.choices.values()
-    many = {"nargs": "+", "metavar": "NAME", "help": "names"}
-    of_loop.add_argument("--backbones", default=["micro-vit", "micro-llama"], **many)
-    of_loop.add_argument("--finished-tasks", type=int, default=9, help="before the one timed")
-    of_penalty.add_argument("--tasks", type=int, nargs="+", default=[10, 100, 1000])
-    of_schedules.add_argument("--backbone", default="smollm2-135m-instruct", help="of language")
-    of_schedules.add_argument("--methods", default=list(METHODS), **many)
-    of_schedules.add_argument("--weights", choices=["bfloat16"], help="their precision")
-    of_schedules.add_argument("--checkpointing", action="store_true", help="of activations")
-    of_schedules.add_argument("--scale", type=float, default=1.0, help="of all lengths")
+        for name, default in defaults.items():
+            many = isinstance(default, list)
+            kind = {"type": type(default[0] if many else default), "nargs": "+" if many else None}
+            part.add_argument(
+                f"--{name.replace('_', '-')}",
+                default=default,
+                help=f"(default: {default})",
+                **({"action": "store_true"} if default is False else kind),
+            )
     return parser
 
 
 def main() -> None:
     o = command().parse_args()
-    if "seqlora" not in vars(o).get("methods", ["seqlora"]):
-        raise SystemExit("--methods must have seqlora, which the others are compared with")
     torch.set_num_threads(o.threads)
     o.device = devices.find()
-    own = {k: v for k, v in vars(o).items() if k not in ("out", "part", "measure", "device")}
     measured = {
         "date": time.strftime("%Y-%m-%d"),
         "device": devices.name(o.device),
+        "threads": o.threads,
         "torch": torch.__version__,
         "provenance": provenance(),
-        **own,
+        **{name: getattr(o, name) for name in PARTS[o.measure]},
         **o.measure(o),
     }
     before = read_json(o.out)["parts"] if o.out.exists() else {}
-    data = {"schema": SCHEMA, "kind": "timing", "parts": before | {o.part: measured}}
+    data = {"schema": 1, "kind": "timing", "parts": before | {o.part: measured}}
     write_json(o.out, data)
 
 

@@ -124,9 +124,8 @@ class Plan:
     @property
     def pretrain_streams(self) -> list[str]:
         """The streams, as they are without options, that backbones are pre-trained on here."""
-        here = [n for n in self.backbones if backbone_inputs(n)]
-        rebuilt = [n for n in here if backbones.pretrained(n).parent == backbones.REBUILT]
-        return sorted({backbones.find(name).pretrain_stream for name in rebuilt})
+        here = [b for b in map(backbones.find, self.backbones) if isinstance(b, backbones.Embedded)]
+        return sorted({b.pretrain_stream for b in here if b.rebuilt})
 
     def batches(self, together: int) -> list[Batch]:
         """The runs of each row, stream by backbone by method, at most `together` in a batch.
@@ -168,7 +167,8 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
 
 def backbone_inputs(name: str) -> list[str]:
     """Files a backbone is read from; none if its weights come from outside."""
-    return [str(backbones.pretrained(name))] if backbones.find(name).pretrain_stream else []
+    backbone = backbones.find(name)
+    return [str(backbone.file)] if isinstance(backbone, backbones.Embedded) else []
 
 
 def pretrain_inputs(name: str) -> list[str]:

@@ -27,7 +27,6 @@ from baselines.common.base import Method
 from baselines.common.task import Setting, Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
 from benchmarks.common import devices
 from benchmarks.common.files import DataError, check_writable, read_json, seed_for, shown
 from benchmarks.common.progress import Progress
@@ -69,7 +68,8 @@ class Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
         self.manifest = _backbone_manifest(spec["backbone"])
         language = spec["modality"] == "language"
-        self.tokenizer = backbones.tokenizer(self.manifest) if language else None
+        self.backbone = backbones.find(self.manifest["name"])
+        self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
         self.record["stream"] = {
             "tasks": [task.name for task in self.data],
@@ -77,7 +77,7 @@ class Run:
         }
         if language:
             self.record["stream"] |= _facts(spec["stream"], self.data)
-        if backbones.find(self.manifest["name"]).repo:
+        if isinstance(self.backbone, backbones.HubModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
         self.method = self._method(self._network())
@@ -91,7 +91,7 @@ class Run:
     def _network(self) -> torch.nn.Module:
         spec, options = self.spec, self.spec["backbone"]
         _seed_everything(seed_for(spec["seed"], "init"))
-        network = backbones.load(
+        network = self.backbone.load(
             self.manifest,
             len(self.task_of_class),
             options["image_size"],
@@ -104,7 +104,7 @@ class Run:
                 max(task.train.x.shape[-1], task.test_x.shape[-1] + task.max_new_tokens)
                 for task in self.data
             )
-            causal_lms.check_context(self.manifest["name"], network.context, longest)
+            self.backbone.check_context(longest, network.context)
         if spec["train"].get("checkpointing"):
             network.save_memory()
         return network.split_qkv()
@@ -292,6 +292,7 @@ def make(spec_path: Path) -> dict:
     check_writable(folder)
     facts = provenance() | {"started": _now(), "threads": torch.get_num_threads()}
     outcome = {"status": "done", "error": None}
+    devices.release()  # what the run before it in this process has left
     run = Run(spec, key, folder)
     try:
         run.make()
@@ -334,7 +335,6 @@ def main() -> None:
         for path in options.specs:
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
-            devices.release()
             try:
                 make(path)
             except DataError as error:

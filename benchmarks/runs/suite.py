@@ -30,7 +30,6 @@ from pydantic import Field
 import baselines
 from analysis.text import quoted, suggest
 from benchmarks import backbones, streams
-from benchmarks.backbones import causal_lms
 from benchmarks.common.files import DataError
 from benchmarks.common.options import at, check_names, field_names, parse
 from benchmarks.runs import suite_text
@@ -136,7 +135,7 @@ def _runs(experiment: _Experiment, seeds: list[int], data_dir: Path | None) -> l
         _check_limits(stream, n_tasks)
     with at("backbone"):
         backbone, network = _backbone(experiment.backbone, stream)
-        backbone_digest = backbones.fingerprint(backbone.name, data_dir)
+        backbone_digest = network.fingerprint(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
     rows = []
     for label, own in experiment.methods.items():
@@ -197,23 +196,12 @@ def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
             f"{network.modality}: take one of the stream's"
         )
     if stream.modality == "vision":
-        _check_size(network, options.image_size)
+        network.check_image_size(options.image_size)
     else:
         asked = stream.options
         new = asked.max_new_tokens or asked.max_answer_tokens or 1
-        context = causal_lms.architecture(network).get("max_position_embeddings")
-        causal_lms.check_context(options.name, context, asked.max_prompt_tokens + new)
+        network.check_context(asked.max_prompt_tokens + new)
     return options, network
-
-
-def _check_size(network: backbones.Backbone, size: int | None) -> None:
-    """An image is cut into whole patches, or its border would be left out without a word."""
-    found = re.search(r"_patch(\d+)", network.architecture.get("model_name", ""))
-    patch = network.architecture.get("patch_size", int(found[1]) if found else 1)
-    if size is not None and size % patch:
-        raise DataError(
-            f"image_size must be a multiple of {patch}, the patch of {network.name}, but is {size}"
-        )
 
 
 def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Row:

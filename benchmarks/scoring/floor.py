@@ -1,4 +1,4 @@
-"""The floor of a task: the best score that outputs without any model reach.
+"""The floor of a task: the best score that outputs reach without a model.
 
 A score means nothing below the floor, and on small models much of a benchmark's mean is the floor:
 the most frequent label, the first words of the text to summarise, an empty output.

@@ -36,39 +36,32 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
+from functools import partial
 from statistics import fmean
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 
+from analysis.text import quoted, suggest
 from benchmarks.common.files import DataError
-
-METRICS = {
-    "exact": "The output equals the answer, white space around them aside.",
-    "first_line": "The first line of the output equals the answer, white space around them aside.",
-    "normalised": "Output and answer are equal in lower case, without punctuation and with single "
-    "spaces (O-LoRA), of any width.",
-    "prefix": "The output starts with the answer, as in the released code.",
-    "letter": "The output opens with the choice, A to Z, that the answer opens with.",
-    "first_character": "Output and answer begin with the same character, as in the released code.",
-    "rouge_l": "F1 of the longest common subsequence of words (ROUGE-L), without punctuation and "
-    "case.",
-    "rouge_l_released": "Summary-level ROUGE-L over distinct words, as in the released code.",
-    "sari": "SARI: mean of the scores for words kept, deleted and added; the source is the prompt.",
-    "edit_similarity": "1 - indel distance / total length, literal placeholders resolved.",
-    "edit_similarity_released": "The ratio of difflib in whole percent, literal placeholders "
-    "resolved, as in the released code.",
-}
 
 VERSION = 2  # raise it when a metric changes; of streams whose tasks name their metrics
 
+Measure = Callable[[str, str, str], float]
+METRICS: dict[str, Measure] = {}  # name -> (output, answer, prompt) -> score in [0, 1]
+
 _AS_THEY_ARE = {"prefix", "first_character", "rouge_l_released", "edit_similarity_released"}
-_LETTERS = ("letter", "first_character")
-_ANSWER_TOKENS = {
-    **dict.fromkeys(("exact", "first_line", "normalised", "prefix"), 16),
-    **dict.fromkeys(_LETTERS, 4),
+_ANSWER_TOKENS = {  # longest answer -> tokens of an output that decide
+    **dict.fromkeys(("exact", "first_line", "normalised", "prefix"), partial(max, 16)),
+    **dict.fromkeys(("letter", "first_character"), lambda longest: 4),
 }
+
+
+def _metric(measure: Measure) -> Measure:
+    """Register a function as the metric of its name."""
+    METRICS[measure.__name__] = measure
+    return measure
 
 
 def score(
@@ -89,21 +82,16 @@ def score(
             f"a score takes as many outputs as answers and prompts, at least one, not "
             f"{len(outputs)}, {len(answers)} and {len(prompts)}: pass one of each per item"
         )
-    measure = _MEASURES[metric]
+    texts = outputs, answers, prompts
     if metric not in _AS_THEY_ARE:
-        outputs, answers, prompts = (
-            [unicodedata.normalize("NFC", text) for text in texts]
-            for texts in (outputs, answers, prompts)
-        )
-    return fmean(map(measure, outputs, answers, prompts))
+        texts = ([unicodedata.normalize("NFC", text) for text in part] for part in texts)
+    return fmean(map(METRICS[metric], *texts))
 
 
 def check(metric: str) -> None:
     """DataError if the metric is unknown."""
     if metric not in METRICS:
-        near = get_close_matches(str(metric), METRICS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"
-        raise DataError(f"the metric {metric!r} is unknown: {hint}")
+        raise DataError(f"the metric {quoted(metric)} is unknown: {suggest(metric, METRICS)}")
 
 
 def answer_tokens(metric: str, longest: int = 0) -> int | None:
@@ -113,18 +101,22 @@ def answer_tokens(metric: str, longest: int = 0) -> int | None:
     nor spells the answer in more tokens; None where all of the text counts.
     """
     check(metric)
-    enough = _ANSWER_TOKENS.get(metric)
-    return enough if enough is None or metric in _LETTERS else max(enough, longest)
+    needed = _ANSWER_TOKENS.get(metric)
+    return needed and needed(longest)
 
 
 # ---------------------------------------------------------------------------- right or wrong
 
 
-def _exact(output: str, answer: str, prompt: str) -> float:
+@_metric
+def exact(output: str, answer: str, prompt: str) -> float:
+    """The output equals the answer, white space around them aside."""
     return float(output.strip() == answer.strip())
 
 
-def _first_line(output: str, answer: str, prompt: str) -> float:
+@_metric
+def first_line(output: str, answer: str, prompt: str) -> float:
+    """The first line of the output equals the answer, white space around them aside."""
     return float(output.strip().split("\n")[0].strip() == answer.strip())
 
 
@@ -133,23 +125,31 @@ def _plain(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _normalised(output: str, answer: str, prompt: str) -> float:
+@_metric
+def normalised(output: str, answer: str, prompt: str) -> float:
+    """Equal in lower case, without punctuation, with single spaces (O-LoRA), of any width."""
     return float(_plain(output) == _plain(answer))
 
 
-def _prefix(output: str, answer: str, prompt: str) -> float:
+@_metric
+def prefix(output: str, answer: str, prompt: str) -> float:
+    """The output starts with the answer, as in the released code."""
     output = output.strip()
     return float(output != "" and output.startswith(answer))
 
 
-def _letter(output: str, answer: str, prompt: str) -> float:
+@_metric
+def letter(output: str, answer: str, prompt: str) -> float:
+    """The output opens with the choice, A to Z, that the answer opens with."""
     chosen, right = (
         _CHOICE.match(unicodedata.normalize("NFKC", text)) for text in (output, answer)
     )
     return float(bool(chosen and right) and chosen[1] == right[1])
 
 
-def _first_character(output: str, answer: str, prompt: str) -> float:
+@_metric
+def first_character(output: str, answer: str, prompt: str) -> float:
+    """Both begin with the same character, as in the released code."""
     output = output.strip()
     return float(output != "" and output[0] == answer[:1])
 
@@ -185,7 +185,9 @@ def _words(text: str) -> list[str]:
 # ---------------------------------------------------------------------------- ROUGE-L
 
 
-def _rouge_l(output: str, answer: str, prompt: str) -> float:
+@_metric
+def rouge_l(output: str, answer: str, prompt: str) -> float:
+    """F1 of the longest common subsequence of words, without punctuation and case."""
     english = not any(_kind(c) in "LMN" for c in answer if not c.isascii())
     a, b = (
         re.findall("[a-z0-9]+", text.lower()) if english else _words(text)
@@ -196,7 +198,9 @@ def _rouge_l(output: str, answer: str, prompt: str) -> float:
     return 2 * LCSseq.similarity(a, b) / (len(a) + len(b))
 
 
-def _rouge_l_released(output: str, answer: str, prompt: str) -> float:
+@_metric
+def rouge_l_released(output: str, answer: str, prompt: str) -> float:
+    """Summary-level ROUGE-L over distinct words, as in the released code."""
     if not output or not answer:
         return 0.0
     if "\n" not in output:
@@ -250,11 +254,13 @@ def _common_words(a: tuple[str, ...], b: tuple[str, ...]) -> set[str]:
 # ---------------------------------------------------------------------------- SARI
 
 
-def _sari(output: str, answer: str, prompt: str) -> float:
-    return sari(prompt, output, [answer])
+@_metric
+def sari(output: str, answer: str, prompt: str) -> float:
+    """Mean of the scores for words kept, deleted and added; the source is the prompt."""
+    return sari_of(prompt, output, [answer])
 
 
-def sari(source: str, output: str, references: Sequence[str]) -> float:
+def sari_of(source: str, output: str, references: Sequence[str]) -> float:
     """SARI of one output in [0, 1], with word n-grams of n = 1..4 and any number of references."""
     unspaced = any(map(_ALONE.search, references))
     source, output, *references = (
@@ -326,28 +332,17 @@ def _code(text: str) -> str:
 _PLACEHOLDER = re.compile("<(NUM|STR|CHAR)_LIT(?::(.*?))?>", re.DOTALL)
 
 
-def _edit_similarity(output: str, answer: str, prompt: str) -> float:
+@_metric
+def edit_similarity(output: str, answer: str, prompt: str) -> float:
+    """1 - indel distance / total length, literal placeholders resolved."""
     output, answer = _code(output).strip(), _code(answer).strip()
     return fuzz.ratio(output, answer) / 100 if output and answer else 0.0
 
 
-def _edit_similarity_released(output: str, answer: str, prompt: str) -> float:
+@_metric
+def edit_similarity_released(output: str, answer: str, prompt: str) -> float:
+    """The ratio of difflib in whole percent, placeholders resolved, as released."""
     output, answer = _code(output), _code(answer)
     if not output or not answer:
         return 0.0
     return round(100 * SequenceMatcher(None, output, answer).ratio()) / 100
-
-
-_MEASURES: dict[str, Callable[[str, str, str], float]] = {
-    "exact": _exact,
-    "first_line": _first_line,
-    "normalised": _normalised,
-    "prefix": _prefix,
-    "letter": _letter,
-    "first_character": _first_character,
-    "rouge_l": _rouge_l,
-    "rouge_l_released": _rouge_l_released,
-    "sari": _sari,
-    "edit_similarity": _edit_similarity,
-    "edit_similarity_released": _edit_similarity_released,
-}

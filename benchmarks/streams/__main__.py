@@ -11,6 +11,7 @@ from pathlib import Path
 from analysis.text import quoted, visible
 from benchmarks import streams
 from benchmarks.common.files import DataError, add_data_dir_option
+from benchmarks.common.options import check_names
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,7 +51,10 @@ def _options(name: str, assignments: list[str]) -> dict:
         if hints.get(option, str) not in (str, str | None):
             with suppress(ValueError):  # what it should be is said where it is checked
                 value = json.loads(value)
+        if option in options:
+            raise DataError(f"the option {quoted(option)} is given twice: leave one out")
         options[option] = value
+    check_names(options, hints.keys() - {"name"})
     return options
 
 

@@ -202,9 +202,8 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     classes, splits = CLASSES, {}
     for split in GRIDS:
         images, labels = [], []
-        for file in files:
-            if split not in file.name:
-                continue
+        own = [file for file in files if split in file.name]
+        for file in own:
             with one_sentence(
                 lambda reason, file=file: (
                     f"{file} needs the columns img (with bytes) and fine_label of a whole parquet "
@@ -219,8 +218,8 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
                     if largest > MAX_BYTES:
                         raise ValueError(f"an image has {largest:,} bytes")
         labels = np.array(labels, dtype=np.int64)
-        _by_class(labels, split, classes, files[0])  # before minutes go into decoding
-        splits[split] = np.stack([_decode(image, files[0]) for image in images]), labels
+        _by_class(labels, split, classes, own[0])  # before minutes go into decoding
+        splits[split] = np.stack([_decode(image, own[0]) for image in images]), labels
     return classes, splits, "a parquet copy"
 
 

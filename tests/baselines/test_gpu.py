@@ -1,5 +1,4 @@
-"""What only a GPU shows of the methods: `pytest --pretend-gpu tests/baselines/test_gpu.py`
-rehearses it without one."""
+"""What only a GPU shows of the methods; `make test` rehearses it without one."""
 
 import pytest
 import torch
@@ -43,7 +42,7 @@ def outputs(method, modality):
 def test_a_method_learns_on_the_gpu_and_is_continued_there(case, tmp_path):
     """Its first step is that of the CPU; later ones may draw from the GPU's own generator."""
     name, modality = case
-    method, losses = learnt(name, modality, n_tasks=2)
+    method, losses = learnt(name, modality)
     assert losses[:1] == pytest.approx(learnt(name, modality, device="cpu")[1][:1], rel=1e-3)
     torch.save(method.state_dict(), tmp_path / "state.pt")
     fresh = tiny.method(name, modality, shared={"device": "cuda"})
@@ -51,7 +50,7 @@ def test_a_method_learns_on_the_gpu_and_is_continued_there(case, tmp_path):
     before, after = outputs(method, modality), outputs(fresh, modality)
     assert before.is_cuda and before.isfinite().all()
     torch.testing.assert_close(before, after)
-    fresh.learn(tiny.tasks(modality, 3, epochs=1)[2])
+    fresh.learn(tiny.tasks(modality, 2, epochs=1)[1])
     if modality == "language":
         prompts = tiny.samples(modality, 0).x[:, :, :-2].to("cuda")
         assert 1 <= fresh.model.eval().generate(prompts, 3).shape[1] <= 3

@@ -1,10 +1,11 @@
 """DualPrompt on text: prefixes in attention by hand, caches, padding, matching by keys."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from baselines.dualprompt_language import DualPromptLanguage, Prefixes, random_prefix
-from benchmarks import backbones
 from tests import tiny
 from tests.references.common import read
 
@@ -88,13 +89,9 @@ def test_a_prefix_starts_as_the_keys_and_values_of_tokens_in_front():
 
 @pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma"])
 def test_other_architectures_take_prefixes_and_ignore_padding(kind):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from benchmarks.backbones.models import LanguageModel
-
-    config = AutoConfig.for_model(kind, head_dim=8, **tiny.LANGUAGE.architecture)
+    shape = tiny.LANGUAGE.architecture | {"model_type": kind, "head_dim": 8}
     torch.manual_seed(0)
-    network = LanguageModel(AutoModelForCausalLM.from_config(config)).eval()
+    network = dataclasses.replace(tiny.LANGUAGE, architecture=shape).build().eval()
     x = tiny.samples("language", 0).x[:4]
     plain = network(x)
     prefixes = Prefixes(network)
@@ -141,7 +138,7 @@ def test_a_key_is_pulled_to_its_queries():
 
 
 def test_another_attention_is_refused():
-    network = backbones.build_language(tiny.LANGUAGE)
+    network = tiny.LANGUAGE.build()
     network.network.set_attn_implementation("eager")
     with pytest.raises(ValueError, match="need scaled dot-product attention.*is eager"):
         Prefixes(network)

@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_refused_with_its_value(name, config, rule):
         ("dualprompt", {}, r"shared_layers \+ task_layers .* 4.* 5"),
         ("codaprompt", {}, "layers .* 4.* 5"),
         ("seqlora", {"layers": 6}, "layers .* 4, but is 6"),
-        ("hidetreelora", {"depth": 11}, "depth .* 8, but is 11"),
+        ("hidetreelora", {"depth": 9}, "depth .* 8, but is 9"),
     ],
 )
 def test_settings_that_no_backbone_of_four_blocks_fits_are_refused(name, config, said):

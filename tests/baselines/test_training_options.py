@@ -105,20 +105,24 @@ def test_the_language_loss_equals_transformers_own():
     torch.testing.assert_close(own, theirs)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same_and_the_compiler_is_no_part_of_its_time(monkeypatch):
     """Without code generation, which takes minutes: the graphs are traced and run as they are."""
-    monkeypatch.setattr(compiler, "BACKEND", "eager")
     _, plain, (report, _) = trained("seqlora", "vision", batch_size=5)
     assert "compile_seconds" not in report
-    started = time.perf_counter()
+    now = [0.0]
+
+    def compile(graph, inputs):
+        now[0] += 100
+        return graph
+
+    monkeypatch.setattr(compiler, "BACKEND", compile)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])  # nothing else takes time
     _, compiled, reports = trained("seqlora", "vision", batch_size=5, compile=True)
-    elapsed = time.perf_counter() - started
     for n, value in plain.items():
         torch.testing.assert_close(compiled[n], value, atol=1e-5, rtol=1e-4, msg=n)
-    first, second = reports
-    assert elapsed > first["compile_seconds"] > 10 * second["compile_seconds"]
-    assert all(r["train_seconds"] > 0 and r["consolidate_seconds"] >= 0 for r in reports)
-    assert sum(sum(v for k, v in r.items() if k.endswith("_seconds")) for r in reports) < elapsed
+    assert [r["compile_seconds"] > 0 for r in reports] == [True, False]
+    assert {r[f"{part}_seconds"] for r in reports for part in ("train", "consolidate")} == {0}
 
 
 def test_a_missing_compiler_is_one_sentence_before_training(monkeypatch):

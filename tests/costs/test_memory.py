@@ -10,6 +10,7 @@ from torch import nn
 import baselines
 from baselines.common.base import Needs
 from benchmarks import backbones
+from benchmarks.common.files import DataError
 from benchmarks.costs import memory
 from tests import tiny
 
@@ -107,7 +108,7 @@ def test_fix_fills_the_context_of_each_prompt_that_is_tested():
 
 def test_ewc_of_all_weights_holds_seven_copies_of_them():
     """Value, gradient, two moments, S, m and one in a step; activations come on top."""
-    n = sum(p.numel() for p in backbones.build_language(backbones.find("gemma-2b-it")).parameters())
+    n = sum(p.numel() for p in backbones.find("gemma-2b-it").build(device="meta").parameters())
     small = {"batch_size": 1, "test_batch_size": 1}
     found = needed("gemma-2b-it", "ewc", {"trained": "all"}, **small)
     assert 28 * n / memory.GIB < found < 28 * n / memory.GIB + 8
@@ -127,5 +128,41 @@ def test_micro_batches_take_less_but_for_a_second_gradient():
         needed("gemma-2b-it", "ewc", {"trained": "all"}, batch_size=n, micro_batch_size=m)
         for n, m in ((4, None), (16, 4))
     )
-    n = sum(p.numel() for p in backbones.build_language(backbones.find("gemma-2b-it")).parameters())
+    n = sum(p.numel() for p in backbones.find("gemma-2b-it").build(device="meta").parameters())
     assert parts - whole == pytest.approx(4 * n / memory.GIB)
+
+
+def test_a_run_that_does_not_fit_is_refused_with_what_would_help(monkeypatch):
+    spec = {
+        "backbone": {"name": "llama-2-7b-chat"},
+        "stream": {"max_prompt_tokens": 1024, "n_tasks": 8},
+        "train": {"batch_size": 4, "micro_batch_size": None, "precision": "float32"},
+        "method": {"name": "seqlora", "config": {"rank": 8}},
+    }
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 20 * memory.GIB)
+    with pytest.raises(DataError) as refused:
+        memory.check(spec, "cuda")
+    for remedy in ("weights: bfloat16", "checkpointing: true", "micro_batch_size: 1"):
+        assert remedy in str(refused.value)
+    small = spec | {"backbone": {"name": "smollm2-135m-instruct"}}
+    small["train"] = spec["train"] | {"test_batch_size": 8}
+    assert "GiB are needed and 20.0 GiB are free" in memory.check(small, "cuda")
+
+
+def test_the_estimate_counts_what_is_there():
+    """Weights and what Adam keeps, against the tensors of a real network."""
+    spec = {
+        "backbone": {"name": "smollm2-135m-instruct"},
+        "stream": {"max_prompt_tokens": 1, "max_answer_tokens": 1, "n_tasks": 8},
+        "train": {
+            "batch_size": 1,
+            "micro_batch_size": None,
+            "precision": "float32",
+            "test_batch_size": 1,
+        },
+        "method": {"name": "seqlora", "config": {"rank": 8}},
+    }
+    built = backbones.find("smollm2-135m-instruct").build(device="meta")
+    n = sum(p.numel() for p in built.parameters())
+    least = 4 * n + 16 * 8 * 30 * (2 * 576 + 576 + 192)
+    assert least < memory.needed_bytes(spec) < 1.05 * least

@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis import accounting as analysed
 from baselines.common.lora import LoraSettings, add_lora
+from benchmarks.costs.operations import Passes, passes, run
 from benchmarks.experiments import accounting
-from benchmarks.experiments.accounting import Passes, Step, added, build, passes, row, run
+from benchmarks.experiments.accounting import Step, added, build, row
 from benchmarks.runs.record import PUBLISHED
 from tests import tiny as small
 from treelora import TreeRegulariser
@@ -33,13 +34,11 @@ ENTRIES = ENTRIES_A + ENTRIES_B
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny():
     """The tests' language backbone, under the name of the model in Table 8."""
-    folder = tmp_path_factory.mktemp("architectures")
-    spec = {"model_type": "llama"} | small.LANGUAGE.architecture
-    (folder / "llama-2-7b.json").write_text(json.dumps(spec))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accounting, "ARCHITECTURES", folder)
+        shape = {"llama-2-7b": small.LANGUAGE.architecture}
+        patch.setattr(accounting, "ARCHITECTURES", shape)
         pool = dataclasses.replace(accounting.POOL, **small.SMALL["l2p"])
         patch.setattr(accounting, "POOL", pool)
         yield "llama-2-7b"

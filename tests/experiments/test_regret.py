@@ -1,25 +1,16 @@
-"""Theorem 1 as an experiment: trees, searches, fits."""
+"""Theorem 1 as an experiment: trees, searches, and the file that they lead to."""
 
-import argparse
 import json
 import math
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis import regret as analysis
-from benchmarks.common.files import DataError
 from benchmarks.experiments import regret as module
-from benchmarks.experiments.regret import (
-    POLICIES,
-    STRUCTURES,
-    instance,
-    policy,
-    roughness,
-    simulate,
-)
+from benchmarks.experiments.bandits import POLICIES, STRUCTURES, instance, policy, roughness
+from benchmarks.experiments.regret import simulate
 
 DELTA, NOISE = 0.8, 0.1
 
@@ -164,51 +155,19 @@ def test_the_file_holds_all_and_can_be_read_drawn_and_repeated(monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    "wrong",
     [
-        (["--exponents", "1"], "--exponents must lie"),
-        (["--seeds", "0"], "--seeds must be"),
-        (["--horizon", "10"], "at least 100 steps"),
-        (["--gammas", "1.0"], "--gammas must lie"),
-        (["--noise", "0.2"], "at most 1"),
-        (["--out", "no/such/folder/file"], "folder that exists"),
+        "--exponents 1",
+        "--seeds 0",
+        "--horizon 10",
+        "--gammas 1.0",
+        "--noise 0.2",
+        "--out no/such/folder/file",
     ],
 )
-def test_bad_numbers_end_with_a_sentence(monkeypatch, tmp_path, arguments, words):
-    with pytest.raises(SystemExit, match=words):
-        run(monkeypatch, tmp_path, *arguments)
-
-
-def test_a_check_that_fails_is_a_data_error():
-    options = argparse.Namespace(exponents=[30])
-    with pytest.raises(DataError):
-        module.check(options)
-
-
-def test_another_file_is_refused(tmp_path):
-    path = tmp_path / "other.json"
-    path.write_text('{"kind": "speed", "schema": 1}')
-    with pytest.raises(ValueError, match="no regret file"):
-        analysis.load(path)
-
-
-def test_fits_recover_known_exponents():
-    t, rng = np.array([100, 1000, 10_000]), np.random.default_rng(0)
-    curves = 3 * t[:, None] ** 0.6 * rng.uniform(0.9, 1.1, (3, 20))
-    found = analysis.fitted(pd.Series(list(curves), index=t))
-    assert found.low < 0.6 < found.high and found.high - found.low < 0.1
-    exact = analysis.fitted(pd.Series(list(np.ones(20) * t[:, None] ** 0.5), index=t))
-    assert exact.mean == pytest.approx(0.5) and exact.high - exact.low == pytest.approx(0)
-
-
-def test_the_bound_is_the_smallest_over_eta():
-    eta, leaves = [0.4, 0.1], [8, 1]
-    terms = [
-        math.sqrt(1000 * j * math.log(16 * 1000 / j)) + 0.8 / e**3 * math.log(16 * 1000 / e**2)
-        for e, j in zip(eta, leaves, strict=True)
-    ]
-    found = analysis.theorem_bound(1000, 16, 0.5, 0.8, eta, leaves)
-    assert found == pytest.approx(min(terms))
+def test_bad_numbers_end_with_a_sentence(monkeypatch, tmp_path, wrong):
+    with pytest.raises(SystemExit, match=wrong.split()[0]):
+        run(monkeypatch, tmp_path, *wrong.split())
 
 
 @pytest.mark.parametrize("structure", ["unique", "cluster"])

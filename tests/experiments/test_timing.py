@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.backbones import language
 from benchmarks.common import devices
 from benchmarks.experiments import timing
 from benchmarks.experiments.timing import EPOCHS, schedule_seconds
@@ -14,7 +15,7 @@ from benchmarks.experiments.timing_page import as_markdown
 
 PARTS = {
     "loop": "--batch-size 2 --steps 1 --rounds 1 --finished-tasks 1",
-    "penalty": "--tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
+    "penalty": "--finished-tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
     "schedules": "--backbone micro-llama --methods seqlora gem --rounds 1 --steps 2 --scale 0.02",
 }
 
@@ -39,10 +40,12 @@ def measure(out, part, arguments):
 
 @pytest.fixture(scope="module")
 def out(small, tmp_path_factory):
-    """A file with all parts."""
+    """A file with all parts, measured on the CPU."""
     file = tmp_path_factory.mktemp("timing") / "timing.json"
-    for part, arguments in PARTS.items():
-        measure(file, part, arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        for part, arguments in PARTS.items():
+            measure(file, part, arguments)
     return file
 
 
@@ -58,16 +61,23 @@ def test_every_part_says_where_and_how_it_was_measured(out):
     assert parts["penalty"]["vit_step_ms"] > 0
     seqlora, gem = parts["schedules"]["rows"]
     assert seqlora["over_seqlora"] == {"median": 1, "low": 1, "high": 1}
-    on_gpu = devices.find() == "cuda"
     for row in (seqlora, gem):
-        assert row["long_s"] > row["short_s"] > 0 and (row["peak_bytes"] is not None) == on_gpu
+        assert row["long_s"] > row["short_s"] > 0 and row["peak_bytes"] is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("part", PARTS)
+def test_a_gpu_has_its_name_and_its_peak(part, small, tmp_path):
+    found = measure(tmp_path / "timing.json", part, PARTS[part])[part]
+    assert found["device"] == torch.cuda.get_device_name()
+    assert all(row["peak_bytes"] > 0 for row in found["rows"] if "peak_bytes" in row)
 
 
 def test_a_part_replaces_its_own_only(out, small, tmp_path):
     file = tmp_path / "timing.json"
     file.write_bytes(out.read_bytes())
     before = json.loads(file.read_text())["parts"]
-    after = measure(file, "penalty", "--tasks 4 --rounds 1 --steps 1 --batch-size 1")
+    after = measure(file, "penalty", "--finished-tasks 4 --rounds 1 --steps 1 --batch-size 1")
     assert [row["finished_tasks"] for row in after["penalty"]["rows"]] == [4, 4]
     assert all(after[part] == before[part] for part in ("loop", "schedules"))
 
@@ -78,10 +88,10 @@ def test_schedules_are_compared_with_seqlora(tmp_path):
 
 
 def test_a_model_from_outside_has_random_weights(small):
-    shrink = {"num_hidden_layers": 1, "hidden_size": 18, "intermediate_size": 8}
-    build = timing.causal_lms.build
+    shrink = {"num_hidden_layers": 1, "hidden_size": 72, "intermediate_size": 8}
+    build = language.build
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing.causal_lms, "build", lambda a, *rest: build(a | shrink, *rest))
+        patch.setattr(language, "build", lambda a, *rest: build(a | shrink, *rest))
         model = timing.network_of("smollm2-135m-instruct", weights="bfloat16")
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("cpu", torch.bfloat16)}
 

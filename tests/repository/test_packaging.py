@@ -107,7 +107,7 @@ def test_a_target_is_never_taken_for_configuration(command):
     shown = subprocess.run(["make", "-n", command], cwd=ROOT, capture_output=True, text=True).stdout
     calls = re.findall(r"-m snakemake .*", shown.replace("\\\n", ""))
     assert calls
-    assert all(re.search(r"--config suite=\S+\s+--", call) for call in calls)
+    assert all(re.search(r"--config suite=\S+ +together='3' +--", call) for call in calls)
 
 
 def test_make_lists_its_commands():
@@ -137,11 +137,12 @@ class Bench:
         )
         self.python.chmod(0o755)
 
-    def make(self, python: str | None = None, *words: str) -> tuple[int, str, str]:
+    def make(self, python: str | None = None, *words: str, **changes) -> tuple[int, str, str]:
         """`make status`, or words: its exit code, what it says, and what was asked of Python."""
         self.notes.unlink(missing_ok=True)
-        command = ["make", *(words or ["status"]), f"PYTHON={python or self.python}"]
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        python = self.python if python is None else python
+        command = ["make", *(words or ["status"]), f"PYTHON={python}"]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")} | changes
         done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True)
         notes = self.notes.read_text() if self.notes.exists() else ""
         return done.returncode, done.stdout + done.stderr, notes
@@ -158,7 +159,7 @@ def test_replicate_fails_while_runs_are_open(bench):
     """Whatever Snakemake ended with."""
     code, _, asked = bench.make(None, "replicate")
     assert code == 0 and re.search(
-        r"-m snakemake .*\n-m benchmarks.runs.plan demo --complete\n", asked
+        r"-m snakemake .*\n-m benchmarks.runs.status demo --complete\n", asked
     )
     bench.unfinished.touch()
     assert bench.make(None, "replicate")[0] != 0
@@ -171,7 +172,7 @@ def test_a_suite_s_name_is_one_word_whatever_it_has(bench, suite):
     for target in ("replicate", "plan", "status", "retry", "restore"):
         code, said, asked = bench.make(None, target, f"SUITE={suite}")
         assert code == 0 and f" {suite}" in asked, said
-    value = re.search(r"--config (suite=.*) --workflow-profile", asked)[1]
+    value = re.search(r"--config (suite=.*) together=3 --workflow-profile", asked)[1]
     assert parse_config([value]) == {"suite": suite}
     assert not (bench.folder / "x").exists()
 
@@ -179,7 +180,7 @@ def test_a_suite_s_name_is_one_word_whatever_it_has(bench, suite):
 def test_the_environment_is_made_once(bench):
     code, _, asked = bench.make()
     assert code == 0 and " pip install " in asked and "--require-hashes" in asked
-    assert bench.make() == (0, "", "-m benchmarks.runs.plan demo --status\n")
+    assert bench.make() == (0, "", "-m benchmarks.runs.status demo --brief\n")
 
 
 def test_an_interrupted_installation_is_made_again(bench):
@@ -203,11 +204,25 @@ def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
 
 def test_a_missing_python_is_one_sentence(bench):
     code, said, _ = bench.make(python="python3.11-of-nobody")
-    assert code != 0 and "Python 3.11 is needed and 'python3.11-of-nobody' is not one" in said
+    assert code != 0 and "python3.11-of-nobody" in said and "PYTHON=" in said
     assert not (bench.folder / ".venv").exists()
 
 
-@pytest.mark.slow
+def test_the_makefile_finds_a_python_by_itself(bench):
+    """The first of several that it can use, whatever else has such a name."""
+    tools = bench.folder / "tools"
+    tools.mkdir()
+    for tool in ("sh", "make", "cmp", "cp", "mkdir", "touch"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    (tools / "python3.11").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "python3.11").chmod(0o755)
+    code, said, _ = bench.make("", PATH=str(tools))
+    assert code != 0 and "3.13" in said and not (bench.folder / ".venv").exists()
+    shutil.copy(bench.python, tools / "python3.12")
+    code, said, asked = bench.make("", PATH=str(tools))
+    assert code == 0 and " venv " in asked, said
+
+
 def test_the_library_installs_alone_and_needs_torch_only(tmp_path):
     source = tmp_path / "source"
     source.mkdir()

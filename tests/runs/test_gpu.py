@@ -1,5 +1,4 @@
-"""What only a GPU shows of runs: `pytest --pretend-gpu tests/runs/test_gpu.py` rehearses it without
-one."""
+"""What only a GPU shows of runs; `make test` rehearses it without one."""
 
 import ast
 import os
@@ -12,31 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runs.test_devices import (  # noqa: F401
-    FILES,
-    ROOT,
-    chain,
-    test_a_step_is_timed,
-    test_schedules_are_timed_with_their_peak_memory_on_a_gpu,
-    test_the_loop_is_timed,
-)
 
 from benchmarks.common import devices
 from benchmarks.common.files import read_json
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
-from tests.backbones.test_causal_lms import data, made, save, suite  # noqa: F401
+from tests.outside import made, save, suite
+from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
-from tests.runs.test_run import N_TASKS, make, plan_of, project  # noqa: F401
+from tests.runs.test_run import N_TASKS, make, plan_of, prepared, project  # noqa: F401
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def command(request):
+def command(gpu):
     """Of a run in a process of its own."""
-    pretend = request.config.getoption("pretend_gpu")
-    start = [str(ROOT / "tests/pretend_cuda.py")] if pretend else ["-m"]
+    start = ["-m"] if gpu is None else [str(ROOT / "tests/pretend_cuda.py")]
     return [sys.executable, *start, "benchmarks.runs.run"]
 
 

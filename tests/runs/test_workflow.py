@@ -22,19 +22,23 @@ MODELS = ("torch", "torchvision", "timm", "transformers", "peft", "avalanche", "
 
 
 def mine() -> dict:
-    """The smoke suite with two seeds and few methods, one of which fails."""
+    """The smoke suite with two seeds and few methods, one of which fails and one is new."""
     changed = suite("smoke") | {"seeds": [0, 1]}
     vision, language = changed["experiments"]
     diverging = {"method": "seqlora", "learning_rate": 1e30, "clip_norm": None}
-    vision["methods"] = {"diverging": diverging, "seqlora": {}}
+    vision["methods"] = {"diverging": diverging, "anchor": {}}
     language["methods"] = {"treelora": {"strength": 0.5}}
     return changed
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout in which the suite has been run, in a folder whose name has a space."""
+    """A checkout in which the suite has been run, in a folder whose name has a space.
+
+    The example of a method has been added to it as docs say: its file, and its name in the suite.
+    """
     checkout = Checkout(tmp_path_factory.mktemp("a checkout"))
+    shutil.copy(ROOT / "examples/anchor.py", checkout.folder / "baselines")
     (checkout.folder / NAME).write_text(yaml.safe_dump(mine()))
     checkout.first = checkout.snakemake(suite=NAME)
     return checkout
@@ -56,40 +60,35 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
         found = checkout.files(f"{OUT}/{pattern}")
         assert found and all(path.stat().st_size for path in found), pattern
     page = (checkout.folder / OUT / "report/index.html").read_text()
-    assert all(word in page for word in ("treelora", "diverging", "lower learning_rate"))
+    assert all(word in page for word in ("treelora", "anchor", "diverging", "lower learning_rate"))
     code, shown = checkout.module("benchmarks.runs.status", NAME, "--complete")
     assert code == 0 and "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
 
 
-def test_a_second_run_schedules_nothing_from_any_folder_and_for_any_batch(checkout, tmp_path):
+def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
     options = ("--snakefile", str(checkout.folder / "Snakefile"))
-    shown = checkout.snakemake(*options, suite=NAME, cwd=tmp_path)
+    shown = checkout.snakemake(*options, suite=NAME, config=("together=1",), cwd=tmp_path)
     assert scheduled(shown) == {}
     assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]  # its log
-    assert scheduled(checkout.snakemake(suite=NAME, config=("together=1",))) == {}
 
 
-def test_a_changed_hyper_parameter_schedules_its_method_alone(checkout):
-    """In a copy of the suite under another name."""
-    changed = mine()
-    changed["experiments"][0]["methods"]["seqlora"] = {"learning_rate": 0.00123}
+def test_a_changed_suite_schedules_what_is_new_in_it(checkout):
+    """In a copy under another name: a method's new setting, and a seed for all."""
+    changed = mine() | {"seeds": [2, 0, 1]}
+    changed["experiments"][0]["methods"]["anchor"] = {"learning_rate": 0.00123}
     (checkout.folder / "copy.yaml").write_text(yaml.safe_dump(changed))
     shown = checkout.snakemake("--dry-run", suite="copy.yaml")
-    assert trained(shown) == {("seqlora", "glyphs", seed) for seed in (0, 1)}
-    assert scheduled(shown) == {"train": 1, "collect": 1, "analyse": 1, "all": 1}
-
-
-def test_another_seed_is_made_and_no_other_run(checkout):
-    """Whatever batches the seeds were made in."""
-    (checkout.folder / "more.yaml").write_text(yaml.safe_dump(mine() | {"seeds": [2, 0, 1]}))
-    shown = checkout.snakemake("--dry-run", suite="more.yaml")
-    assert {seed for _, _, seed in trained(shown)} == {2} and len(trained(shown)) == 3
+    assert trained(shown) == {
+        *(("anchor", "glyphs", seed) for seed in (0, 1, 2)),
+        *(("diverging", "glyphs", 2), ("treelora", "docs", 2)),
+    }
+    assert scheduled(shown) == {"train": 3, "collect": 1, "analyse": 1, "all": 1}
 
 
 def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
     """Of the runs that are done none is made again, though their stream is gone as well."""
     moved = [
-        record_of(checkout, "glyphs/seqlora/s1"),
+        record_of(checkout, "glyphs/anchor/s1"),
         record_of(checkout, "docs/treelora/s0"),
         checkout.folder / "resources/streams/docs/manifest.json",
     ]
@@ -99,7 +98,7 @@ def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
     code, status = checkout.module("benchmarks.runs.status", NAME, "--complete")
     for number, path in enumerate(moved):
         (checkout.folder / str(number)).rename(path)
-    assert trained(shown) == {("seqlora", "glyphs", 1), ("treelora", "docs", 0)}
+    assert trained(shown) == {("anchor", "glyphs", 1), ("treelora", "docs", 0)}
     made = scheduled(shown)
     assert (made["prepare"], made["backbone"], made["train"]) == (2, 2, 2)
     assert code != 0 and "2 of 6 runs" in status
@@ -107,7 +106,7 @@ def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
 
 def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
     """The record made before stays; of a batch only what is open is made."""
-    records = [record_of(checkout, f"glyphs/seqlora/s{seed}") for seed in (0, 1)]
+    records = [record_of(checkout, f"glyphs/anchor/s{seed}") for seed in (0, 1)]
     scores = [json.loads(path.read_text())["R"] for path in records]
     for path in records:
         path.unlink()
@@ -120,8 +119,9 @@ def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
     process.communicate()
     assert records[0].exists() and not records[1].exists()
     before = records[0].read_bytes()
-    shown = checkout.snakemake("--nolock", suite=NAME)
-    assert trained(shown) == {("seqlora", "glyphs", 1)}
+    checkout.snakemake("--unlock", suite=NAME)
+    shown = checkout.snakemake(suite=NAME)
+    assert trained(shown) == {("anchor", "glyphs", 1)}
     assert records[0].read_bytes() == before
     assert [json.loads(path.read_text())["R"] for path in records] == scores
     assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
@@ -181,7 +181,7 @@ def test_published_results_count_as_done(checkout):
     (folder / "mine.jsonl").write_bytes(runs)
     sums = (folder / "SHA256SUMS").read_text()
     (folder / "SHA256SUMS").write_text(f"{sums}{hashlib.sha256(runs).hexdigest()}  mine.jsonl\n")
-    for method in ("glyphs/seqlora", "docs/treelora"):
+    for method in ("glyphs/anchor", "docs/treelora"):
         for record in checkout.files(f"results/runs/{method}/*/result.json"):
             record.unlink()
     code, shown = checkout.module("benchmarks.runs.results", "restore", NAME)

@@ -1,7 +1,6 @@
 """Scores of text against worked examples, other libraries and brute force."""
 
 import itertools
-import re
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import streams
 from benchmarks.common.files import DataError
 from benchmarks.scoring import scores
-from benchmarks.scoring.scores import METRICS, answer_tokens, sari, score
+from benchmarks.scoring.scores import METRICS, answer_tokens, sari_of, score
 
 TEXT = st.text("abAB .,-\n<>12ü文&", max_size=30)
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
@@ -150,9 +149,9 @@ def test_worked_examples(metric, output, answer, expected):
     ],
 )
 def test_sari(source, output, references, expected):
-    assert 100 * sari(source, output, references) == pytest.approx(expected, abs=6e-5)
+    assert 100 * sari_of(source, output, references) == pytest.approx(expected, abs=6e-5)
     if len(references) == 1:
-        assert one("sari", output, references[0], source) == sari(source, output, references)
+        assert one("sari", output, references[0], source) == sari_of(source, output, references)
 
 
 def test_the_mean_is_over_all_items():
@@ -292,15 +291,15 @@ def test_a_changed_metric_is_another_stream_where_users_name_metrics(tmp_path, m
 
 def test_an_unknown_metric():
     for call in (answer_tokens, lambda name: one(name, "a", "a")):
-        with pytest.raises(DataError, match="'rougel' is unknown: did you mean rouge_l?"):
+        with pytest.raises(DataError, match="'rougel'.*'rouge_l'"):
             call("rougel")
-        with pytest.raises(DataError, match="'xyz' is unknown: there are exact, first_line"):
+        with pytest.raises(DataError, match="'xyz'.*exact, first_line"):
             call("xyz")
 
 
 @pytest.mark.parametrize("texts", [([], [], []), (["a"], ["a", "b"], ["a"]), (["a"], ["a"], [])])
 def test_texts_that_do_not_belong_together(texts):
-    with pytest.raises(DataError, match="one of each per item"):
+    with pytest.raises(DataError, match="not [0-9]+, [0-9]+ and [0-9]+"):
         score("exact", *texts)
 
 
@@ -318,11 +317,6 @@ def test_where_generation_may_stop():
         for output in ("B", "Because of", "B because", "positive\nor not", "positively not so"):
             full = output + " and so on"
             assert one(metric, full[:n], answer) == one(metric, full, answer)
-
-
-def test_descriptions_are_sentences():
-    assert METRICS.keys() == scores._MEASURES.keys()
-    assert all(re.fullmatch(r".{20,120}\.", text) for text in METRICS.values())
 
 
 def test_no_torch_is_needed():

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from baselines.common.text import pad_left
+from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.files import DataError, write_json
 from benchmarks.streams.common import tasks as data
-from benchmarks.streams.common.encoding import Tokenizer, encode
+from benchmarks.streams.common.encoding import encode
 from benchmarks.streams.common.pictures import write_npz
 from benchmarks.streams.common.tasks import Samples, union, union_epochs
 
-TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 0, 1, 2)
+TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 1, 2)
 
 
 def test_text_becomes_begin_prompt_answer_end():
@@ -78,7 +79,7 @@ def test_a_prompt_that_gives_no_token_is_named(part, tmp_path, monkeypatch):
     assert [[i for i in row if i] for row in x[:, 0].tolist()] == (
         [[1, 5, 6, 7, 2], [1, 7, 2]] if part == "train" else [[1, 5, 6], [1]]
     )
-    bare = Tokenizer(TOKENIZER.encode, None, 0, None, 2)
+    bare = Tokenizer(TOKENIZER.encode, None, None, 2)
     with pytest.raises(DataError, match="item 2 of stories"):
         data.load_stream(spec, 0, bare)
     write_json(folder / "data.json", [task])

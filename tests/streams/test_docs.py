@@ -19,10 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def docs_folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("docs")
-    streams.prepare("docs", out)  # checks the digest
-    return out
+def docs_folder(prepared_stream):
+    return prepared_stream("docs")
 
 
 @pytest.fixture(scope="module")

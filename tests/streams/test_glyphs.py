@@ -13,10 +13,8 @@ from benchmarks.streams import glyphs
 
 
 @pytest.fixture(scope="module")
-def glyph_folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("glyphs")
-    streams.prepare("glyphs", out)  # checks the digest
-    return out
+def glyph_folder(prepared_stream):
+    return prepared_stream("glyphs")
 
 
 @pytest.fixture(scope="module")

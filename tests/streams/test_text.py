@@ -1,75 +1,12 @@
 """Prompts and answers as token ids: what is asked, what is cut, where the loss is."""
 
-import datetime
-
 import pytest
-import tokenizers
-import transformers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import models
 
 from benchmarks.common.files import DataError
-from benchmarks.streams.common.encoding import (
-    INSTRUCTION_TOKENS,
-    Tokenizer,
-    encode,
-    truncate,
-)
+from benchmarks.streams.common.encoding import INSTRUCTION_TOKENS, encode, truncate
 from benchmarks.streams.common.text_tasks import TASKS
-
-TEXTS = [
-    "What is the topic?\nSports win the cup.\nAnswer:Sports",
-    "Is it true? A plane can land on water.\nAnswer:contradiction",
-    "Solve 12 + 30.\nAnswer:42",
-]
-
-
-def sentencepiece(texts=TEXTS, size=400):
-    """As Llama-2's: a space before what begins a text, pieces over it, bytes for the rest."""
-    own = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    own.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
-    own.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    own.train_from_iterator(texts, trainer)
-    return own
-
-
-def byte_level(texts=TEXTS, size=400):
-    own = tokenizers.Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    own.train_from_iterator(texts, trainer)
-    return own
-
-
-def loaded(own, folder, begins="<s>", **options):
-    """Saved and read again as a language model's tokenizer; without a token for padding.
-
-    Texts have `begins` before them and, after a bar, what follows them.
-    """
-    before, _, after = begins.partition("|")
-    if begins:
-        whole = f"{before} $A {after}".strip()
-        special = [(token, own.token_to_id(token)) for token in set(whole.split()) - {"$A"}]
-        own.post_processor = processors.TemplateProcessing(whole, None, special)
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "clean_up_tokenization_spaces": False}
-    PreTrainedTokenizerFast(tokenizer_object=own, **(tokens | options)).save_pretrained(folder)
-    return Tokenizer.from_folder(folder)
+from tests.vocabularies import TEXTS, byte_level, loaded, sentencepiece
 
 
 @pytest.fixture(params=[sentencepiece, byte_level])
@@ -142,24 +79,6 @@ def test_long_answers_are_cut_and_still_end(tokenizer):
     assert n_answer == 4 and ids[-1] == tokenizer.end
 
 
-@pytest.mark.parametrize(
-    ("begins", "begin"), [("<s>", 1), ("<s>|</s>", 1), ("|</s>", None), ("", None), ("</s>", 2)]
-)
-@pytest.mark.parametrize("make", [sentencepiece, byte_level])
-def test_texts_begin_as_the_tokenizer_itself_begins_them(make, begins, begin, tmp_path):
-    """Each has a bos_token; whether it stands before a text is another matter."""
-    tokenizer = loaded(make(), tmp_path, begins)
-    assert tokenizer.begin == begin
-    ids, _ = encode(tokenizer, "Say 12:", None, 100)
-    whole = transformers.AutoTokenizer.from_pretrained(tmp_path)("Say 12:")["input_ids"]
-    assert ids == (whole[:-1] if "|" in begins else whole)
-
-
-def test_a_tokenizer_that_begins_with_several_tokens_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="begins texts with 2 tokens"):
-        loaded(byte_level(), tmp_path, "<s> </s>")
-
-
 @pytest.mark.parametrize(("text", "start"), [("ab会议", "ab"), ("für", "f")])
 def test_no_cut_leaves_half_a_character(text, start, tmp_path):
     """Characters of two and three bytes, each byte a token."""
@@ -188,61 +107,6 @@ def test_the_chat_template_wraps_the_cut_prompt(tmp_path):
     plain = loaded(byte_level(), tmp_path / "plain")
     with pytest.raises(DataError, match="chat_template is asked for.* leave it out"):
         encode(plain, "a", None, 4, chat_template=True)
-
-
-TEMPLATES = [
-    "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
-    "{{ messages[0]['content'] }}{% if add_generation_prompt %}\nAnswer:{% endif %}",
-    "{% if tools is not none %}tools{% endif %}{% if documents %}documents{% endif %}"
-    "{% for m in messages %}{{ m.role + ': ' + m['content'] | trim }}{% endfor %}",
-    "{% generation %}{{ messages | tojson }}{% endgeneration %}",
-    "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = m.content %}"
-    "{% break %}{% endfor %}{{ ns.text }}",
-]
-
-
-@pytest.mark.parametrize("begins", ["<s>", ""])
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_a_chat_is_written_as_transformers_writes_it(template, begins, tmp_path):
-    """With the begin that the template writes and no other."""
-    tokenizer = loaded(byte_level(), tmp_path, begins, chat_template=template)
-    own = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    turn = [{"role": "user", "content": "Say yes."}]
-    expected = own.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
-    assert encode(tokenizer, "Say yes.", None, 40, chat_template=True)[0] == expected
-
-
-@pytest.mark.parametrize("ask", ["strftime_now('%d %b %H:%M:%S %Y')", "strftime_now(format='%Y')"])
-def test_a_chat_template_never_learns_the_day(ask, tmp_path, monkeypatch):
-    template = f"{{{{ {ask} }}}} {{{{ messages[0].content }}}}"
-    texts = []
-    for year in (2025, 2031):
-
-        class Clock(datetime.datetime):
-            now = classmethod(lambda cls, tz=None, year=year: datetime.datetime(year, 1, 1))
-
-        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
-        tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
-        texts.append(tokenizer.template("Now?"))
-    assert texts[0] == texts[1] and texts[0].endswith("2024 Now?")
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ [1, 2] | random }}",
-        "{{ lipsum() }}",
-        "{{ messages[0].items }}",
-        "{{ raise_exception('no users') }}",
-        "{{ messages[",
-        "{{ messages[9].content }}",
-    ],
-)
-def test_a_chat_template_of_chance_or_none_is_refused_where_it_is_asked_for(template, tmp_path):
-    tokenizer = loaded(byte_level(), tmp_path, chat_template=template)
-    assert encode(tokenizer, "a", None, 4)[1] == 0
-    with pytest.raises(DataError, match="chat_template is asked for"):
-        encode(tokenizer, "a", None, 4, chat_template=True)
 
 
 @pytest.mark.parametrize("make", [sentencepiece, byte_level])

@@ -678,7 +678,7 @@ def test_the_runner_reads_what_was_prepared(tmp_path, monkeypatch):
     streams.prepare("order1", Path("resources/streams") / run.stream, tmp_path)
     from benchmarks import backbones
 
-    tokenizer = backbones.tokenizer({"name": "micro-llama"})
+    tokenizer = backbones.find("micro-llama").tokenizer({})
     tasks, _ = load_stream(run.spec["stream"], 0, tokenizer)
     assert [(t.name, t.metric) for t in tasks] == [(name, "first_line") for name in ORDER1]
     assert list(tasks[0].gold) == ["Bad", "Very good", "Bad"]

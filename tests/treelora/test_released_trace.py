@@ -2,8 +2,8 @@
 
 The trace: A (task, epoch, step, L, D) inputs, loss, and after each step the accumulator g, both
 probability vectors with the recorded draws, the value of the penalty and its gradient; the tree
-after each task. Another trace of this form: `pytest tests/test_released_trace.py --released-trace
-FILE.npz`, with its trees in FILE_trees.json.
+after each task. Another trace of this form: `pytest tests/treelora --released-trace FILE.npz`,
+with its trees in FILE_trees.json.
 """
 
 import dataclasses

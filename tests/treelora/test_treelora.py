@@ -574,21 +574,21 @@ def test_neither_hash_seed_nor_threads_change_anything():
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_an_unknown_choice_is_refused_with_a_near_name(name):
+def test_an_unknown_choice_is_refused_with_the_known_ones(name):
     wrong = CHOICES[name][0] + "x"
-    with pytest.raises(ValueError, match=f"{name} must be one of .* but is '{wrong}'"):
+    with pytest.raises(ValueError, match=f"{name} .*{CHOICES[name][0]}.*'{wrong}'"):
         Options(**{name: wrong})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": -1}, "must not be negative, but is -1"),
-        ({"depth": 0}, "depth must be at least 1"),
-        ({"budget": 0}, "budget must be at least 1"),
-        ({"average": True, "signature": "gradient"}, "average is for the signature adapter"),
-        ({"layerwise": True, "penalty_scale": "mean"}, "layerwise .* but penalty_scale is mean"),
-        ({"layerwise": True, "penalty_scale": "sum"}, "layerwise .* but penalty_scale is sum"),
+        ({"strength": -1}, "strength.* -1"),
+        ({"depth": 0}, "depth.* 1.* 0"),
+        ({"budget": 0}, "budget.* 1.* 0"),
+        ({"average": True, "signature": "gradient"}, "average.* signature"),
+        ({"layerwise": True, "penalty_scale": "mean"}, "layerwise.* mean"),
+        ({"layerwise": True, "penalty_scale": "sum"}, "layerwise.* sum"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -597,12 +597,12 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_depth_beyond_the_adapted_matrices_is_refused():
-    with pytest.raises(ValueError, match="number of adapted matrices, 4, but is 5"):
+    with pytest.raises(ValueError, match="depth.* 4,.* 5"):
         tiny.method("treelora", "vision", depth=5)
 
 
 def test_a_model_without_adapters_is_refused():
-    with pytest.raises(ValueError, match="needs trainable LoRA adapters"):
+    with pytest.raises(ValueError, match="LoRA adapters"):
         Layout([])
 
 

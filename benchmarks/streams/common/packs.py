@@ -114,7 +114,7 @@ class Tasks:
     def found(self) -> dict[str, Task]:
         """The tasks by name; empty if a known stream has none of them in the data directory."""
         every: dict[str, Task] = {}
-        for place in _places(self.place, self.size):
+        for place in _places_in(self.place, self.size):
             every = tasks_in(place) | every
             if every.keys() >= self.metrics.keys():
                 break
@@ -190,7 +190,7 @@ def _stems(size: int | None) -> list[str]:
     return [f"llm_cl_benchmark_{n}", f"LLM-CL-Benchmark_{n}", "TRACE-Benchmark"]
 
 
-def _places(root: Path | None, size: int | None) -> Iterator[sources.Files | Pack]:
+def _places_in(root: Path | None, size: int | None) -> Iterator[sources.Files | Pack]:
     """Folders and archives that are there, in the order in which tasks are looked for."""
     stems = _stems(size)
     packs = [*stems[:2], f"{stems[2]}/{stems[1]}"]

@@ -1,97 +1,34 @@
-"""The two kinds of backbone as methods see them: embed, encode, classify or generate."""
+"""Causal language models of transformers as methods see them: embed, predict, generate.
+
+Any will do whose attention has q_proj, k_proj and v_proj. No code from outside runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 
-from baselines.common.base import start_head
+from benchmarks.common.files import DataError, one_sentence
 
 Ended = Callable[[Tensor], Tensor]
-
-
-class _SplitQKV(nn.Module):
-    """timm's fused attention input as three linear maps, so that LoRA can adapt each alone."""
-
-    def __init__(self, fused: nn.Linear):
-        super().__init__()
-        width = fused.in_features
-        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
-            part = nn.Linear(width, width, bias=fused.bias is not None)
-            rows = slice(i * width, (i + 1) * width)
-            part.weight.data = fused.weight.data[rows].clone()
-            if fused.bias is not None:
-                part.bias.data = fused.bias.data[rows].clone()
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
-
-
-class VisionModel(nn.Module):
-    """A timm vision transformer with a linear classifier on the class token.
-
-    Inputs (B, 3, H, W) in [0, 1] of any size are resized (bicubic) and normalised inside.
-    """
-
-    derived: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        network: nn.Module,
-        n_classes: int,
-        mean: float | tuple[float, ...],
-        std: float | tuple[float, ...],
-    ):
-        super().__init__()
-        self.network = network
-        self.width = network.embed_dim
-        self.image_size = network.patch_embed.img_size
-        for name, value in (("_mean", mean), ("_std", std)):
-            if isinstance(value, tuple):  # one for each channel
-                value = torch.tensor(value)[:, None, None]
-                self.register_buffer(name, value, persistent=False)
-            else:
-                setattr(self, name, value)
-        self.head = start_head(nn.Linear(self.width, n_classes))
-
-    def fitted(self, state: dict) -> dict:
-        """A checkpoint with its position embedding resampled to this input size."""
-        from timm.models.vision_transformer import checkpoint_filter_fn
-
-        return checkpoint_filter_fn(state, self.network)
-
-    def split_qkv(self) -> VisionModel:
-        """Separate the query, key and value projections; the function does not change."""
-        for block in self.network.blocks:
-            block.attn.qkv = _SplitQKV(block.attn.qkv)
-        return self
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> class token and patches with positions (B, 1 + patches, width)."""
-        if x.shape[-2:] != torch.Size(self.image_size):
-            x = F.interpolate(x, self.image_size, mode="bicubic", antialias=False).clamp(0, 1)
-        network = self.network
-        tokens = network.patch_embed((x - self._mean) / self._std)
-        return network.norm_pre(network._pos_embed(tokens))
-
-    def at_class_token(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, n, width) with the position embedding of the class token, if it has one."""
-        network = self.network
-        if not network.no_embed_class and network.pos_embed is not None:
-            tokens = tokens + network.pos_embed[:, :1]
-        return network.norm_pre(tokens)
-
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, n, width) through all blocks and the final norm; the same shape."""
-        return self.network.norm(self.network.blocks(tokens))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> logits (B, C)."""
-        return self.head(self.encode(self.embed(x))[:, 0])
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+# What changes the logits behind the last layer, where `LanguageModel` has nothing but the layer.
+_LOGIT_OPTIONS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+# Entries of config.json that name code or files, or what a pass returns, none of the network.
+_ASIDE = {
+    *("auto_map", "attn_implementation", "experts_implementation", "kernel_config"),
+    *("fusion_config", "distributed_config", "transformers_weights", "name_or_path"),
+    *("return_dict", "output_attentions", "output_hidden_states"),
+}
 
 
 class LanguageModel(nn.Module):
@@ -115,8 +52,6 @@ class LanguageModel(nn.Module):
 
     def __init__(self, network: nn.Module, ends: Sequence[int] = ()):
         super().__init__()
-        from transformers import GenerationConfig
-
         network.generation_config = GenerationConfig()  # `generate` fills what it is not told
         self.network = network
         own = network.config.eos_token_id
@@ -176,8 +111,6 @@ class LanguageModel(nn.Module):
         self, embedded: Tensor, mask: Tensor, max_new_tokens: int, ended: Ended | None = None
     ) -> Tensor:
         """The same from embeddings (B, L, width) and their mask (B, L)."""
-        from transformers import GenerationConfig
-
         how = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=self.ends, pad_token_id=self.ends[0]
         )
@@ -209,3 +142,58 @@ class _Draw:
         rank = (likeliest.values / 0.1 + noise).argmax(dim=1, keepdim=True)
         drawn = likeliest.indices.gather(1, rank)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+
+def build(architecture: dict, weights: str | None = None) -> nn.Module:
+    """A network of that config.json with random weights, on the default device.
+
+    Args:
+        architecture: entries of the config.json.
+        weights: their precision, None for float32.
+
+    Raises:
+        DataError: no network can be made of it, or none that can be adapted here.
+    """
+    config = configuration(architecture)
+    kind = config.model_type
+    with one_sentence(
+        lambda why: (
+            f"no causal language model of the type {kind!r} can be made of its config.json "
+            f"({why}), and no code from outside is run: choose another model"
+        )
+    ):
+        network = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, weights or "float32"), trust_remote_code=False
+        )
+    parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
+    if missing := [part for part in PROJECTIONS if part not in parts]:
+        raise DataError(
+            f"a model of the type {kind!r} ({type(network).__name__}) has no {missing[0]} in its "
+            "attention, which the adapters need: choose one like Llama, Mistral, Gemma or Qwen"
+        )
+    for option in _LOGIT_OPTIONS:
+        value = getattr(config, option, None)
+        if value not in (None, 1, 1.0):
+            raise DataError(
+                f"a model of the type {kind!r} changes its logits by {option} ({value}), which is "
+                "not supported: choose another model"
+            )
+    return network
+
+
+def configuration(architecture: dict) -> PreTrainedConfig:
+    """What transformers makes of a config.json, without what names code or files."""
+    kind = architecture.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise DataError(
+            f"a model of the type {kind!r} needs code that transformers has not, and none from "
+            "outside is run: choose another model"
+        )
+    aside = _ASIDE | {"model_type", *(key for key in architecture if key.startswith("_"))}
+    options = {key: value for key, value in architecture.items() if key not in aside}
+    with one_sentence(
+        lambda why: (
+            f"config.json of a model of the type {kind!r} is damaged ({why}): copy the model anew"
+        )
+    ):
+        return AutoConfig.for_model(kind, **options)

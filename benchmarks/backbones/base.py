@@ -1,0 +1,163 @@
+"""What every backbone is, wherever its weights come from: a frozen network to start from."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from benchmarks.common.files import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Pixel normalisations (mean, std), for all channels or for each.
+NORMALISATIONS = {
+    "unit": (0.0, 1.0),
+    "half": (0.5, 0.5),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+DOWNLOADS = Path("resources/downloads")
+Labels = Literal["none", "in21k", "in1k", "own", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(ABC):
+    """A network and where its weights come from.
+
+    Attributes:
+        modality: "vision" or "language".
+        architecture: keyword arguments of timm's `create_model` with the `depth` among them, or on
+            language those of a config.json that decide shapes.
+        pretraining: by what method on which data, in words.
+        labels: what labels the weights have seen: "none", "in21k", "in1k" (mostly after in21k),
+            "own" (those of a stream here) or "unknown". ImageNet-R's classes are ImageNet-1k's.
+        normalisation: of pixels, a name of `NORMALISATIONS`. "unit", which leaves [0, 1] as it is,
+            is the convention of L2P and its successors whatever the trunk was pre-trained with
+            ("half" for orig and augreg, "imagenet" for iBOT, DINO and MoCo v3); it is the default
+            so that trunks compare, and suites may name another.
+    """
+
+    name: str
+    architecture: dict
+    modality: Literal["vision", "language"]
+    pretraining: str
+    labels: Labels = "unknown"
+    normalisation: Literal[tuple(NORMALISATIONS)] = "unit"
+
+    @abstractmethod
+    def fingerprint(self, data_dir: Path | None) -> str:
+        """A digest that names the weights, without loading or downloading them.
+
+        Raises:
+            DataError: there are none, or they cannot be used.
+        """
+
+    @abstractmethod
+    def weights(self, out: Path, data_dir: Path | None) -> dict:
+        """Find or download the weights and check them: `weights`, a path, and `weights_sha256`.
+
+        What has to be written goes into the folder `out`.
+        """
+
+    def prepare(self, out: Path, data_dir: Path | None) -> dict:
+        """The manifest of the weights, found or downloaded and checked to be the backbone's."""
+        manifest = {
+            "name": self.name,
+            "modality": self.modality,
+            "fingerprint": self.fingerprint(data_dir),
+            "labels": self.labels,
+        }
+        return manifest | self.weights(out, data_dir)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of its transformer blocks."""
+        return self.architecture["depth" if self.modality == "vision" else "num_hidden_layers"]
+
+    @property
+    def adapted_matrices(self) -> int:
+        """Number of its query and value projections."""
+        return 2 * self.n_layers
+
+    def check_image_size(self, size: int | None) -> None:
+        """DataError unless an image is cut into whole patches: its border would be left out."""
+        found = re.search(r"_patch(\d+)", self.architecture.get("model_name", ""))
+        patch = self.architecture.get("patch_size", int(found[1]) if found else 1)
+        if size is not None and size % patch:
+            raise DataError(
+                f"image_size must be a multiple of {patch}, the patch of {self.name}, but is {size}"
+            )
+
+    def check_context(self, tokens: int, positions: int | None = None) -> None:
+        """DataError if prompts and answers are longer than what a language model was made for.
+
+        Args:
+            tokens: the longest prompt with its answer.
+            positions: of the loaded network; those of the architecture, if it names them, before.
+        """
+        positions = positions or self.architecture.get("max_position_embeddings")
+        if positions is not None and tokens > positions:
+            raise DataError(
+                f"prompts with their answers may have {tokens} tokens, but {self.name} has "
+                f"positions for {positions}: lower max_prompt_tokens, max_answer_tokens or "
+                "max_new_tokens"
+            )
+
+    def build(
+        self,
+        n_classes: int = 0,
+        image_size: int | None = None,
+        normalisation: str | None = None,
+        weights: str | None = None,
+        device: str = "cpu",
+    ) -> nn.Module:
+        """The network with random weights, with none at all on the device "meta".
+
+        Args:
+            n_classes: outputs of the classifier on vision.
+            image_size: pixels that vision inputs are resized to; None for the model's own.
+            normalisation: of pixels, a name of `NORMALISATIONS`; None for the backbone's.
+            weights: precision of a language model's weights, None for float32.
+            device: where it is made.
+
+        Returns:
+            A `vision.VisionModel` or a `language.LanguageModel`.
+        """
+        import torch
+
+        if self.modality == "language":
+            from benchmarks.backbones import language
+
+            with torch.device(device):
+                return language.LanguageModel(language.build(self.architecture, weights))
+        from benchmarks.backbones import vision
+
+        pixels = NORMALISATIONS[normalisation or self.normalisation]
+        with torch.device(device):
+            return vision.build(self.architecture, n_classes, image_size, *pixels)
+
+    def load(
+        self,
+        manifest: dict,
+        n_classes: int = 0,
+        image_size: int | None = None,
+        normalisation: str | None = None,
+        weights: str | None = None,
+    ) -> nn.Module:
+        """The network with the weights that `prepare` found; arguments as in `build`.
+
+        Raises:
+            DataError: the file is truncated, or its keys or shapes are not the architecture's.
+        """
+        import torch
+
+        from benchmarks.backbones import checkpoints
+
+        model = self.build(n_classes, image_size, normalisation)
+        file = Path(manifest["weights"])
+        checkpoints.fill(model, checkpoints.read(file), file)
+        return model.to(getattr(torch, weights)) if weights else model
