@@ -47,6 +47,7 @@ def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # n
     decoding = {"stream": {"decoding": "released"}, "train": {"precision": "bfloat16"}}
     records += made(suite("llama", tmp_path, **decoding), data)
     devices.synchronise("cuda")  # of the scripts that measure time
+    devices.release()  # between the runs of a process
     for record in records:
         assert record["status"] == "done", record["error"]
         found = record["provenance"]
