@@ -273,7 +273,7 @@ def _experiment(spec: dict) -> str:
 
 def _fills(spec: dict) -> str:
     """The paper's tables of which the run repeats a cell."""
-    from analysis.paper.counterparts import cells  # seconds to import, and of no use to the workflow
+    from analysis.paper.counterparts import cells  # slow to import, of no use to the workflow
 
     exhibits = dict.fromkeys(exhibit for exhibit, _, _ in cells(spec))
     return ", ".join(exhibit.replace("table", "Table ") for exhibit in exhibits)

@@ -6,10 +6,9 @@ import math
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis import regret as analysis
+from analysis.records import regret
 from benchmarks import regret as module
 from benchmarks.files import DataError
 from benchmarks.regret import POLICIES, STRUCTURES, instance, policy, roughness, simulate
@@ -136,21 +135,17 @@ def run(monkeypatch, tmp_path, *arguments):
     small = ["--seeds", "3", "--horizon", "400", "--exponents", "2", "4", "--gammas", "0.5", "0.9"]
     monkeypatch.setattr(sys, "argv", ["regret", "--out", str(path), *small, *arguments])
     monkeypatch.setattr(module, "TIMED", 5)
-    monkeypatch.setattr(analysis, "RESAMPLES", 20)
     module.main()
     return path
 
 
-def test_the_file_holds_all_and_can_be_read_drawn_and_repeated(monkeypatch, tmp_path):
+def test_the_file_holds_all_and_can_be_read_and_repeated(monkeypatch, tmp_path):
     path = run(monkeypatch, tmp_path)
-    first = analysis.load(path)
+    first = regret.load(path)
     assert first.settings["reach"]["released"] == {"largest_n": 16, "horizon": 400}
     assert len(first.regret) == len(POLICIES) * 10 * 2 * 3  # families, N, checkpoints
     assert set(first.cost["policy"]) == {"tree", "lcb_flat", "released", "random"}
-    for table in analysis.tables(first).values():
-        assert table.rows and table.markdown() and table.latex() and table.csv()
-    assert set(analysis.figures(first)) == set(analysis.CAPTIONS)
-    again = analysis.load(run(monkeypatch, tmp_path))
+    again = regret.load(run(monkeypatch, tmp_path))
     same = zip(first.regret, again.regret, strict=True)
     assert all(np.array_equal(one, other) for one, other in same)
     assert json.loads(path.read_text())["provenance"].keys() >= {"commit", "dirty"}
@@ -176,32 +171,6 @@ def test_a_check_that_fails_is_a_data_error():
     options = argparse.Namespace(exponents=[30])
     with pytest.raises(DataError):
         module.check(options)
-
-
-def test_another_file_is_refused(tmp_path):
-    path = tmp_path / "other.json"
-    path.write_text('{"kind": "speed", "schema": 1}')
-    with pytest.raises(ValueError, match="no regret file"):
-        analysis.load(path)
-
-
-def test_fits_recover_known_exponents():
-    t, rng = np.array([100, 1000, 10_000]), np.random.default_rng(0)
-    curves = 3 * t[:, None] ** 0.6 * rng.uniform(0.9, 1.1, (3, 20))
-    found = analysis.fitted(pd.Series(list(curves), index=t))
-    assert found.low < 0.6 < found.high and found.high - found.low < 0.1
-    exact = analysis.fitted(pd.Series(list(np.ones(20) * t[:, None] ** 0.5), index=t))
-    assert exact.mean == pytest.approx(0.5) and exact.high - exact.low == pytest.approx(0)
-
-
-def test_the_bound_is_the_smallest_over_eta():
-    eta, leaves = [0.4, 0.1], [8, 1]
-    terms = [
-        math.sqrt(1000 * j * math.log(16 * 1000 / j)) + 0.8 / e**3 * math.log(16 * 1000 / e**2)
-        for e, j in zip(eta, leaves, strict=True)
-    ]
-    found = analysis.theorem_bound(1000, 16, 0.5, 0.8, eta, leaves)
-    assert found == pytest.approx(min(terms))
 
 
 @pytest.mark.parametrize("structure", ["unique", "cluster"])
