@@ -66,7 +66,7 @@ EPOCHS = {"treelora": SHORT, "ogd": FULL, "gem": FULL, "ewc": FULL}
 RATES = {"l2p": 1e-3, "dualprompt": 1e-3}
 LORA_RATE, FULL_RATE = 1e-4, 1e-5
 OWN_TEXT = {
-    "treelora": {"strength": 0.5, "depth": None, "signature": "adapter", "similarity": "l1"},
+    "treelora": {"strength": 0.5, "depth": None, "signature": "adapter", "similarity": "l1"}
 }
 
 # In which setting the code of others was run (suites/peers.yaml).

@@ -39,15 +39,9 @@ OUTDATED = {
         (modality, 3, "made with a term for each task; today's single one differs by rounding")
         for modality in ("vision", "language")
     ],
-    "fix": [
-        ("language", 2, "made before outputs ended where the next example would begin"),
-    ],
+    "fix": [("language", 2, "made before outputs ended where the next example would begin")],
     "l2p": [
-        (
-            "vision",
-            2,
-            "made before prompts had positions, which costs points; see baselines/l2p.py",
-        ),
+        ("vision", 2, "made before prompts had positions, which costs points; see baselines/l2p.py")
     ],
 }
 MOST_DRAWN = 12  # methods in one figure

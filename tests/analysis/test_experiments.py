@@ -23,7 +23,7 @@ def test_every_table_has_rows_and_every_form(published, name, monkeypatch):
     monkeypatch.setattr(regret, "RESAMPLES", 20)
     facts = published[name]
     made = [table.draw(facts) for table in about(TABLES, type(facts)).values()]
-    assert len(made) == 3 and about(FIGURES, type(facts))
+    assert made and about(FIGURES, type(facts))
     for table in made:
         assert table.rows and table.markdown() and table.latex() and table.csv()
 

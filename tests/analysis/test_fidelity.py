@@ -3,11 +3,7 @@
 from dataclasses import fields
 
 import pytest
-from fake_records import (
-    seeds,
-    suite_of,
-    write,
-)
+from fake_records import seeds, suite_of, write
 
 from analysis import fidelity
 from analysis.records.runs import OUTDATED

@@ -5,15 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_records import (
-    panel_of,
-    record,
-    set_paths,
-    suite_of,
-    with_tasks,
-)
+from fake_records import panel_of, record, set_paths, suite_of, with_tasks
 
-import baselines
 from analysis import draw
 from analysis.catalogue import TABLES, fitting
 from analysis.claims.judge import judge, measure
@@ -21,7 +14,6 @@ from analysis.paper import claimed
 from analysis.paper import counterparts as compare
 from analysis.tables.accuracy import accuracy
 from analysis.tables.published import ordering, peers
-from tests.test_three_tasks import CASES
 
 
 def paper_setting(method="hidetreelora"):
@@ -339,9 +331,3 @@ def test_docstrings_give_both_numbers():
         score = 100 * sum(run["R"][-1]) / len(run["R"][-1])
         assert f"{row.peer} {row.commit}" in text, name
         assert f"{row.acc:.1f}" in text and f"{score:.1f}" in text, (row.label, score)
-
-
-def test_every_docstring_says_what_its_method_was_checked_against():
-    for name, modality in CASES:
-        text = importlib.import_module(baselines.load(name, modality).__module__).__doc__
-        assert "Checked against" in text, name
