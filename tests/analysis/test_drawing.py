@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from analysis import catalogue, draw, fidelity
 from analysis.__main__ import BEGIN, CLAIMS_BEGIN, CLAIMS_END, END, main
-from analysis.catalogue import FIGURES
+from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
 from analysis.records.runs import Panel, read_suite
