@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -321,16 +322,17 @@ def test_a_panel_without_variants_has_none_of_their_exhibits():
 
 def test_several_suites_have_one_overview(tmp_path):
     sources = [
-        str(write(tmp_path / f"{name}.jsonl", [*seeds("treelora", 0.5, suite=name), *extra]))
+        write(tmp_path / f"{name}.jsonl", [*seeds("treelora", 0.5, suite=name), *extra])
         for name, extra in (("one", seeds("seqlora", 0.4, suite="one")), ("two", []))
     ]
     out = tmp_path / "out"
-    assert main([*sources, "--out", str(out), "--exhibits", "claims", "report"]) == 0
+    shutil.copy(draw.PUBLISHED / "accounting.json", tmp_path)
+    draw.draw(sources, out, ["claims", "report"], published=tmp_path)
     page = (out / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
     assert all((out / link).is_file() for link in links)
-    assert {"./one/report/index.html", "claims.csv", "figures/regret_arms.svg"} <= set(links)
-    assert "Theorem 1 as an experiment" in page and "Operations per token" in page
+    assert {"./one/report/index.html", "claims.csv", "figures/accounting.svg"} <= set(links)
+    assert "Operations per token" in page
     assert "glyphs (one)" in page and "+6.67 points" in page
     alone = (out / "one/report/index.html").read_text()
     assert '<a href="#claims">' in alone and "It forgets less than SeqLoRA" in alone

@@ -256,7 +256,7 @@ def test_everything_is_drawn_where_schedules_are_lists(tmp_path):
     for number, run in enumerate(runs):
         run["key"] = f"{number:012x}"
     suite = suite_of(tmp_path, runs)
-    made = draw.make(suite, tmp_path)[1]
+    made = draw.make(suite, tmp_path, ["speed", "ordering", "sensitivity"])[1]
     speed = made["tables/speed-trace.md"].decode()
     assert "| seqlora-short | 2 1 |" in speed and "| fix" not in speed
     ordering = made["tables/ordering-trace.md"].decode()
