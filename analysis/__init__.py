@@ -1,6 +1,16 @@
-"""From result records to tables, figures and the report; without torch.
+"""From result records to tables, figures, verdicts on the paper's claims and the report; no torch.
 
-One module per step: `records` reads and checks, `runs` holds the runs as a pandas DataFrame,
-`metrics` computes, `compare` finds published counterparts, `tables`, `figures` and `report` show.
-`python -m analysis --help` is the way in, or in a notebook `analysis.runs.load`.
+An import goes downwards only:
+
+    draw        files of records to the files that are drawn of them, in several processes
+    report      the pages
+    claims/     what the paper claims, how it is tested, the verdicts
+    figures/    one function for each figure
+    tables/     one function for each table, and the forms of a table
+    catalogue   the decorators with which tables and figures register themselves
+    paper/      published values: which stand beside a run, and the effects that the paper reports
+    records/    reads and checks records; runs as a pandas DataFrame, metrics, variants, trees
+    text        names and values from outside, made fit for a sentence
+
+`python -m analysis --help` is the way in, or in a notebook `analysis.records.runs.load`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from analysis.draw import NAMES, draw
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except ValueError as error:
         print(visible(str(error)), file=sys.stderr)
+        return 2
+    except BrokenExecutor:
+        print("A process that drew was killed: is there too little memory?", file=sys.stderr)
         return 2
     return 0
 

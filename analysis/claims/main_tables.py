@@ -24,7 +24,7 @@ def accuracy(panel: Panel) -> Effects:
     Beside these, minus that of every other method.
     """
     region = (min(0.0, claimed.lead(panel.modality).min() / 100), inf)
-    names = {label: runs["name"].iloc[0] for label, runs in panel.finished.items()}
+    names = {label: panel.specs[label]["method"]["name"] for label in panel.finished}
     rivals = [
         label
         for label, name in names.items()

@@ -1,0 +1,1 @@
+"""What was published: the values (CSV), their settings, and the effects that the paper claims."""

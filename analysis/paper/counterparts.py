@@ -66,7 +66,7 @@ EPOCHS = {"treelora": SHORT, "ogd": FULL, "gem": FULL, "ewc": FULL}
 RATES = {"l2p": 1e-3, "dualprompt": 1e-3}
 LORA_RATE, FULL_RATE = 1e-4, 1e-5
 OWN_TEXT = {
-    "treelora": {"strength": 0.5, "depth": None, "signature": "adapter", "similarity": "l1"},
+    "treelora": {"strength": 0.5, "depth": None, "signature": "adapter", "similarity": "l1"}
 }
 
 # In which setting the code of others was run (suites/peers.yaml).
@@ -248,8 +248,9 @@ def peers_of(spec: dict) -> pd.DataFrame:
         agree, and what is special about it.
     """
     rows = table("peers.csv")
-    same = all(PEERS[part].items() <= spec[part].items() for part in PEERS)
-    rows = rows[(rows["label"] == spec["method"]["label"]) & same]
+    if not all(PEERS[part].items() <= spec[part].items() for part in PEERS):
+        return rows[:0]
+    rows = rows[rows["label"] == spec["method"]["label"]]
     return rows.assign(acc=0.01 * rows["acc"]).fillna("")
 
 

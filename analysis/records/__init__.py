@@ -1,0 +1,1 @@
+"""Records, read and checked, and every number that is computed from them."""

@@ -39,15 +39,9 @@ OUTDATED = {
         (modality, 3, "made with a term for each task; today's single one differs by rounding")
         for modality in ("vision", "language")
     ],
-    "fix": [
-        ("language", 2, "made before outputs ended where the next example would begin"),
-    ],
+    "fix": [("language", 2, "made before outputs ended where the next example would begin")],
     "l2p": [
-        (
-            "vision",
-            2,
-            "made before prompts had positions, which costs points; see baselines/l2p.py",
-        ),
+        ("vision", 2, "made before prompts had positions, which costs points; see baselines/l2p.py")
     ],
 }
 MOST_DRAWN = 12  # methods in one figure
@@ -149,7 +143,7 @@ class Panel:
     slug: str
     runs: pd.DataFrame
 
-    spec = property(lambda self: self.runs["record"].iloc[0]["spec"])
+    spec = cached_property(lambda self: self.runs["record"].iloc[0]["spec"])
     stream = property(lambda self: self.spec["stream"]["name"])
     backbone = property(lambda self: self.spec["backbone"]["name"])
     modality = property(lambda self: self.spec["modality"])
@@ -170,6 +164,11 @@ class Panel:
         return dict(iter(self.runs.groupby("method", sort=False)))
 
     @cached_property
+    def specs(self) -> dict[str, dict]:
+        """Of every method the spec of its first run."""
+        return {label: runs["record"].iloc[0]["spec"] for label, runs in self.methods.items()}
+
+    @cached_property
     def done(self) -> pd.DataFrame:
         """The runs that finished."""
         return self.runs[self.runs["status"] == "done"]
@@ -188,7 +187,7 @@ class Panel:
         """
         if len(self.finished) <= MOST_DRAWN:
             return self.finished
-        base = {label: runs["name"].iloc[0] for label, runs in self.finished.items()}
+        base = {label: self.specs[label]["method"]["name"] for label in self.finished}
         return {
             label: runs
             for label, runs in self.finished.items()
@@ -203,7 +202,7 @@ class Panel:
         return {
             label: why
             for label, runs in self.methods.items()
-            for modality, version, why in OUTDATED.get(runs["name"].iloc[0], ())
+            for modality, version, why in OUTDATED.get(self.specs[label]["method"]["name"], ())
             if modality == self.modality and runs["version"].min() < version
         }
 

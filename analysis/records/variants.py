@@ -28,16 +28,17 @@ def plain(value: object) -> object:
 
 def settings(panel: Panel, label: str) -> Settings:
     """The method's own settings and those of training. What an older record lacks is left out."""
-    spec = panel.methods[label]["record"].iloc[0]["spec"]
+    spec = panel.specs[label]
     return {key: plain(value) for key, value in (spec["train"] | spec["method"]["config"]).items()}
 
 
 def variants(panel: Panel, method: str) -> dict[str, Settings]:
     """The finished labels of a method, each with what differs from the base run; {} for itself."""
-    if method not in panel.finished or panel.methods[method]["name"].iloc[0] != method:
+    names = {label: panel.specs[label]["method"]["name"] for label in panel.finished}
+    if names.get(method) != method:
         return {}
     base = settings(panel, method)
-    labels = [label for label, runs in panel.finished.items() if runs["name"].iloc[0] == method]
+    labels = [label for label, name in names.items() if name == method]
     return {
         label: {
             key: value

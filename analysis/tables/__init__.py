@@ -1,0 +1,1 @@
+"""Tables: each function with the decorator `catalogue.table` is one, in every module here."""

@@ -28,7 +28,7 @@ def _setting(accounting: Accounting) -> list[str]:
         f"{images['rank']} on vision, counted on the real architectures without weights. A step "
         f"has {texts['batch']} texts of {texts['tokens']} tokens or {images['batch']} images of "
         f"{images['tokens']}; gem keeps {texts['memory']} samples of a task and ogd "
-        f"{texts['directions']} gradient.",
+        f"{texts['directions']} gradient."
     ]
 
 
@@ -140,7 +140,7 @@ def disk(accounting: Accounting) -> Table:
     notes = [
         "treelora stores the adapter in use and one for each finished task, as search and penalty "
         "need them; the paper prints one number per size. On the device: the signatures of the "
-        "finished tasks.",
+        "finished tasks."
     ]
     title = "Disk and device memory of adapters and tree (appendix A.3)"
     shown = [_exact(row) for row in frame.reset_index().to_dict("records")]

@@ -34,7 +34,7 @@ def routing(panel: Panel) -> Table:
         "Acc@task: the share of test prompts whose task the method finds after the last task, mean "
         "over tasks; word counts: that of the nearest mean of hashed word counts of the training "
         "prompts, which needs no training and which a method should beat. Δ: paired by seed, "
-        "mean ± sample standard deviation [95 % t interval], in percentage points.",
+        "mean ± sample standard deviation [95 % t interval], in percentage points."
     ]
     if len(found) and not rows:
         share = percent(found["router_accuracy"].mean())
@@ -76,7 +76,7 @@ def data(panel: Panel) -> Table:
         )
     notes = [
         "Floor: the score of outputs without any model, by the rule that is best on the training "
-        "items. Items are those used, of the last run of the panel that learnt the task.",
+        "items. Items are those used, of the last run of the panel that learnt the task."
     ]
     return Table(
         f"data-{panel.slug}",

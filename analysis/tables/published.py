@@ -46,7 +46,7 @@ def ordering(panel: Panel) -> Table:
     notes = [
         "Other numbers come from other settings, so that only their order compares. Kendall's tau "
         "with ours, 1 for the same order, 0 for none, −1 for its reverse: "
-        f"{'; '.join(agreements) or 'no source has three of these methods'}.",
+        f"{'; '.join(agreements) or 'no source has three of these methods'}."
     ]
     if panel.modality == "vision":
         notes[0] += (

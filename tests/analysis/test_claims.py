@@ -3,14 +3,7 @@
 from math import exp, inf, log
 
 import pytest
-from fake_records import (
-    NOISE,
-    panel_of,
-    record,
-    seeds,
-    suite_of,
-    with_tasks,
-)
+from fake_records import NOISE, panel_of, record, seeds, suite_of, with_tasks
 
 from analysis.claims import judge as claims
 from analysis.claims.schedules import _speed_at_equal_epochs

@@ -3,10 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from fake_records import (
-    seeds,
-    suite_of,
-)
+from fake_records import seeds, suite_of
 
 from analysis import fidelity
 from analysis.records.runs import OUTDATED

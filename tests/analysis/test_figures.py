@@ -2,13 +2,7 @@
 
 import matplotlib
 import pytest
-from fake_records import (
-    METHODS,
-    changed,
-    panel_of,
-    record,
-    suite_of,
-)
+from fake_records import METHODS, changed, panel_of, record, suite_of
 from matplotlib import font_manager
 
 from analysis import draw, report
