@@ -44,19 +44,17 @@ def _always(spec: dict) -> bool:
 
 def table(of: type = Panel, need: Callable[[dict], object] = _always) -> Callable:
     """Registers a function that makes a `Table`."""
-
-    def register(function: Callable) -> Callable:
-        TABLES[function.__name__] = Exhibit(function, of, need)
-        return function
-
-    return register
+    return _register(TABLES, of, need)
 
 
 def figure(caption: str, of: type = Panel, need: Callable[[dict], object] = _always) -> Callable:
     """Registers a function that makes a matplotlib `Figure`."""
+    return _register(FIGURES, of, need, caption)
 
+
+def _register(exhibits: dict[str, Exhibit], *facts: object) -> Callable:
     def register(function: Callable) -> Callable:
-        FIGURES[function.__name__] = Exhibit(function, of, need, caption)
+        exhibits[function.__name__] = Exhibit(function, *facts)
         return function
 
     return register
