@@ -29,6 +29,7 @@ from pydantic import Field
 
 import baselines
 from analysis.text import quoted, suggest
+from baselines.common.base import Method
 from benchmarks import backbones, streams
 from benchmarks.common.files import DataError
 from benchmarks.common.options import at, check_names, field_names, parse
@@ -230,7 +231,7 @@ def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Ro
     return Row(label, name, method, config, train)
 
 
-def _preset(method: type[baselines.Method], own: dict) -> dict:
+def _preset(method: type[Method], own: dict) -> dict:
     """Takes `preset` out of a method's own settings and returns what it stands for."""
     if "preset" not in own:
         return {}
