@@ -57,7 +57,7 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def weights(self, out: Path, data_dir: Path | None) -> dict:
+    def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """Find or download the weights and check them: `weights`, a path, and `weights_sha256`.
 
         What has to be written goes into the folder `out`.
@@ -71,7 +71,7 @@ class Backbone(ABC):
             "fingerprint": self.fingerprint(data_dir),
             "labels": self.labels,
         }
-        return manifest | self.weights(out, data_dir)
+        return manifest | self.find_weights(out, data_dir)
 
     @property
     def n_layers(self) -> int:

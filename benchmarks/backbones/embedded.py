@@ -57,7 +57,7 @@ class Embedded(Backbone):
         folder = REBUILT if self.rebuilt else Path(os.path.relpath(COMMITTED))
         return folder / f"{self.name}.safetensors"
 
-    def weights(self, out: Path, data_dir: Path | None) -> dict:
+    def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         file = self.file
         if not file.exists():
             raise DataError(f"{file} is missing: make it with `make pretrain`")

@@ -131,7 +131,7 @@ class HubModel(Backbone):
         state = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
         return _checked_digest(self.name, self.n_layers, folder, state)
 
-    def weights(self, out: Path, data_dir: Path | None) -> dict:
+    def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """The folder, as its fingerprint checked it, or a download."""
         folder = self.folder(data_dir) or self._download()
         content = {path.name: sha256_of(path) for path in model_folder.weight_files(folder)}

@@ -130,7 +130,7 @@ class TimmFile(Backbone):
                 return found
         return None
 
-    def weights(self, out: Path, data_dir: Path | None) -> dict:
+    def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """A pickle is kept in `out` as safetensors, the trunk alone, so that runs never open it."""
         from benchmarks.backbones import checkpoints
 

@@ -50,7 +50,7 @@ class LanguageOptions(Options):
         train_per_task, test_per_task: the first so many items of each task; None for all.
         max_prompt_tokens, max_answer_tokens, truncation, boundary, chat_template: how text becomes
             token ids, see `encoding.encode`.
-        decoding: how answers are generated, "greedy" or "released", see `models.LanguageModel`.
+        decoding: how answers are generated, "greedy" or "released", see `language.LanguageModel`.
         max_new_tokens: of a generated answer; None for as many as the longest answer of the task
             has. Metrics that look at the first token or line stop earlier, see `scores`.
     """
