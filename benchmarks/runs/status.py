@@ -17,8 +17,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from analysis.compare import cells
-
+from analysis.paper.counterparts import cells
 from benchmarks.common.files import (
     DataError,
     add_data_dir_option,

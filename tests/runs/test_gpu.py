@@ -19,7 +19,7 @@ from benchmarks.runs import gpus
 from tests.outside import made, save, suite
 from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
-from tests.runs.test_run import N_TASKS, make, plan_of, prepared, project  # noqa: F401
+from tests.small_runs import N_TASKS, make, plan_of
 
 pytestmark = pytest.mark.gpu
 
@@ -65,7 +65,7 @@ def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # n
 
 def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     gpu,
-    project,  # noqa: F811
+    project,
     command,
     monkeypatch,
 ):

@@ -1,0 +1,262 @@
+"""Records, what gathers them, and what they say of a plan."""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common import files
+from benchmarks.common.files import DataError, data_dir, read_json, write_bytes, write_json
+from benchmarks.common.progress import Progress
+from benchmarks.runs import results
+from benchmarks.runs.plan import load_plan
+from benchmarks.runs.record import PUBLISHED
+from benchmarks.runs.status import describe
+from tests.small_runs import make, plan_of
+
+
+def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
+    monkeypatch.setenv("TREELORA_DATA", "no-such-folder")
+    with pytest.raises(DataError, match="no-such-folder is no folder: correct TREELORA_DATA"):
+        plan_of({"seqlora": {}})
+
+
+def test_seeds_of_a_row_go_together_whatever_is_done(project, whole):
+    plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1, 2, 3))
+    seeds = [[run.seed for run in batch.runs] for batch in plan.batches(3)]
+    assert seeds == [[0, 1, 2], [3]] * 2
+    assert all(len({run.label for run in batch.runs}) == 1 for batch in plan.batches(3))
+    names = [batch.name for batch in plan.batches(3)]
+    assert len(set(names)) == 4
+    (first,) = (batch for batch in plan.batches(3) if batch.runs[0].key == whole["key"])
+    write_json(Path(first.runs[0].record), whole)
+    assert [batch.name for batch in plan.batches(3)] == names
+    assert [run.seed for run in first.open_runs()] == [1, 2]
+    for bad in (0, "two", True, 1.5):
+        with pytest.raises(DataError, match=f"TOGETHER.*{bad!r}"):
+            plan.batches(bad)
+
+
+def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch, whole):
+    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "none")
+    plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
+    (one,) = (run for run in plan.runs if run.key == whole["key"])
+    write_json(Path(one.record), whole)
+    lines = {line.split()[0]: line for line in describe(plan).splitlines()}
+    assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
+    assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
+    assert re.search(r"1 runs of \d+ minutes .*, 2 runs of ~", lines["to"])
+    assert "30 (300 in bf16) TFLOP/s" in lines["~"]
+    assert describe(plan, each=True).count("results/runs/") == 4
+    assert "at an assumed 60 TFLOP/s" in describe(plan, tflops=60)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is no result record"),
+        ('{"schema": 99, "status": "done", "error": null, "key": "", "spec": {}}', "has schema 99"),
+        (
+            '{"schema": 1, "status": "done", "error": null, "key": "abc", "spec": {}}',
+            "belongs to run 'abc'",
+        ),
+        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
+        ('{"schema": 18446744073709551616}', "more than 64 bits"),
+        ('{"schema": 1e999}', "is not finite"),
+        ('{"schema": NaN}', "is not finite"),
+        ("[" * 10**5, "nested too deeply"),
+        ("\ufeff{}", "is not valid JSON"),
+        ("9" * 5000, "more than 64 bits"),
+    ],
+)
+def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentence):
+    (one,) = plan_of({"seqlora": {}}).runs
+    path = Path(one.record)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(DataError, match=sentence) as caught:
+        make(one)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_a_record_that_is_no_file_is_named(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    path = Path(one.record)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="result.json is no file"):
+        one.status()
+
+
+@pytest.mark.parametrize("changes", [{"status": "lost"}, {"spec": {}}, {"status": "failed"}])
+def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    whole = {"schema": 1, "status": "done", "error": None, "key": one.key, "spec": one.spec}
+    path = Path(one.record)
+    write_json(path, whole)
+    assert not one.is_open()
+    write_json(path, whole | changes)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        describe(plan, brief=True)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"status": "done"}', '{"status": "done", "spec": 1}']
+)
+def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
+    project, monkeypatch, capsys, content
+):
+    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "published")
+    published = project / "published/other.jsonl"
+    alien = Path("results/runs/other/seqlora/s0-abc/result.json")
+    for path in (published, alien):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{content}\n")
+    assert "1 runs: 1 open" in describe(plan_of({"seqlora": {}}))
+    said = capsys.readouterr().err
+    assert said.count(str(alien)) == 1 and said.count(str(published)) == 1
+
+
+def test_text_from_outside_does_not_steer_the_terminal(project, capsys):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    object.__setattr__(plan, "label", "a\x1b[2Jb\nc")
+    record = {"schema": 1, "status": "failed", "key": one.key, "spec": one.spec}
+    write_json(Path(one.record), record | {"error": "x\x1b]0;y\x07\u202e"})
+    lines = describe(plan, brief=True)
+    Progress("z\x1b[1m", 1, "steps").say("task \x1b[31m")
+    for text in (lines, str(DataError("\x1b[2J\n")), capsys.readouterr().err):
+        assert not set(text) & set("\x1b\x07\u202e") and "\\x1b" in text
+    assert len(lines.splitlines()) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(project, monkeypatch):
+    Path("blocked").write_text("a file")
+    for call in (
+        lambda: files.check_writable("fine", "blocked"),
+        lambda: write_json(Path("blocked/a.json"), {}),
+    ):
+        with pytest.raises(DataError, match="blocked"):
+            call()
+
+    def read_only(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(DataError, match="fine .Read-only file system.: make the folder writable"):
+        files.check_writable("fine")
+
+
+def test_a_damaged_spec_is_written_anew(project):
+    (one,) = plan_of({"seqlora": {}}).runs
+    spec = Path(one.write_spec())
+    whole = spec.read_bytes()
+    spec.write_bytes(whole[:100])
+    assert one.write_spec() == str(spec) and spec.read_bytes() == whole
+
+
+def test_the_same_suite_collects_to_the_same_bytes(project, whole):
+    plan = plan_of({"treelora": {}, "seqlora": {}}, seeds=(1, 0))
+    for one in plan.runs:
+        write_json(Path(one.record), whole | {"key": one.key, "spec": one.spec})
+    results.collect(plan, Path("a.jsonl"))
+    results.collect(plan, Path("b.jsonl"))
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+    rows = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    places = [(r["spec"]["method"]["label"], r["spec"]["seed"]) for r in rows]
+    assert places == [("seqlora", 0), ("seqlora", 1), ("treelora", 0), ("treelora", 1)]
+    assert "4 runs: 4 done" in describe(plan)
+
+
+def test_records_of_earlier_versions_lose_the_losses_of_their_steps(project, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    write_json(Path(one.record), whole | {"curve": [{"task": 0, "samples": 8, "loss": 1.5}]})
+    assert one.status() == "done"
+    results.collect(plan, Path("runs.jsonl"))
+    assert "curve" not in json.loads(Path("runs.jsonl").read_text())
+
+
+def test_only_what_was_published_is_restored(project, monkeypatch, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    path = Path(one.record)
+    write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
+    published = results.publish(plan, Path("runs.jsonl"))
+    path.unlink()
+    assert results.restore(plan) == 1 and one.status() == "done"
+    path.unlink()
+    published.write_text(published.read_text().replace('"seed": 0', '"seed": 00'))
+    with pytest.raises(DataError, match="own.jsonl has the digest"):
+        results.restore(plan)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in PUBLISHED.glob("*.jsonl")))
+def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, monkeypatch):
+    """Tried on the first of each."""
+    monkeypatch.chdir(tmp_path)
+    with open(PUBLISHED / f"{suite}.jsonl") as file:
+        key = json.loads(next(file))["key"]
+    plan = load_plan(suite)
+    found = [run for run in plan.runs if run.key == key]
+    if not found and not data_dir():
+        pytest.skip("the key is that of the files of TREELORA_DATA")
+    (one,) = found
+    assert results.restore(dataclasses.replace(plan, runs=[one])) == 1
+    assert one.status() == "done"
+
+
+def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    path = Path(one.record)
+    for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
+        facts = whole["provenance"] | {"dirty": False, "threads": threads}
+        write_json(path, whole | {"provenance": facts})
+        results.publish(suite, Path("runs.jsonl"))
+    path.unlink()
+    assert results.restore(plan) == 1
+    assert read_json(path)["provenance"]["threads"] == 7
+
+
+def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch, whole):
+    plan = plan_of({"seqlora": {}})
+    path = Path(plan.runs[0].record)
+    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+
+    def stored(**changes):
+        write_json(path, whole | changes)
+        return plan, Path("runs.jsonl")
+
+    with pytest.raises(DataError, match="run from uncommitted code"):
+        results.publish(*stored(provenance=whole["provenance"] | {"dirty": True}))
+    with pytest.raises(DataError, match="failed .no.: only complete"):
+        results.publish(*stored(status="failed", error="no"))
+    target = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
+    assert target.read_text().count("\n") == 1
+    assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    target = tmp_path / "state.pt"
+    write_bytes(target, b"old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(DataError, match="could not be saved .No space left on device.: make room"):
+        write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
