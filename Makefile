@@ -30,7 +30,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore pretrain figures unlock publish experiments test test-fast lint lock clean
+.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test test-fast lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,12 +69,12 @@ figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, withou
 unlock: .venv/requirements.lock ## Release the lock that a killed Snakemake has left
 	@$(SNAKEMAKE) --unlock
 
-publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and to the README
+publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and make docs
 	@$(SNAKEMAKE) publish
-	@.venv/bin/python -m analysis benchmarks/published/*.jsonl --readme README.md
-	@.venv/bin/python -m analysis.fidelity
-	@.venv/bin/python -m analysis benchmarks/published/demo.jsonl --exhibits fig4a --out results/readme
-	@cp results/readme/figures/fig4a-glyphs.svg docs/accuracy.svg
+	@.venv/bin/python -m benchmarks.documents
+
+docs: .venv/requirements.lock ## Make the generated documents anew: docs/ and the README's table
+	@.venv/bin/python -m benchmarks.documents
 
 experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the regret of the search, operations and bytes
 	@.venv/bin/python -m benchmarks.experiments.accounting --out benchmarks/published/accounting.json

@@ -1,35 +1,29 @@
-"""FIDELITY.md: where paper, released code and this suite differ, and what difference that makes.
+"""docs/fidelity.md: where paper, released code and this suite differ, and what that changes.
 
-`python -m analysis.fidelity [RUNS.jsonl ...] [--check]` makes it from `fidelity.toml`, and the
-measured differences from the records, by default the published ones.
+Its points are in `fidelity.toml`, their measured differences come from records.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.__main__ import replace
 from analysis.claims.verdict import Effect
-from analysis.records.runs import Panel, Suite, read_suite
+from analysis.records.runs import Panel, Suite
 from analysis.records.variants import counterparts, difference, interval, variants
 from analysis.tables.table import Column, Table
 
-ROOT = Path(__file__).parents[1]
 LEDGER = Path(__file__).with_name("fidelity.toml")
-FILE = ROOT / "FIDELITY.md"
 HEAD = """\
 # Fidelity
 
 Every point where the paper, its released code and this suite differ, or where the paper is silent
-or contradicts itself. Made by `python -m analysis.fidelity` from `analysis/fidelity.toml`; the
-differences come from the records in `benchmarks/published/`.
+or contradicts itself. The points are in `analysis/fidelity.toml`; the differences come from the
+records in `benchmarks/published/`, whose settings are listed in [results.md](results.md).
 
 *Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
 minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
@@ -112,23 +106,3 @@ def document(suites: list[Suite]) -> str:
         text = Table("", group, columns, rows).markdown()
         parts.append(text.replace(f"**{group}**", f"## {group}", 1))
     return "\n".join(parts)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """0, or 1 if --check found an outdated file, or 2 for records that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.fidelity", description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS.jsonl", help="collected runs")
-    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="FIDELITY.md")
-    parser.add_argument("--check", action="store_true", help="only compare")
-    options = parser.parse_args(arguments)
-    paths = options.runs or sorted((ROOT / "benchmarks/published").glob("*.jsonl"))
-    try:
-        suites = [read_suite(path) for path in paths]
-        return replace(options.out, document(suites), options.check)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

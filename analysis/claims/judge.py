@@ -10,7 +10,7 @@ import pandas as pd
 
 # The claims, in the order in which they are shown.
 from analysis.claims import main_tables, schedules, settings, workings  # noqa: F401
-from analysis.claims.verdict import CLAIMS, VERDICTS, Effect, Verdict
+from analysis.claims.verdict import CLAIMS, Effect, Verdict
 from analysis.records.runs import Suite
 from analysis.tables.table import Column, Table
 from analysis.tables.table import csv as to_csv
@@ -127,28 +127,6 @@ def table(verdicts: list[Verdict]) -> Table:
     wide = ("claim", "paper", "effect", "would_test", "beside")
     shown = [Column(key, title, wide=key in wide) for key, title in columns.items()]
     return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
-
-
-def compact(verdicts: list[Verdict]) -> str:
-    """The Markdown for a README: a row per claim, its effects under their verdicts."""
-    rows = []
-    for claim in CLAIMS.values():
-        own = [verdict for verdict in verdicts if verdict.claim is claim]
-        paper = " / ".join(dict.fromkeys(verdict.paper for verdict in own))
-        row = {"claim": claim.says, "paper": f"{paper} ({claim.where})"} | dict.fromkeys(
-            VERDICTS, ""
-        )
-        for verdict in own:
-            effect = f"{verdict.place}: {verdict.effect.text()}" if verdict.effect else ""
-            if len(verdict.judged) > 1:
-                effect += f" ({verdict.effect.what})"
-            beside = verdict.beside and f"beside it {verdict.beside}"
-            text = ", ".join(filter(None, (effect, verdict.would_test, beside)))
-            row[verdict.word] += f"{'; ' if row[verdict.word] else ''}{text}"
-        rows.append(row)
-    columns = [Column("claim", "Claim"), Column("paper", "In the paper")]
-    columns += [Column(word, word.capitalize()) for word in VERDICTS]
-    return Table("", "The paper's claims", columns, rows, notes=list(RULE)).markdown().strip()
 
 
 def _raw(effect: Effect | None) -> dict[str, object]:

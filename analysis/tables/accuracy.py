@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import pandas as pd
@@ -11,13 +10,11 @@ from analysis.catalogue import table
 from analysis.paper.counterparts import published
 from analysis.records import language
 from analysis.records.metrics import Estimate, estimate
-from analysis.records.runs import Panel, Suite
+from analysis.records.runs import Panel
 from analysis.records.schema import task_names
 from analysis.tables.setting import (
     counts,
-    missing_notes,
     of_methods,
-    outdated_notes,
     stuck_notes,
     training,
 )
@@ -187,25 +184,3 @@ def tasks(panel: Panel) -> Table:
         f"A column is {column} in the stream may differ by seed."
     )
     return of_methods(panel, "tasks", "score of each task", columns, rows, [note], bounds)
-
-
-def compact(suites: list[Suite]) -> str:
-    """The Markdown for a README: scores and times by stream, under the suite's label.
-
-    Of suites that run the same stream on the same backbone, it shows the one with most methods.
-    """
-    keep = ("method", "acc", "bwt_paper", "time_seconds", "runs")
-    widest: dict[str, Panel] = {}
-    for panel in (panel for suite in suites for panel in suite.panels):
-        where = json.dumps([panel.spec["stream"], panel.spec["backbone"]], sort_keys=True)
-        known = widest.setdefault(where, panel)
-        if panel.runs["name"].nunique() > known.runs["name"].nunique():
-            widest[where] = panel
-    parts = []
-    for panel in widest.values():
-        table = accuracy(panel)
-        table.columns = [column for column in table.columns if column.key in keep]
-        table.title = f"{panel.stream}, {panel.backbone} ({panel.suite.label})"
-        table.setting, table.notes = missing_notes(panel) + outdated_notes(panel), []
-        parts.append(table.markdown().strip())
-    return "\n\n".join(parts)

@@ -25,13 +25,12 @@ from fake_records import (
 )
 from matplotlib.figure import Figure
 
-from analysis import catalogue, draw, fidelity
-from analysis.__main__ import BEGIN, CLAIMS_BEGIN, CLAIMS_END, END, main
+from analysis import catalogue, draw, fidelity, pages
+from analysis.__main__ import main
 from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
-from analysis.records.runs import Panel, read_suite
-from analysis.tables.accuracy import compact
+from analysis.records.runs import Panel
 from analysis.tables.table import Table
 
 ROOT = Path(__file__).parents[2]
@@ -164,23 +163,6 @@ def test_several_files_get_a_folder_each(tmp_path, capsys):
     assert "another suite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("marks", [(BEGIN, END), (CLAIMS_BEGIN, CLAIMS_END)])
-def test_readme_is_generated_and_checked(tmp_path, capsys, marks):
-    source, readme = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "README.md"
-    own = read_suite(source)
-    texts = {BEGIN: compact([own])}
-    texts[CLAIMS_BEGIN] = claims.compact(claims.judge([claims.measure(own)], draw.findings()))
-    begin, end = marks
-    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    command = [str(source), "--readme", str(readme)]
-    assert main([*command, "--check"]) == 1 and "old" in readme.read_text()
-    assert main(command) == 0 and main([*command, "--check"]) == 0
-    assert readme.read_text() == f"before\n{begin}\n\n{texts[begin]}\n\n{end}\nafter\n"
-    for text in ("no markers", begin):
-        readme.write_text(text)
-        assert main(command) == 2 and "must hold the line" in capsys.readouterr().err
-
-
 def test_odd_names_are_folders_and_links(tmp_path):
     names = ["javascript:alert(1)", 'my suite "2" #1%']
     sources = [
@@ -252,8 +234,9 @@ def test_any_part_of_a_suite_gives_a_report(tmp_path, draws):
     names = draw.NAMES if draws == 0 else set(draw.NAMES) - {*FIGURES, "report"}
     measured, made = draw.make(own, tmp_path, names)
     verdicts = claims.judge([measured], {})
-    assert made and claims.table(verdicts).rows and claims.compact(verdicts)
-    assert compact([own]) and fidelity.document([own])
+    assert made and claims.table(verdicts).rows and fidelity.document([own])
+    assert pages.headlines(verdicts, [own]) and pages.claims_page(verdicts, [own], {})
+    assert pages.results_page([own], {})
 
 
 def test_missing_file_and_full_disk_are_one_sentence(tmp_path, capsys, monkeypatch):
@@ -296,16 +279,6 @@ def test_everything_is_drawn_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     made = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file()}
     assert made == set(draw.files([json.loads(line)["spec"] for line in source.open()]))
-
-
-def test_the_readme_shows_the_published_results(tmp_path):
-    """Its table and its figure are what the records give."""
-    published = [str(path) for path in sorted((ROOT / "benchmarks/published").glob("*.jsonl"))]
-    assert main([*published, "--readme", str(ROOT / "README.md"), "--check"]) == 0
-    demo = [str(ROOT / "benchmarks/published/demo.jsonl"), "--out", str(tmp_path)]
-    assert main([*demo, "--exhibits", "fig4a"]) == 0
-    drawn = (tmp_path / "figures/fig4a-glyphs.svg").read_bytes()
-    assert drawn == (ROOT / "docs/accuracy.svg").read_bytes()
 
 
 def test_every_figure_and_file_that_was_announced_is_made(panel, tmp_path):

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from fake_records import seeds, suite_of, write
+from fake_records import seeds, suite_of
 
 from analysis import fidelity
 from analysis.records.runs import OUTDATED
@@ -92,18 +92,3 @@ def test_differences_are_measured_where_a_run_differs_in_just_these_settings(tmp
     assert "+10.00 points" in fidelity.measured(by_label, suites)
     assert fidelity.measured({"metric": "bwt_standard"}, suites).startswith("glyphs (demo): +")
     assert fidelity.measured({}, suites) == ""
-
-
-def test_the_ledger_is_generated_and_checked(tmp_path, capsys):
-    source, out = str(write(tmp_path / "runs.jsonl", BASE)), tmp_path / "FIDELITY.md"
-    command = [source, "--out", str(out)]
-    assert fidelity.main([*command, "--check"]) == 1 and not out.exists()
-    assert fidelity.main(command) == 0 and fidelity.main([*command, "--check"]) == 0
-    out.write_text(out.read_text() + "more")
-    assert fidelity.main([*command, "--check"]) == 1
-    assert fidelity.main([str(tmp_path / "none.jsonl"), "--out", str(out)]) == 2
-    assert "none.jsonl cannot be read" in capsys.readouterr().err
-
-
-def test_the_repository_holds_the_current_ledger():
-    assert fidelity.main(["--check"]) == 0

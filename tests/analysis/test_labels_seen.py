@@ -3,7 +3,8 @@
 from analysis.runs import read_suite
 from fake_records import record, write
 
-from analysis.tables import setting_notes
+from analysis.records.runs import read_suite
+from analysis.tables.setting import setting_notes
 
 
 def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):

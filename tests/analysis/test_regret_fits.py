@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import regret as analysis
+from analysis.records import regret as analysis
 
 
 def test_another_file_is_refused(tmp_path):

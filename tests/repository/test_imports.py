@@ -16,7 +16,7 @@ BELOW = {
     "baselines": {"treelora"},
     "benchmarks": {"baselines", "treelora", "analysis"},
 }
-ROOMS = ["common", "scoring", "streams", "backbones", "costs", "runs", "experiments"]
+ROOMS = ["common", "scoring", "streams", "backbones", "costs", "runs", "experiments", "documents"]
 
 
 def named(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.backbones import prepare
+from benchmarks import backbones
 from benchmarks.common.files import write_json
 from benchmarks.streams import glyphs
 from tests.small_runs import make, plan_of
@@ -34,12 +34,12 @@ def prepared(tmp_path_factory):
     tasks = [
         {"name": f"script{t}", "group": f"group{t % 2}", "classes": ["a", "b"]} for t in range(10)
     ]
-    manifest = {"modality": "vision", "fingerprint": glyphs.fingerprint(None), "tasks": tasks}
+    manifest = {"modality": "vision", "fingerprint": glyphs.DIGEST, "tasks": tasks}
     write_json(folder / "manifest.json", manifest)
     weights = root / "resources/backbones/micro-vit"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        backbone = prepare("micro-vit", weights, None)
+        backbone = backbones.find("micro-vit").prepare(weights, None)
     backbone["weights"] = str(ROOT / backbone["weights"])
     write_json(weights / "manifest.json", backbone)
     return root
