@@ -1,6 +1,5 @@
 """What labels the weights have seen is said beside the numbers, where it is known."""
 
-from analysis.runs import read_suite
 from fake_records import record, write
 
 from analysis.records.runs import read_suite

@@ -1,7 +1,6 @@
 """A method that makes no gradient steps has scores and a time, and no speed of training."""
 
 import pytest
-from analysis.runs import read_suite
 
 from analysis.claims.schedules import _speed_at_equal_epochs
 from analysis.records.runs import read_suite
