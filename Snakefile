@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from analysis.draw import files
-from benchmarks.common.files import DataError, check_writable
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import check_writable
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def load(name: str, modality: str | None = None) -> type[Method]:
     from baselines.common.base import Method  # torch, which whoever asks for names does without
 
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
-        raise ValueError(f"no method is called {name!r} in baselines/: {hint}")
+        raise ValueError(f"no method is called {name!r} in baselines/, but {', '.join(names())}")
     own = modality == "language" and name + _ON_TEXT in _stems()
     module = importlib.import_module(f"baselines.{name}{_ON_TEXT if own else ''}")
     classes = [

@@ -14,7 +14,7 @@ from benchmarks.backbones.base import NORMALISATIONS, Backbone
 from benchmarks.backbones.embedded import Embedded
 from benchmarks.backbones.hub import HubModel
 from benchmarks.backbones.timm_file import TimmFile
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 
 __all__ = ["NORMALISATIONS", "Backbone", "Embedded", "HubModel", "TimmFile", "find", "overview"]

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 from benchmarks import backbones
-from benchmarks.common.files import DataError, add_data_dir_option, write_json
+from benchmarks.common.data_dir import add_data_dir_option
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_json
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from benchmarks.common.files import DataError, write_bytes
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 
 # Plain values that training scripts store beside the weights: their arguments, and learning rates
 # that are numbers of numpy, under its old and its new module name.

@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmarks import streams
 from benchmarks.backbones.base import Backbone, Labels
 from benchmarks.backbones.tokenizer import Tokenizer
-from benchmarks.common.files import DataError, digest_of, sha256_of
+from benchmarks.common.digests import digest_of, sha256_of
+from benchmarks.common.errors import DataError
 
 COMMITTED = Path(__file__).parent / "pretrained"
 REBUILT = Path("resources/pretrained")

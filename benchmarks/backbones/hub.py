@@ -18,14 +18,9 @@ from analysis.text import suggest
 from benchmarks.backbones import model_folder
 from benchmarks.backbones.base import DOWNLOADS, Backbone
 from benchmarks.backbones.tokenizer import Tokenizer
-from benchmarks.common.files import (
-    DATA_DIR_VARIABLE,
-    DataError,
-    data_dir,
-    digest_of,
-    one_sentence,
-    sha256_of,
-)
+from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
+from benchmarks.common.digests import digest_of, sha256_of
+from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.options import at
 
 if TYPE_CHECKING:

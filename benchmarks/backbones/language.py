@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from benchmarks.common.files import DataError, one_sentence
+from benchmarks.common.errors import DataError, one_sentence
 
 Ended = Callable[[Tensor], Tensor]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")

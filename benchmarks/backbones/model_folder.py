@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common.files import DataError, digest_of, one_sentence
+from benchmarks.common.digests import digest_of
+from benchmarks.common.errors import DataError, one_sentence
 
 INDEX = "model.safetensors.index.json"
 # Configuration and tokenizer; weights are named one by one.

@@ -28,7 +28,10 @@ from benchmarks import backbones
 from benchmarks.backbones import Embedded
 from benchmarks.backbones.embedded import COMMITTED
 from benchmarks.backbones.tokenizer import Tokenizer
-from benchmarks.common.files import DataError, data_dir, seed_for, write_bytes
+from benchmarks.common.data_dir import data_dir
+from benchmarks.common.digests import seed_for
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.streams.common.encoding import encode
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 from analysis.text import suggest
 from benchmarks.backbones.base import DOWNLOADS, Backbone
+from benchmarks.common.data_dir import DATA_DIR_VARIABLE
+from benchmarks.common.digests import sha256_of
 from benchmarks.common.download import fetch
-from benchmarks.common.files import DATA_DIR_VARIABLE, DataError, sha256_of
+from benchmarks.common.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

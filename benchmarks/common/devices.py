@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 TEST_BATCH_SIZE = 128  # items tested at a time where a suite says none
 

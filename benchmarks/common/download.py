@@ -10,13 +10,9 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.common.files import (
-    DataError,
-    digest_of_file,
-    one_sentence,
-    require_plain,
-    write_bytes,
-)
+from benchmarks.common.digests import digest_of_file
+from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.files import require_plain, write_bytes
 from benchmarks.common.progress import Progress
 
 CONNECTIONS = 3  # tried by one call, each continuing the one before

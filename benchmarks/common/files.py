@@ -1,71 +1,18 @@
-"""Files that survive interruption, and seeds and digests that name things."""
+"""Files that survive interruption, and JSON without what only Python reads."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import math
 import os
-import re
-import reprlib
 import stat
 import tempfile
-import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-DATA_DIR_VARIABLE = "TREELORA_DATA"
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message is one sentence for the user."""
-
-    def __str__(self) -> str:
-        return shown(super().__str__())
-
-
-def shown(text: str) -> str:
-    """Text from outside for a terminal or a log: what would steer it is spelt out."""
-    steers = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in steers else c
-        for c in text
-    )
-
-
-def quoted(value: Any) -> str:
-    """An offending value for a sentence, cut short however much it stands for."""
-    brief = reprlib.Repr()
-    brief.maxlevel, brief.maxlist, brief.maxtuple, brief.maxdict = 2, 4, 4, 4
-    brief.maxstring, brief.maxother, brief.maxlong = 60, 60, 30
-    return brief.repr(value)
-
-
-@contextmanager
-def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
-    """Whatever a library raises while it reads a user's file becomes a DataError.
-
-    Args:
-        say: makes the sentence out of a short reason.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # decoders raise thirty kinds, MemoryError among them
-        raise DataError(say(_reason(error))) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, its kind before it where it says little alone."""
-    text = re.sub(r":\s*\n\s*", ": ", str(error).strip())  # the first line may be a heading
-    text = text.partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
-    if isinstance(error, OSError | ValueError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+from analysis.text import quoted
+from benchmarks.common.errors import DataError
 
 
 def require_plain(path: Path) -> None:
@@ -164,44 +111,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
         raise ValueError(f"the number {quoted(text)} is not finite")
     return float(text)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    return digest_of_file(path, "sha256")
-
-
-def digest_of_file(path: Path, algorithm: str) -> str:
-    """Hex digest of a file's content by one of hashlib's algorithms."""
-    require_plain(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """Hex digest of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def seed_for(seed: int, *scope: str | int) -> int:
-    """A seed of its own for each purpose, so that none depends on what was drawn elsewhere."""
-    text = "/".join(str(part) for part in (seed, *scope))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def add_data_dir_option(parser: argparse.ArgumentParser) -> None:
-    """`--data-dir`, or the environment variable TREELORA_DATA."""
-    default = data_dir()
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=default,
-        help=f"folder searched before any download (default: ${DATA_DIR_VARIABLE})",
-    )
-
-
-def data_dir() -> Path | None:
-    """The data directory of the environment; None if there is none."""
-    value = os.environ.get(DATA_DIR_VARIABLE)
-    return Path(value) if value else None

@@ -19,7 +19,7 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from analysis.text import quoted, suggest
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 MOST = 10**6  # of every whole number: no machine has room for what a larger one asks for
 Count = Annotated[int, Field(ge=1, le=MOST)]

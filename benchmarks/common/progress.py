@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.common.files import shown
+from analysis.text import visible
 
 
 class Progress:
@@ -56,4 +56,4 @@ class Progress:
     def say(self, text: str, last: bool = False) -> None:
         """Show a line; on a terminal it replaces the one before, unless that was the last."""
         start, end = ("\r\033[K", "\n" if last else "") if self._terminal else ("", "\n")
-        print(f"{start}{shown(f'{self.name}: {text}')}", end=end, file=sys.stderr, flush=True)
+        print(f"{start}{visible(f'{self.name}: {text}')}", end=end, file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ import baselines
 from baselines.common.base import Needs
 from benchmarks import backbones
 from benchmarks.common.devices import TEST_BATCH_SIZE
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 GIB = 2**30
 ANSWER_TOKENS = 512  # assumed of an answer that no option limits

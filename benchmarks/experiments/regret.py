@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from benchmarks.common.files import DataError, seed_for, write_bytes
+from benchmarks.common.digests import seed_for
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.experiments.bandits import (
     GROWTH,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.devices import TEST_BATCH_SIZE
-from benchmarks.scoring.scores import score as score_texts
+from benchmarks.scoring.text_metrics import score as score_texts
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 

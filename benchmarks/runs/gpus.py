@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIMIT = "GPUS"  # of the environment, and of make's command line

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import backbones, streams
-from benchmarks.common.files import (
-    DATA_DIR_VARIABLE,
-    DataError,
-    data_dir,
-    digest_of,
-    read_json,
-    write_json,
-)
+from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
+from benchmarks.common.digests import digest_of
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import read_json, write_json
 from benchmarks.runs.record import read_record
 from benchmarks.runs.suite import load_suite
 

@@ -9,7 +9,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.common.files import DataError, quoted, read_json, write_json
+from analysis.text import quoted
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import read_json, write_json
 
 SCHEMA = 1
 ROOT = Path(__file__).parents[2]

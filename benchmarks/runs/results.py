@@ -14,7 +14,9 @@ from pathlib import Path
 
 from analysis.records import reading as records
 from benchmarks import streams
-from benchmarks.common.files import DataError, add_data_dir_option, write_bytes
+from benchmarks.common.data_dir import add_data_dir_option
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 from benchmarks.runs.plan import Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, SCHEMA, read_record, without_curve, write_record
 

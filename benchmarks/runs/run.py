@@ -23,20 +23,27 @@ import numpy as np
 import torch
 
 import baselines
+from analysis.text import visible
 from baselines.common.base import Method
 from baselines.common.task import Setting, Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.common import devices
-from benchmarks.common.files import DataError, check_writable, read_json, seed_for, shown
+from benchmarks.common.digests import seed_for
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import check_writable, read_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
 from benchmarks.runs.evaluate import TestCurve, score
 from benchmarks.runs.record import provenance, read_record, without_curve, write_record
 from benchmarks.runs.state import load_state, save_state
-from benchmarks.scoring.floor import floor
+from benchmarks.scoring.without_a_model import floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
+
+# In the folder of a run while a process makes it; one that the process did not survive goes last of
+# its row the next time, so that what kills it does not keep the others from being made.
+ATTEMPT = "attempted"
 
 
 class Run:
@@ -299,10 +306,11 @@ def make(spec_path: Path) -> dict:
     except Exception as error:
         text = str(error).strip() or "no message"
         sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
-        print(shown(sentence), file=sys.stderr)
+        print(visible(sentence), file=sys.stderr)
         outcome = {"status": "failed", "error": " ".join(sentence.split())[:2000]}
     facts |= run.record.get("provenance", {}) | {"finished": _now()}
     write_record(path, outcome | {"key": key, "spec": spec} | run.record | {"provenance": facts})
+    (folder / ATTEMPT).unlink()
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
     return read_record(path, key)
@@ -332,7 +340,7 @@ def main() -> None:
     left = []
     try:
         own = gpus.claim() if options.own_gpu else None  # held until the process ends
-        for path in options.specs:
+        for path in sorted(options.specs, key=lambda path: (path.parent / ATTEMPT).exists()):
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
             try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.common.base import Method
-from benchmarks.common.files import digest_of
+from benchmarks.common.digests import digest_of
 from benchmarks.common.options import changed
 from benchmarks.runs.options import LanguageTraining, VisionTraining
 from benchmarks.streams.common.base import Stream

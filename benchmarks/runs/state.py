@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.files import DataError, quoted, write_bytes
+from analysis.text import quoted
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 
 READABLE = (torch.Tensor, torch.nn.Parameter, torch.Size, str, bytes, bool, int, float)
 

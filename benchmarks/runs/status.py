@@ -2,7 +2,7 @@
 
 `python -m benchmarks.runs.status SUITE` prints it. Times are of recorded runs of the same method
 on the same stream, backbone and training settings, here or published. Where there is none, GPU
-hours are estimated from operations (`costs.estimate`) and marked by ~; a dash is neither. A
+hours are estimated from operations (`costs.training_time`) and marked by ~; a dash is neither. A
 run in the paper's own setting names the tables of which it fills a cell.
 """
 
@@ -18,14 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from analysis.paper.counterparts import cells
-from benchmarks.common.files import (
-    DataError,
-    add_data_dir_option,
-    parse_json,
-    read_json,
-    shown,
-)
-from benchmarks.costs import estimate
+from analysis.text import visible
+from benchmarks.common.data_dir import add_data_dir_option
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import parse_json, read_json
+from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, read_record
 
@@ -46,7 +43,7 @@ def recorded_seconds() -> dict[str, float]:
         except (ValueError, TypeError, KeyError, AttributeError):
             damaged.add(path)
     for path in sorted(damaged):
-        print(f"{shown(str(path))} has what is no result record: left out", file=sys.stderr)
+        print(f"{visible(str(path))} has what is no result record: left out", file=sys.stderr)
     return known
 
 
@@ -78,17 +75,17 @@ def _kind(spec: dict) -> str:
 def describe(
     plan: Plan, brief: bool = False, each: bool = False, tflops: float | None = None
 ) -> str:
-    """The plan as text: a line for each method, or for `each` run; `tflops` as in `estimate`."""
+    """The plan as text: a line for each method, or for `each` run; `tflops` for estimates."""
     statuses = [run.status() for run in plan.runs]
     counts = ", ".join(
         f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
     )
-    lines = [f"suite {plan.name}: {shown(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
+    lines = [f"suite {plan.name}: {visible(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
     if brief:
         for run, status in zip(plan.runs, statuses, strict=True):
             if status == "failed":
                 record = read_record(Path(run.record), run.key)
-                lines.append(f"  failed: {run.directory}: {shown(record['error'])}")
+                lines.append(f"  failed: {run.directory}: {visible(record['error'])}")
         report = Path("results") / plan.name / "report/index.html"
         if report.exists():
             lines.append(f"report: {report}")
@@ -98,7 +95,7 @@ def describe(
     for run, status in zip(plan.runs, statuses, strict=True):
         time = _Time(known.get(_kind(run.spec)))
         if time.recorded is None:
-            time = _Time(None, estimate.seconds(run.spec, tflops))
+            time = _Time(None, training_time.seconds(run.spec, tflops))
         label = run.label
         groups.setdefault(_experiment(run.spec), {}).setdefault(label, []).append(
             (run, status, time)
@@ -121,7 +118,7 @@ def describe(
     lines += [f"  skipped: {run.directory}: {run.skip}" for run in plan.skipped]
     lines.append(f"to do, one run after the other: {_left(everything)}")
     if any(time.estimated for _, _, time in everything):
-        lines.append(estimate.basis(tflops))
+        lines.append(training_time.basis(tflops))
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ import baselines
 from analysis.text import quoted, suggest
 from baselines.common.base import Method
 from benchmarks import backbones, streams
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import at, check_names, field_names, parse
 from benchmarks.runs import suite_text
 from benchmarks.runs.options import BACKBONE, TRAINING
@@ -213,6 +213,8 @@ def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Ro
     name = own.pop("method", label)
     if not isinstance(name, str):
         raise DataError(f"method must be a method's name, but is {quoted(name)}")
+    if name not in baselines.names():
+        raise DataError(f"no method is called {quoted(name)}: {suggest(name, baselines.names())}")
     method = baselines.load(name, modality)
     own = _preset(method, own) | own
     of_train, of_method = field_names(TRAINING[modality]), field_names(method.Config)

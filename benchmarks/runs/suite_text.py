@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from analysis.text import quoted
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 MOST_BYTES = 1_000_000
 _MERGE = "tag:yaml.org,2002:merge"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.text import quoted, suggest
-from benchmarks.common.files import DataError, write_json
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_json
 from benchmarks.common.options import field_names, parse
 from benchmarks.streams.common.base import Stream
 from benchmarks.streams.common.task_lists import TASK_LISTS, TextBenchmark

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from analysis.text import quoted, visible
 from benchmarks import streams
-from benchmarks.common.files import DataError, add_data_dir_option
+from benchmarks.common.data_dir import add_data_dir_option
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import check_names
 
 

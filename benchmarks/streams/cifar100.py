@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.files import DataError, one_sentence
+from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.streams.common import canonical
 from benchmarks.streams.common.base import VisionStream
 from benchmarks.streams.common.pictures import decode, write_npz

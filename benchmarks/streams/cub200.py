@@ -15,7 +15,7 @@ training and 5,794 for testing.
 import re
 from pathlib import Path
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common import pictures
 from benchmarks.streams.common.base import VisionStream
 from benchmarks.streams.common.canonical import Canonical, Copy, Folder, Parquet, Source

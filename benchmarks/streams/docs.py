@@ -19,7 +19,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.common.files import DataError, write_bytes
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.streams.common.base import LanguageStream
 

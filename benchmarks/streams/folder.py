@@ -21,7 +21,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from benchmarks.common.files import DataError, digest_of
+from benchmarks.common.digests import digest_of
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common import pictures
 from benchmarks.streams.common.base import VisionOptions, VisionStream
 from benchmarks.streams.common.sources import Files, digest_of_files, files_in, folders_in

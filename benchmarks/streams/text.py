@@ -5,7 +5,7 @@
 `path` holds a folder for each task with `train.json` and `test.json`, lists of {"prompt",
 "answer"}; an `eval.json` is compared with them and otherwise left alone. It may also be an archive
 of such folders (.tar.xz, .tar.gz, .zip), or O-LoRA's `CL_Benchmark`. `tasks` gives the tasks in the
-order of the stream and the metric of each, a key of `scores.METRICS`.
+order of the stream and the metric of each, a key of `text_metrics.METRICS`.
 Training items whose prompt is in the test set are dropped unless `keep_leaks: true`, so are empty
 prompts unless a file has no other. A relative path starts at the folder in which the suite is run.
 """
@@ -19,9 +19,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import at
-from benchmarks.scoring import scores
+from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import packs
 from benchmarks.streams.common.base import LanguageOptions, LanguageStream
 from benchmarks.streams.common.sources import composed
@@ -41,7 +41,7 @@ class Text(LanguageStream):
         def __post_init__(self):
             for task, metric in self.tasks.items():
                 with at(f"tasks, {task}"):
-                    scores.check(metric)
+                    text_metrics.check(metric)
             if len({composed(task) for task in self.tasks}) < len(self.tasks):
                 raise DataError(
                     f"tasks names a task twice, among {', '.join(self.tasks)}: leave one out"

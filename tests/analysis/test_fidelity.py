@@ -40,7 +40,7 @@ def test_every_option_exists(topic, owner, settings):
     """In some stream, or in the training of some modality."""
     import baselines
     from benchmarks import streams
-    from benchmarks.common.files import DataError
+    from benchmarks.common.errors import DataError
     from benchmarks.common.options import field_names, parse
     from benchmarks.runs.options import TRAINING
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import backbones
 from benchmarks.backbones import BACKBONES, HubModel, TimmFile
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 
 FILES = [b for b in BACKBONES.values() if isinstance(b, TimmFile)]

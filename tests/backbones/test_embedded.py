@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from benchmarks import backbones
 from benchmarks.backbones import embedded, pretrain
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 EMBEDDED = ["micro-vit", "micro-llama"]
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones
 from benchmarks.backbones import hub, model_folder
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from tests.outside import change, network, save
 
 NAME = "hf-tiny-llama"

@@ -6,7 +6,7 @@ import torch
 from benchmarks import backbones
 from benchmarks.backbones import language
 from benchmarks.backbones.language import LanguageModel
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.runs import evaluate
 from tests import tiny
 from tests.outside import KINDS, change, config, network, save

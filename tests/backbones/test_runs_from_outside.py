@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.backbones import HubModel
 from benchmarks.backbones.language import LanguageModel
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.costs import memory
 from benchmarks.runs import evaluate
 from benchmarks.runs import run as runner

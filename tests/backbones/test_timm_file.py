@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import backbones
 from benchmarks.backbones import checkpoints
-from benchmarks.common.files import DATA_DIR_VARIABLE, DataError
+from benchmarks.common.data_dir import DATA_DIR_VARIABLE
+from benchmarks.common.errors import DataError
 from benchmarks.runs.suite import load_suite
 from tests import tiny
 

@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 from benchmarks import backbones
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common.encoding import encode
 from tests.vocabularies import byte_level, loaded, sentencepiece
 

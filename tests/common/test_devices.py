@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.common import devices
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 
 def test_a_promised_gpu_is_one_that_torch_can_use(monkeypatch):

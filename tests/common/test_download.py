@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from benchmarks.common import download
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

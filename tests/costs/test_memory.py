@@ -10,7 +10,7 @@ from torch import nn
 import baselines
 from baselines.common.base import Needs
 from benchmarks import backbones
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.costs import memory
 from tests import tiny
 

@@ -4,7 +4,7 @@ import pytest
 
 import baselines
 from benchmarks import streams
-from benchmarks.costs import estimate
+from benchmarks.costs import training_time
 from benchmarks.costs.operations import lora_passes
 from benchmarks.runs.suite import load_suite
 
@@ -26,10 +26,10 @@ def test_an_estimate_is_operations_over_throughput():
     passes = 10 * 5000 * 5
     tests = 1000 * 55  # after each task all so far
     operations = passes * (cost.forward + cost.backward) + tests * cost.forward
-    assert estimate.seconds(spec) == pytest.approx(operations / 30e12)
-    assert estimate.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
+    assert training_time.seconds(spec) == pytest.approx(operations / 30e12)
+    assert training_time.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
     bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
-    assert estimate.seconds(bf16) == pytest.approx(operations / 300e12)
+    assert training_time.seconds(bf16) == pytest.approx(operations / 300e12)
 
 
 def test_methods_say_how_many_passes_they_take():
@@ -49,10 +49,12 @@ def test_methods_say_how_many_passes_they_take():
 
 def test_items_follow_the_limits_and_the_number_of_tasks():
     spec = spec_of("seqlora", "cifar")
-    assert estimate.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
+    assert training_time.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
     docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
-    assert estimate.items(docs) == tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
-    assert estimate.items(spec_of("joint")) == pytest.approx((5000, 1000))
+    assert training_time.items(docs) == tuple(
+        docs["stream"][f"{p}_per_task"] for p in ("train", "test")
+    )
+    assert training_time.items(spec_of("joint")) == pytest.approx((5000, 1000))
 
 
 def test_counting_operations_leaves_timm_as_it_is():
@@ -71,7 +73,7 @@ def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
     stream, train = spec["stream"], spec["train"]
     cost, n = lora_passes(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
     tokens = streams.of({"name": "trace"}).n_tokens
-    n_train, n_test = estimate.items(spec)
+    n_train, n_test = training_time.items(spec)
     seconds = 0.0
     for task, (item, prompt, answer) in enumerate(tokens):
         tests = 8 - task  # after each task from its own on
@@ -79,6 +81,6 @@ def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
         forward = learnt + tests * n_test * prompt / 1024
         seconds += (forward * cost.forward + learnt * cost.backward) / 300e12
         seconds += tests * 4 * answer * 2 * n / 2.4e12  # four batches of 32
-    assert estimate.seconds(spec) == pytest.approx(seconds)
+    assert training_time.seconds(spec) == pytest.approx(seconds)
     train["checkpointing"] = True
-    assert estimate.seconds(spec) > seconds
+    assert training_time.seconds(spec) > seconds

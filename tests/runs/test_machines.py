@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.runs import gpus
 from tests.checkout import ROOT, Checkout
 

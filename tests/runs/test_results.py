@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import files
-from benchmarks.common.files import DataError, data_dir, read_json, write_bytes, write_json
+from benchmarks.common.data_dir import data_dir
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs import results
 from benchmarks.runs.plan import load_plan

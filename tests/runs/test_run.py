@@ -13,7 +13,8 @@ import torch
 
 from baselines.common.prompts import QueryCache
 from baselines.seqlora import SeqLoRA
-from benchmarks.common.files import DataError, read_json, write_bytes, write_json
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import results
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
@@ -109,6 +110,22 @@ def made_by_command(monkeypatch, *specs):
         return runner.main()
     except SystemExit as stopped:
         return stopped.code
+
+
+def test_a_run_that_killed_its_process_goes_last(project, monkeypatch):
+    """Or what kills it, such as a lack of memory, would keep the others from being made."""
+    first, second = (Path(one.write_spec()) for one in plan_of({"seqlora": {}}, seeds=(0, 1)).runs)
+    made = []
+
+    def killed(run):
+        made.append(run.key)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.Run, "make", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            made_by_command(monkeypatch, first, second)
+    assert made == [read_json(first)["key"], read_json(second)["key"]]
 
 
 @pytest.mark.slow

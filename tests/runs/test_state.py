@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.runs.state import load_state, save_state
 
 KEY = "0123456789ab"

@@ -11,7 +11,7 @@ import yaml
 import baselines
 from analysis.text import quoted
 from benchmarks import streams
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.suite import SUITES, load_suite

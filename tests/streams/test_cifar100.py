@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks import streams
 from benchmarks.common import download
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams import cifar100
 from benchmarks.streams.common import canonical, sources
 

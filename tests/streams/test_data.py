@@ -6,7 +6,8 @@ import torch
 
 from baselines.common.text import pad_left
 from benchmarks.backbones.tokenizer import Tokenizer
-from benchmarks.common.files import DataError, write_json
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_json
 from benchmarks.streams.common import tasks as data
 from benchmarks.streams.common.encoding import encode
 from benchmarks.streams.common.pictures import write_npz

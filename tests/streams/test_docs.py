@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import streams
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams import docs
 
 ROOT = Path(__file__).resolve().parents[2]

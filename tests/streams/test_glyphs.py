@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import streams
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams import glyphs
 
 

@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 
 from benchmarks import streams
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.runs.suite import load_suite
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import cub200, imagenet_r

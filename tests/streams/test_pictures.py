@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common import sources
 from benchmarks.streams.common.pictures import decode
 from benchmarks.streams.common.splits import split_by_rule

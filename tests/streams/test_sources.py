@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common import packs, sources
 from benchmarks.streams.common.sources import Archive, digest_of_files, files_in, folders_in
 

@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import models
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common.encoding import INSTRUCTION_TOKENS, encode, truncate
 from benchmarks.streams.common.text_tasks import TASKS
 from tests.vocabularies import TEXTS, byte_level, loaded, sentencepiece

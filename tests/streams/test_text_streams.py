@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from benchmarks import streams
-from benchmarks.common.files import DataError
-from benchmarks.costs import estimate
+from benchmarks.common.errors import DataError
+from benchmarks.costs import training_time
 from benchmarks.runs import plan
 from benchmarks.runs.suite import load_suite
-from benchmarks.scoring import scores
+from benchmarks.scoring import text_metrics
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import text
 from benchmarks.streams.common import packs, sources
@@ -282,7 +282,7 @@ def test_the_streams_have_the_tasks_of_the_papers_in_their_order():
 
 
 def test_metrics_are_known_and_chosen_by_scoring(tmp_path):
-    assert {m for pair in METRICS.values() for m in pair} <= scores.METRICS.keys()
+    assert {m for pair in METRICS.values() for m in pair} <= text_metrics.METRICS.keys()
     pack(tmp_path / "llm_cl_benchmark_500", TRACE, of=lambda task: items("COPA"))
     expected = {
         None: "first_line first_line rouge_l edit_similarity letter first_line first_line sari",
@@ -598,7 +598,7 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
     stream = {"name": "text", "path": str(tmp_path / "my tasks"), "tasks": tasks, "order": "fixed"}
     [run] = plan.load_plan(suite_of(tmp_path, stream)).runs
     assert run.spec["stream"]["n_tasks"] == 2
-    assert estimate.items(run.spec) is None
+    assert training_time.items(run.spec) is None
     # By the command line of the workflow, and back into the runner.
     monkeypatch.chdir(tmp_path)
     out = Path("resources/streams") / run.stream
@@ -659,7 +659,7 @@ def test_options_of_a_benchmark_travel_over_the_command_line(tmp_path, capsys):
     (tmp_path / "pack").rename(tmp_path / "LLM-CL-Benchmark_5000")
     options = {"size": 5000, "scoring": "released", "keep_leaks": True, "path": str(tmp_path)}
     [run] = plan.load_plan(suite_of(tmp_path, {"name": "order1"} | options)).runs
-    assert estimate.items(run.spec) is None  # known of the pack of 500 only
+    assert training_time.items(run.spec) is None  # known of the pack of 500 only
     out = tmp_path / "out"
     command_line.main([*shlex.split(run.stream_arguments), "--out", str(out)])
     manifest = json.loads((out / "manifest.json").read_text())

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from benchmarks.common.download import fetch
-from benchmarks.common.files import DataError, one_sentence
+from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.streams.common.pictures import digest_as_read
 from benchmarks.streams.common.sources import (
     Archive,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 from benchmarks.streams.common.items import Items
 
 

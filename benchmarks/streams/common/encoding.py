@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 TRUNCATIONS = ("middle", "left", "instruction")
 BOUNDARIES = ("exact", "released")

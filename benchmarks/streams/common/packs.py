@@ -28,15 +28,12 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.text import suggest
-from benchmarks.common.files import (
-    DATA_DIR_VARIABLE,
-    DataError,
-    digest_of,
-    require_plain,
-    write_bytes,
-)
+from benchmarks.common.data_dir import DATA_DIR_VARIABLE
+from benchmarks.common.digests import digest_of
+from benchmarks.common.errors import DataError
+from benchmarks.common.files import require_plain, write_bytes
 from benchmarks.common.progress import Progress
-from benchmarks.scoring import scores
+from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import sources
 from benchmarks.streams.common.defects import asked, inspect
 from benchmarks.streams.common.items import Task, tasks_in
@@ -99,7 +96,7 @@ class Tasks:
         rows = [[name, metric, digests[name]] for name, metric in self.metrics.items()]
         parts = ["text", self.version, self.keep_leaks, rows]
         if self.name == "text":  # the known streams' scores are those of version 1
-            parts.append(scores.VERSION)
+            parts.append(text_metrics.VERSION)
         return digest_of(parts)
 
     @property

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from benchmarks.common.files import DataError, one_sentence, write_bytes
+from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.streams.common import sources
 from benchmarks.streams.common.splits import ORDER, Splits

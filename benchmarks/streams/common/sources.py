@@ -24,13 +24,9 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from benchmarks.common.files import (
-    DataError,
-    digest_of_file,
-    one_sentence,
-    require_plain,
-    write_json,
-)
+from benchmarks.common.digests import digest_of_file
+from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.files import require_plain, write_json
 
 DIGESTS = Path("resources/digests")
 

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset
 
 from baselines.common.text import pad_left, trim_left
 from benchmarks import streams
-from benchmarks.common.files import DataError, one_sentence, read_json, seed_for
-from benchmarks.scoring.scores import answer_tokens
+from benchmarks.common.digests import seed_for
+from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.files import read_json
+from benchmarks.scoring.text_metrics import answer_tokens
 from benchmarks.streams.common.base import LanguageOptions, Options, VisionOptions
 from benchmarks.streams.common.encoding import encode
 
@@ -62,7 +64,7 @@ class TaskData:
     Attributes:
         test_x: images (n, ...) uint8, or prompts (n, 2, L) padded on the left.
         gold: (n,) class indices, or the n answers as text.
-        metric: "accuracy" (class-incremental), or on language a name of `scores.METRICS`.
+        metric: "accuracy" (class-incremental), or on language a name of `text_metrics.METRICS`.
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
         max_new_tokens: of an answer, on language.

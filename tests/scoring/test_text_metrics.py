@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import streams
-from benchmarks.common.files import DataError
-from benchmarks.scoring import scores
-from benchmarks.scoring.scores import METRICS, answer_tokens, sari_of, score
+from benchmarks.common.errors import DataError
+from benchmarks.scoring import text_metrics
+from benchmarks.scoring.text_metrics import METRICS, answer_tokens, sari_of, score
 
 TEXT = st.text("abAB .,-\n<>12ü文&", max_size=30)
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
@@ -168,11 +168,11 @@ def test_words_are_those_of_sacrebleu(a, b, c):
 
     text = f"{a}-\n&amp;{b}&LT;3.5,{c}<skipped>"
     expected = _SacreBLEUTokenizer.tokenize(text.lower(), "13a")
-    assert scores._tokens_13a(text) == (list(expected) or [""])
-    assert scores._tokens_13a(a) == (_SacreBLEUTokenizer.tokenize(a.lower(), "13a") or [""])
+    assert text_metrics._tokens_13a(text) == (list(expected) or [""])
+    assert text_metrics._tokens_13a(a) == (_SacreBLEUTokenizer.tokenize(a.lower(), "13a") or [""])
     han = f"文{a}会议{b}，１2{c}文".replace("-", "")  # not 13a's joined lines
     expected = _SacreBLEUTokenizer.tokenize(han.lower(), "zh")
-    assert scores._tokens_13a(han, unspaced=True) == list(expected)
+    assert text_metrics._tokens_13a(han, unspaced=True) == list(expected)
 
 
 @settings(deadline=None)
@@ -282,7 +282,7 @@ def test_a_changed_metric_is_another_stream_where_users_name_metrics(tmp_path, m
         return [streams.make(options).fingerprint() for options in (own, {"name": "trace"})]
 
     now = digests()
-    monkeypatch.setattr(scores, "VERSION", scores.VERSION + 1)
+    monkeypatch.setattr(text_metrics, "VERSION", text_metrics.VERSION + 1)
     after = digests()
     assert now[0] != after[0] and now[1] == after[1]
     published = "f6402bdfdcc4c1c38ce6e40b36930455746101716cad1fbd9d883fec4a60f13b"
@@ -320,5 +320,5 @@ def test_where_generation_may_stop():
 
 
 def test_no_torch_is_needed():
-    code = "import sys, benchmarks.scoring.floor; assert 'torch' not in sys.modules"
+    code = "import sys, benchmarks.scoring.without_a_model; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

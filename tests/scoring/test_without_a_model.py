@@ -2,10 +2,10 @@
 
 import pytest
 
-from benchmarks.common.files import DataError
-from benchmarks.scoring import floor as module
-from benchmarks.scoring.floor import floor
-from benchmarks.scoring.scores import score
+from benchmarks.common.errors import DataError
+from benchmarks.scoring import without_a_model as module
+from benchmarks.scoring.text_metrics import score
+from benchmarks.scoring.without_a_model import floor
 
 TRACE = {  # task: its metric, that of the released code
     "C-STANCE": ("first_line", "prefix"),

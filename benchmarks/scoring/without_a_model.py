@@ -14,8 +14,8 @@ import os.path
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.common.files import DataError
-from benchmarks.scoring.scores import answer_tokens, score
+from benchmarks.common.errors import DataError
+from benchmarks.scoring.text_metrics import answer_tokens, score
 
 LEADS = (30, 60, 120)  # words
 SAMPLE = 100  # training items that a rule is tried on, where a score is costly
@@ -28,7 +28,7 @@ def floor(metric: str, train: Sequence[dict], test: Sequence[dict]) -> tuple[str
     """The rule that is best on the training items, and its score on the test items.
 
     Args:
-        metric: a key of `benchmarks.scoring.scores.METRICS`.
+        metric: a key of `benchmarks.scoring.text_metrics.METRICS`.
         train, test: items {"prompt", "answer"}. Rules are made of all training items and compared
             on all of them, or on SAMPLE evenly spread ones if the metric reads all of the text.
 

@@ -44,7 +44,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 
 from analysis.text import quoted, suggest
-from benchmarks.common.files import DataError
+from benchmarks.common.errors import DataError
 
 VERSION = 2  # raise it when a metric changes; of streams whose tasks name their metrics
 

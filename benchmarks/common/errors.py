@@ -1,0 +1,40 @@
+"""Input that cannot be used, in one sentence for the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from analysis.text import visible
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message is one sentence for the user."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
+
+
+@contextmanager
+def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
+    """Whatever a library raises while it reads a user's file becomes a DataError.
+
+    Args:
+        say: makes the sentence out of a short reason.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise thirty kinds, MemoryError among them
+        raise DataError(say(_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, its kind before it where it says little alone."""
+    text = re.sub(r":\s*\n\s*", ": ", str(error).strip())  # the first line may be a heading
+    text = text.partition("\n")[0].partition(" <_io.")[0].rstrip(": ")[:200]
+    if isinstance(error, OSError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
