@@ -301,6 +301,7 @@ def make(spec_path: Path) -> dict:
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
     run = Run(spec, key, folder)
+    (folder / ATTEMPT).touch()
     try:
         run.make()
     except Exception as error:
