@@ -24,7 +24,8 @@ unexport SUITE
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) \
             --cores $(call quoted,$(CORES))
-PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup
+PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
+            --no-loadscope-reorder
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
             --generate-hashes --no-annotate --custom-compile-command "make lock"
 

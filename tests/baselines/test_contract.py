@@ -22,15 +22,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE = [("anchor", modality) for modality in tiny.MODALITIES]
 
 
-def each(pairs):
-    """Parameters of a test; all that is asked of one method is asked in one process."""
-    marks = pytest.mark.xdist_group
-    return [pytest.param(pair, marks=marks("-".join(pair)), id="-".join(pair)) for pair in pairs]
-
-
 PAIRS = tiny.pairs() + EXAMPLE
-ALL = pytest.mark.parametrize("case", each(PAIRS))
-LANGUAGE = pytest.mark.parametrize("case", each(p for p in PAIRS if p[1] == "language"))
+ALL = pytest.mark.parametrize("case", PAIRS, ids="-".join)
+LANGUAGE = pytest.mark.parametrize("case", [p for p in PAIRS if p[1] == "language"], ids="-".join)
 PARTS = [p for p in tiny.pairs() if issubclass(baselines.load(*p), TaskParts)]
 
 
@@ -43,6 +37,7 @@ def example():
 
 
 @functools.cache
+@torch.enable_grad()  # whoever asks first
 def learnt(name: str, modality: str) -> SimpleNamespace:
     """A method that has learnt three tasks, and what it was on the way.
 
@@ -201,7 +196,7 @@ def test_the_example_is_as_short_as_it_claims():
     assert len((EXAMPLES / "anchor.py").read_text().splitlines()) <= 40
 
 
-@pytest.mark.parametrize("case", each(PARTS))
+@pytest.mark.parametrize("case", PARTS, ids="-".join)
 def test_a_task_changes_no_part_of_another(case):
     method = tiny.method(*case, shared={"optimizer_reset": False})
     for task in tiny.tasks(case[1], 2, epochs=1):

@@ -16,11 +16,7 @@ import torch
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in ("anchor", "tiny_llama"))
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("examples"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import yaml
 from tests.checkout import ROOT, Checkout, scheduled, suite, trained
 
 # All tests share a checkout, which each leaves as it was.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checkout")]
+pytestmark = pytest.mark.slow
 
 NAME = "my suite's (1).yaml"  # what a shell would not take for one word
 OUT = "results/my suite's (1)"
