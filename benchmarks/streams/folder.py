@@ -52,13 +52,13 @@ class Folder(VisionStream):
         """Write the images and their labels."""
         images, digest = self._found, self._found.digest
         source = Files(images.path, images.paths)
-        stored = pictures.store(out, source, images.splits, "folder")
         fraction = self.options.test_fraction
-        return pictures.manifest(
+        return pictures.store(
+            out,
+            source,
             "folder",
             images.classes,
             images.splits,
-            **stored,
             fingerprint=digest,
             source=f"the user's own images in {self.options.path}",
             split="folders train and test"
