@@ -334,11 +334,8 @@ def test_each_defect_is_found_where_it_is_planted(kind):
         allowed = allowed | {"train contradicts itself"}
     assert found[kind] == count and set(found) <= {kind, *allowed}
     assert all(defect["task"] == "task" and defect["note"] for defect in defects)
-
-
-def test_labels_are_checked_where_they_are_known():
-    unknown = CLEAN | {"test": qa(("t1", "-"))}
-    assert inspect("task", unknown, None, False)[0] == []
+    if kind == "unknown label":  # checked where labels are known
+        assert inspect("task", CLEAN | change, None, False)[0] == []
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -427,14 +424,6 @@ def test_broken_items_are_one_sentence_with_the_file(content, named, tmp_path):
         prepared(tmp_path / "out", "text", path=str(tmp_path), tasks={"t": "exact"})
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
     assert not list((tmp_path / "out").iterdir())
-
-
-def test_broken_items_in_an_archive_are_named_with_it(tmp_path):
-    folder = pack(tmp_path / "llm_cl_benchmark_500")
-    (folder / "amazon/train.json").write_text("[")
-    packed(folder, tmp_path / "llm_cl_benchmark_500.tar.gz")
-    with pytest.raises(DataError, match="amazon/train.json in .*500.tar.gz "):
-        prepared(tmp_path / "out", data_dir=tmp_path)
 
 
 def test_items_of_another_form_in_the_original_are_refused(tmp_path):
@@ -538,15 +527,6 @@ def test_missing_files_and_tasks_are_named(part, tmp_path):
         fingerprint(tmp_path)
     (folder / "yahoo").rename(folder / "yahooo")
     with pytest.raises(DataError, match="needs the task 'yahoo', .* did you mean 'yahooo'"):
-        fingerprint(tmp_path)
-
-
-@pytest.mark.parametrize("extension", packs.EXTENSIONS)
-def test_a_truncated_archive_is_one_sentence(extension, tmp_path):
-    file = tmp_path / f"llm_cl_benchmark_500{extension}"
-    packed(pack(tmp_path / "llm_cl_benchmark_500"), file)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(DataError, match=f"500{extension} is truncated"):
         fingerprint(tmp_path)
 
 
