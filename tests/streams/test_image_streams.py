@@ -18,7 +18,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from benchmarks import streams
@@ -29,6 +28,7 @@ from benchmarks.streams import cub200, imagenet_r
 from benchmarks.streams.common import canonical, pictures, sources
 from benchmarks.streams.common import tasks as benchmark_data
 from benchmarks.streams.common.tasks import load_stream
+from tests.own_suite import own_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(300, 260), (256, 256), (40, 90), (513, 257)]  # width and height, larger and smaller
@@ -425,18 +425,6 @@ def test_a_new_reader_gives_all_images_a_new_name(mini, own, tmp_path, monkeypat
 # ---------------------------------------------------------------------------- folder
 
 
-SUITE = {
-    "label": "own images",
-    "seeds": [0, 1],
-    "experiments": [
-        {
-            "stream": {"name": "folder", "n_tasks": 2},
-            "backbone": {"name": "micro-vit"},
-            "train": {"epochs": 1, "mask": "current"},
-            "methods": {"seqlora": {}},
-        },
-    ],
-}
 CLASSES = {"apple": 4, "bear": 3, "crab": 5, "deer": 2}
 
 
@@ -459,13 +447,8 @@ def fingerprint(path, **options):
 
 
 def suite_of(path, tmp_path, **options):
-    document = json.loads(json.dumps(SUITE))
-    document["experiments"][0]["stream"] |= {"path": path and str(path), **options}
-    stream = document["experiments"][0]["stream"]
-    document["experiments"][0]["stream"] = {k: v for k, v in stream.items() if v is not None}
-    file = tmp_path / "own.yaml"
-    file.write_text(yaml.safe_dump(document))
-    return load_suite(str(file))
+    stream = {"name": "folder", "n_tasks": 2, "path": path and str(path), **options}
+    return load_suite(str(own_suite(tmp_path, stream, mask="current")))
 
 
 def with_own_split(path):

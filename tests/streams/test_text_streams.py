@@ -11,7 +11,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks import streams
 from benchmarks.common.errors import DataError
@@ -27,6 +26,7 @@ from benchmarks.streams.common.items import prompt
 from benchmarks.streams.common.task_lists import TASK_LISTS
 from benchmarks.streams.common.tasks import load_stream
 from benchmarks.streams.common.text_tasks import METRICS, TASKS
+from tests.own_suite import own_suite
 
 ORDER1 = ("dbpedia", "amazon", "yahoo", "agnews")
 TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten".split()
@@ -547,21 +547,7 @@ def test_a_member_that_no_task_uses_is_not_read(tmp_path, monkeypatch):
 
 
 def suite_of(tmp_path, stream):
-    file = tmp_path / "own.yaml"
-    document = {
-        "label": "x",
-        "seeds": [0],
-        "experiments": [
-            {
-                "stream": stream,
-                "backbone": {"name": "micro-llama"},
-                "train": {"epochs": 1},
-                "methods": {"seqlora": {}},
-            }
-        ],
-    }
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    return file
+    return own_suite(tmp_path, stream, "micro-llama")
 
 
 def own_tasks(folder):
@@ -628,9 +614,8 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
 def test_wrong_options_are_one_sentence(change, named, tmp_path):
     own_tasks(tmp_path)
     stream = {"name": "text", "path": str(tmp_path), "tasks": {"zebra": "sari", "ant": "exact"}}
-    stream = {k: v for k, v in (stream | change).items() if v is not None}
     with pytest.raises(DataError, match=named) as error:
-        load_suite(str(suite_of(tmp_path, stream)))
+        load_suite(str(suite_of(tmp_path, stream | change)))
     assert "own.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
