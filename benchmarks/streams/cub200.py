@@ -13,13 +13,17 @@ training and 5,794 for testing.
 """
 
 import re
-from pathlib import Path
 
 from benchmarks.common.errors import DataError
-from benchmarks.streams.common import pictures
-from benchmarks.streams.common.base import VisionStream
-from benchmarks.streams.common.canonical import Canonical, Copy, Folder, Parquet, Source
-from benchmarks.streams.common.splits import in_order
+from benchmarks.streams.common.canonical import (
+    Canonical,
+    CanonicalStream,
+    Copy,
+    Folder,
+    Parquet,
+    Source,
+)
+from benchmarks.streams.common.splits import Splits, in_order
 
 N_CLASSES = 200
 N_IMAGES = {"train": 5_994, "test": 5_794}
@@ -37,23 +41,19 @@ DATASET = Canonical(
 )
 
 
-class Cub200(VisionStream):
+class Cub200(CanonicalStream):
     """CUB-200-2011."""
 
-    n_tasks = 10
+    dataset = DATASET
+    rule = "the dataset's own"
     n_classes = N_CLASSES
     n_items = {"classes": N_CLASSES, **N_IMAGES}
 
-    def fingerprint(self) -> str:
-        """Digest of what would be read; the same for the official archive, fetched or not."""
-        return DATASET.fingerprint(self.data_dir)
-
-    def prepare(self, out: Path) -> dict:
-        """Write the images and labels into `out`, downloading the archive if no source is found."""
-        source = DATASET.open(self.data_dir)
-        digest = source.fingerprint()
+    def split(self, source: Source) -> tuple[list[str], Splits]:
+        """The dataset's own."""
         split_of = source.splits if isinstance(source, Parquet) else _listed(source)
-        classes = sorted({name.partition("/")[0] for name in split_of})
+        class_of = {name: name.partition("/")[0] for name in split_of}
+        classes = sorted(set(class_of.values()))
         for name in classes:
             if not re.fullmatch(r"\d{3}\..+", name):  # else another order of classes and images
                 raise DataError(
@@ -62,33 +62,12 @@ class Cub200(VisionStream):
                 )
         label = {c: i for i, c in enumerate(classes)}
         splits = {
-            split: in_order(
-                {
-                    name: label[name.partition("/")[0]]
-                    for name, own in split_of.items()
-                    if own == split
-                }
-            )
+            split: in_order({n: label[class_of[n]] for n, own in split_of.items() if own == split})
             for split in N_IMAGES
         }
-        DATASET.require(
-            source,
-            classes=(len(classes), N_CLASSES),
-            **{
-                f"{split}_images": (len(splits[split]), needed)
-                for split, needed in N_IMAGES.items()
-            },
-        )
-        stored = pictures.store(out, source, splits, "cub200")
-        return pictures.manifest(
-            "cub200",
-            classes,
-            splits,
-            **stored,
-            fingerprint=digest,
-            source=DATASET.described(source, digest),
-            split="the dataset's own",
-        )
+        images = {f"{split}_images": (len(splits[split]), n) for split, n in N_IMAGES.items()}
+        DATASET.require(source, classes=(len(classes), N_CLASSES), **images)
+        return classes, splits
 
 
 def _listed(source: Copy | Folder) -> dict[str, str]:

@@ -10,6 +10,7 @@ none of the answers.
 """
 
 import ast
+import gc
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +18,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.common.errors import DataError
@@ -111,12 +113,10 @@ PRETRAIN = {  # package -> its folders and files
     "series sets simplify tensor utilities vector",
     "torch": "autograd distributions jit onnx optim package utils",
 }
-NOT_THE_LIBRARY = set(
-    (
-        "tests test testing conftest.py externals _vendor vendored __config__.py "
-        "version.py _version.py"
-    ).split()
-)
+NOT_THE_LIBRARY = {
+    *("tests", "test", "testing", "conftest.py", "externals", "_vendor", "vendored"),
+    *("__config__.py", "version.py", "_version.py"),
+}
 
 
 class Docs(LanguageStream):
@@ -131,7 +131,11 @@ class Docs(LanguageStream):
 
     def prepare(self, out: Path) -> dict:
         """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
-        tasks, pretrain = build()
+        gc.disable()  # it would look for circles among millions of nodes of syntax, which have none
+        try:
+            tasks, pretrain = build()
+        finally:
+            gc.enable()
         # One item per line keeps a task readable and the file small.
         contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
         found = hashlib.sha256(b"".join(contents.values())).hexdigest()
@@ -346,18 +350,11 @@ def _json(rows: list) -> bytes:
 
 
 def _differing_versions() -> str:
-    def installed(name: str) -> str:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return "missing"
-
-    found = {name: installed(name) for name in PACKAGES}
-    return (
-        ", ".join(
-            f"{name} {found[name]} instead of {version}"
-            for name, version in PACKAGES.items()
-            if found[name].split("+")[0] != version
-        )
-        or "of the pinned versions"
-    )
+    different = []
+    for name, version in PACKAGES.items():
+        found = "missing"
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.version(name)
+        if found.partition("+")[0] != version:
+            different.append(f"{name} {found} instead of {version}")
+    return ", ".join(different) or "of the pinned versions"

@@ -42,24 +42,23 @@ class Folder(VisionStream):
     @property
     def n_classes(self) -> int:
         """How many classes the folder has."""
-        return len(self._found.classes)
+        return len(self._found[0])
 
     def fingerprint(self) -> str:
-        """Digest of the classes, the split and the content of all images."""
-        return self._found.digest
+        """Digest of the classes, the split and the content of all images, not of their place."""
+        return self._digest
 
     def prepare(self, out: Path) -> dict:
         """Write the images and their labels."""
-        images, digest = self._found, self._found.digest
-        source = Files(images.path, images.paths)
-        stored = pictures.store(out, source, images.splits, "folder")
+        classes, splits, paths = self._found
         fraction = self.options.test_fraction
-        return pictures.manifest(
+        return pictures.store(
+            out,
+            Files(Path(self.options.path).expanduser(), paths),
             "folder",
-            images.classes,
-            images.splits,
-            **stored,
-            fingerprint=digest,
+            classes,
+            splits,
+            fingerprint=self._digest,
             source=f"the user's own images in {self.options.path}",
             split="folders train and test"
             if fraction is None
@@ -67,70 +66,59 @@ class Folder(VisionStream):
         )
 
     @cached_property
-    def _found(self) -> _Images:
-        return _Images(self.options.path, self.options.test_fraction)
-
-
-class _Images:
-    """The images as found: their classes, their split, and where they are."""
-
-    def __init__(self, path: str, test_fraction: float | None):
-        self.path = Path(path).expanduser()
-        if not self.path.is_dir():
-            found = "no folder" if self.path.exists() else "not there"
-            raise DataError(
-                f"the stream folder needs a folder of images, path {path} is {found}: correct it"
-            )
-        own = all((self.path / split).is_dir() for split in ("train", "test"))
-        if own and test_fraction is not None:
-            raise DataError(
-                f"{path} has folders train and test, so that test_fraction, {test_fraction}, has "
-                "nothing to split: leave it out"
-            )
-        if not own and test_fraction is None:
-            raise DataError(
-                f"{path} needs folders train and test, or else test_fraction in the suite: add it"
-            )
-        self.test_fraction = test_fraction
-        self.paths: dict[str, Path] = {}  # of each image, by its name in the splits
-        if own:
-            self.classes, self.splits = self._own_split()
-        else:
-            self.classes, self.splits = self._split_by_rule()
-
-    def _own_split(self) -> tuple[list[str], Splits]:
-        found = {split: _found(self.path / split, 1) for split in ("train", "test")}
-        classes = list(found["train"])
-        for a, b in (("test", "train"), ("train", "test")):
-            for name in found[a].keys() - found[b].keys():
-                raise DataError(
-                    f"{self.path} needs the same classes in train and test, {name!r} is in {a} "
-                    f"but not in {b}: add or remove it"
-                )
-        splits = {}
-        for split, own in found.items():
-            labels = {}
-            for label, c in enumerate(classes):
-                for name, path in own[c].items():
-                    labels[f"{split}/{c}/{name}"] = label
-                    self.paths[f"{split}/{c}/{name}"] = path
-            splits[split] = in_order(labels)
-        return classes, splits
-
-    def _split_by_rule(self) -> tuple[list[str], Splits]:
-        for c, own in _found(self.path, 2).items():
-            self.paths |= {f"{c}/{name}": path for name, path in own.items()}
-        return split_by_rule(self.paths, self.test_fraction)
+    def _digest(self) -> str:
+        classes, splits, paths = self._found
+        names = [name for split in splits.values() for name, _ in split]
+        content = digest_of_files({name: paths[name] for name in names})
+        return digest_of([pictures.READER, content, classes, splits])
 
     @cached_property
-    def digest(self) -> str:
-        """Names the classes, the split, and the content of every image; not where they are."""
-        names = [name for split in self.splits.values() for name, _ in split]
-        content = digest_of_files({name: self.paths[name] for name in names})
-        return digest_of([pictures.READER, content, self.classes, self.splits])
+    def _found(self) -> tuple[list[str], Splits, dict[str, Path]]:
+        """The classes, their split, and where each image is by its name there."""
+        path, fraction = Path(self.options.path).expanduser(), self.options.test_fraction
+        if not path.is_dir():
+            found = "no folder" if path.exists() else "not there"
+            raise DataError(
+                f"the stream folder needs a folder of images, path {self.options.path} is {found}: "
+                "correct it"
+            )
+        if all((path / split).is_dir() for split in ("train", "test")):
+            if fraction is not None:
+                raise DataError(
+                    f"{self.options.path} has folders train and test, so that test_fraction, "
+                    f"{fraction}, has nothing to split: leave it out"
+                )
+            return _own_split(path)
+        if fraction is None:
+            raise DataError(
+                f"{self.options.path} needs folders train and test, or else test_fraction in the "
+                "suite: add it"
+            )
+        images = _images(path, 2)
+        paths = {f"{c}/{name}": file for c, own in images.items() for name, file in own.items()}
+        return *split_by_rule(paths, fraction), paths
 
 
-def _found(folder: Path, least: int) -> dict[str, dict[str, Path]]:
+def _own_split(path: Path) -> tuple[list[str], Splits, dict[str, Path]]:
+    found = {split: _images(path / split, 1) for split in ("train", "test")}
+    for a, b in (("test", "train"), ("train", "test")):
+        for name in found[a].keys() - found[b].keys():
+            raise DataError(
+                f"{path} needs the same classes in train and test, {name!r} is in {a} but not in "
+                f"{b}: add or remove it"
+            )
+    splits, paths = {}, {}
+    for split, classes in found.items():
+        labels = {}
+        for label, (c, own) in enumerate(classes.items()):
+            for name, file in own.items():
+                labels[f"{split}/{c}/{name}"] = label
+                paths[f"{split}/{c}/{name}"] = file
+        splits[split] = in_order(labels)
+    return list(found["train"]), splits, paths
+
+
+def _images(folder: Path, least: int) -> dict[str, dict[str, Path]]:
     """The images of each class by name, at least two classes with `least` images each."""
     found = {c: files_in(own) for c, own in folders_in(folder).items()}
     if len(found) < 2:

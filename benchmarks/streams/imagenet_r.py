@@ -12,12 +12,8 @@ Without any of them the archive is downloaded. The dataset has no split of its o
 paper's split, most of which were drawn at random. Classes are named by their WordNet id.
 """
 
-from pathlib import Path
-
-from benchmarks.streams.common import pictures
-from benchmarks.streams.common.base import VisionStream
-from benchmarks.streams.common.canonical import Canonical
-from benchmarks.streams.common.splits import split_by_rule
+from benchmarks.streams.common.canonical import Canonical, CanonicalStream, Source
+from benchmarks.streams.common.splits import Splits, split_by_rule
 
 N_CLASSES = 200
 N_IMAGES = 30_000
@@ -34,32 +30,18 @@ DATASET = Canonical(
 )
 
 
-class ImageNetR(VisionStream):
+class ImageNetR(CanonicalStream):
     """ImageNet-R."""
 
-    n_tasks = 10
+    dataset = DATASET
+    rule = f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names"
     n_classes = N_CLASSES
     n_items = {"classes": N_CLASSES, "train": 24_000, "test": 6_000}
 
-    def fingerprint(self) -> str:
-        """Digest of what would be read; the same for the official archive, fetched or not."""
-        return DATASET.fingerprint(self.data_dir)
-
-    def prepare(self, out: Path) -> dict:
-        """Write the images and labels into `out`, downloading the archive if no source is found."""
-        source = DATASET.open(self.data_dir)
-        digest = source.fingerprint()
+    def split(self, source: Source) -> tuple[list[str], Splits]:
+        """By the names alone."""
         classes, splits = split_by_rule(source.names, TEST_FRACTION)
         DATASET.require(
             source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES)
         )
-        stored = pictures.store(out, source, splits, "imagenet_r")
-        return pictures.manifest(
-            "imagenet_r",
-            classes,
-            splits,
-            **stored,
-            fingerprint=digest,
-            source=DATASET.described(source, digest),
-            split=f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names",
-        )
+        return classes, splits

@@ -23,13 +23,13 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.options import at
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import packs
-from benchmarks.streams.common.base import LanguageOptions, LanguageStream
+from benchmarks.streams.common.base import LanguageOptions
 from benchmarks.streams.common.sources import composed
 
 VERSION = 2  # raise it when the same files give other items
 
 
-class Text(LanguageStream):
+class Text(packs.TextStream):
     """Tasks that a user brings."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -53,16 +53,8 @@ class Text(LanguageStream):
         super().__init__(options, data_dir)
         self.n_tasks = len(options.tasks)
 
-    def fingerprint(self) -> str:
-        """Digest of the tasks' names, order, metrics and files."""
-        return self._found.fingerprint
-
-    def prepare(self, out: Path) -> dict:
-        """Write data.json."""
-        return self._found.prepare(out)
-
     @cached_property
-    def _found(self) -> packs.Tasks:
+    def found(self) -> packs.Tasks:
         o = self.options
         metrics = {composed(task): metric for task, metric in o.tasks.items()}
         place = packs.own_path(o.path)

@@ -1,6 +1,5 @@
 """cifar100: equal arrays whatever the layout, a sentence for each broken input, nothing run."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -18,7 +17,6 @@ import pytest
 from PIL import Image
 
 from benchmarks import streams
-from benchmarks.common import download
 from benchmarks.common.errors import DataError
 from benchmarks.streams import cifar100
 from benchmarks.streams.common import canonical, sources
@@ -123,29 +121,23 @@ def write_lossy_sheets(folder, small):
     write_sheets(folder, small, "avif")
 
 
-def write_named_archive(folder, small):
-    write_tar(folder / "cifar100" / "copy.tar.gz", archive_members(small))
-
-
-def write_bare_parquet(folder, small):
-    write_parquet(folder, small, metadata=False)
-
-
-LAYOUTS = {
+LAYOUTS = {  # how it is written -> what the source is called
     write_archive: "python archive",
-    write_named_archive: "python archive",
+    lambda folder, small: write_tar(
+        folder / "cifar100" / "copy.tar.gz", archive_members(small)
+    ): "python archive",
     write_parquet: "parquet",
-    write_bare_parquet: "parquet",
+    lambda folder, small: write_parquet(folder, small, metadata=False): "parquet",
     write_sheets: "class sheets",
 }
 
 
-@pytest.mark.parametrize("write", LAYOUTS)
-def test_all_layouts_give_the_same_arrays(small, tmp_path, write):
+@pytest.mark.parametrize(("write", "source"), LAYOUTS.items())
+def test_all_layouts_give_the_same_arrays(small, tmp_path, write, source):
     write(tmp_path / "data", small)
     manifest = streams.prepare("cifar100", tmp_path / "out", tmp_path / "data")
     assert manifest["classes"] == NAMES
-    assert LAYOUTS[write] in manifest["source"] and "recompressed" not in manifest["source"]
+    assert source in manifest["source"] and "recompressed" not in manifest["source"]
     assert manifest["fingerprint"] == fingerprint(tmp_path / "data")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     data = np.load(tmp_path / "out" / "data.npz")
@@ -209,13 +201,6 @@ def test_fetches_the_pinned_archive_if_there_is_nothing(small, tmp_path, monkeyp
     ]
 
 
-def test_no_network_is_one_sentence(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar100, "URLS", ["http://127.0.0.1:9/cifar.tar.gz"])
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    with pytest.raises(DataError, match="could not be downloaded.*put the file at"):
-        streams.prepare("cifar100", tmp_path, tmp_path)
-
-
 def cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
@@ -227,13 +212,6 @@ def device(file):
 
 def holds(content):
     return lambda file: file.write_bytes(content)
-
-
-def terabyte(file):
-    """A member that claims as much."""
-    header = tarfile.TarInfo("cifar-100-python/train")
-    header.size = 2**40
-    file.write_bytes(gzip.compress(header.tobuf() + bytes(1024)))
 
 
 def bomb(file):
@@ -261,8 +239,6 @@ TABLE, SHEETS = "cifar100/data/{}-00000-of-00002.parquet", "cifar100/{}"
 BROKEN_FILES = [
     (write_archive, cifar100.ARCHIVE, cut, "truncated"),
     (write_archive, cifar100.ARCHIVE, holds(b"<html>Sign in to the network</html>"), "no archive"),
-    (write_archive, cifar100.ARCHIVE, device, "a device"),
-    (write_archive, cifar100.ARCHIVE, terabyte, "truncated"),
     (write_parquet, TABLE.format("train"), cut, "img"),
     (write_parquet, TABLE.format("train"), other_columns, "img .with bytes. and fine_label"),
     (write_parquet, TABLE.format("train"), bomb, "2,097,152 bytes"),
@@ -307,14 +283,12 @@ BROKEN_MEMBERS = [  # of the archive, and what the sentence names
         *("test", lambda x, y: pickle.dumps({b"data": x, b"fine_labels": ["0"] * len(y)})),
         "the label '0' is no whole number",
     ),
-    ("train", lambda x, y: bytes(600_001), "train in .* more than 0 MiB"),
     ("meta", lambda x, y: old_pickle({"fine_label_names": NAMES[:2]}), "needs 3 classes, .* 2"),
 ]
 
 
 @pytest.mark.parametrize(("member", "content", "named"), BROKEN_MEMBERS)
-def test_a_broken_member_is_one_sentence(small, tmp_path, member, content, named, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_BYTES", 600_000)
+def test_a_broken_member_is_one_sentence(small, tmp_path, member, content, named):
     images, labels = small["train" if member == "meta" else member]
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
     members = archive_members(small) | {member: content(rows, labels.tolist())}

@@ -9,21 +9,10 @@ from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import write_json
 from benchmarks.streams.common import tasks as data
-from benchmarks.streams.common.encoding import encode
 from benchmarks.streams.common.pictures import write_npz
 from benchmarks.streams.common.tasks import Samples, union, union_epochs
 
 TOKENIZER = Tokenizer(lambda text: [int(word) for word in text.split()], None, 1, 2)
-
-
-def test_text_becomes_begin_prompt_answer_end():
-    assert encode(TOKENIZER, "5 6 7", "8 9", 10) == ([1, 5, 6, 7, 8, 9, 2], 3)
-    assert encode(TOKENIZER, "5 6 7", None, 10) == ([1, 5, 6, 7], 0)
-
-
-def test_a_long_prompt_loses_its_middle():
-    ids, _ = encode(TOKENIZER, " ".join(map(str, range(10, 30))), None, 8)
-    assert ids == [1, 10, 11, 12, 13, 14, 15, 28, 29]
 
 
 def test_sequences_are_padded_on_the_left_and_only_answers_are_asked():

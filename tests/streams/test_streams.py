@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 
 from benchmarks import streams
 from benchmarks.common.errors import DataError
@@ -14,6 +13,7 @@ from benchmarks.runs.suite import load_suite
 from benchmarks.streams import __main__ as command_line
 from benchmarks.streams import glyphs
 from benchmarks.streams.common import tasks
+from tests.own_suite import own_suite
 
 NEEDED = {
     "folder": {"path": "/no/folder", "n_tasks": 2},
@@ -87,15 +87,7 @@ def shades(tmp_path, monkeypatch):
 
 
 def runs_of(folder, **options):
-    experiment = {
-        "stream": {"name": "shades", **options},
-        "backbone": {"name": "micro-vit"},
-        "train": {"epochs": 1, "mask": "all"},
-        "methods": {"seqlora": {}},
-    }
-    file = folder / "own.yaml"
-    file.write_text(yaml.safe_dump({"label": "l", "seeds": [0], "experiments": [experiment]}))
-    return load_suite(str(file)).runs
+    return load_suite(str(own_suite(folder, {"name": "shades", **options}, mask="all"))).runs
 
 
 def test_a_new_stream_is_one_new_file(shades, tmp_path, capsys):

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from benchmarks.common.download import fetch
 from benchmarks.common.errors import DataError, one_sentence
-from benchmarks.streams.common.pictures import digest_as_read
+from benchmarks.streams.common import pictures
+from benchmarks.streams.common.base import VisionStream
 from benchmarks.streams.common.sources import (
     Archive,
     Files,
@@ -22,6 +24,7 @@ from benchmarks.streams.common.sources import (
     folders_in,
     remembered,
 )
+from benchmarks.streams.common.splits import Splits
 
 DOWNLOADS = Path("resources/downloads")
 
@@ -64,7 +67,7 @@ class Folder(Files):
         super().__init__(place, {text: place / text for text in dataset.texts} | images)
 
     def fingerprint(self) -> str:
-        return digest_as_read(digest_of_files(self.paths))
+        return pictures.digest_as_read(digest_of_files(self.paths))
 
 
 class Parquet:
@@ -111,7 +114,7 @@ class Parquet:
         return f"{name} in {self.place}"
 
     def fingerprint(self) -> str:
-        return digest_as_read(
+        return pictures.digest_as_read(
             digest_of_files({str(t.relative_to(self.place)): t for t in self.tables})
         )
 
@@ -143,7 +146,7 @@ Source = Copy | Folder | Parquet
 
 def _of_archive(md5: str) -> str:
     """Of an archive known by its published MD5: the same before the download and after."""
-    return digest_as_read(f"md5:{md5}")
+    return pictures.digest_as_read(f"md5:{md5}")
 
 
 @dataclass(frozen=True)
@@ -224,3 +227,37 @@ class Canonical:
                     f"{self.title} needs {needed:,} {what.replace('_', ' ')}, {source.place} has "
                     f"{found:,}: use a complete copy"
                 )
+
+
+class CanonicalStream(VisionStream):
+    """A published dataset, split into tasks of classes.
+
+    Attributes:
+        rule: in words for the manifest, how `split` parts training from test.
+    """
+
+    n_tasks = 10
+    dataset: ClassVar[Canonical]
+    rule: ClassVar[str]
+
+    def fingerprint(self) -> str:
+        """Digest of what would be read; the same for the official archive, fetched or not."""
+        return self.dataset.fingerprint(self.data_dir)
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and labels into `out`, downloading the archive if no source is found."""
+        source = self.dataset.open(self.data_dir)
+        digest = source.fingerprint()
+        return pictures.store(
+            out,
+            source,
+            self.options.name,
+            *self.split(source),
+            fingerprint=digest,
+            source=self.dataset.described(source, digest),
+            split=self.rule,
+        )
+
+    def split(self, source: Source) -> tuple[list[str], Splits]:
+        """The classes and the images of each split; DataError if the copy is not complete."""
+        raise NotImplementedError

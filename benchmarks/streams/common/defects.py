@@ -47,9 +47,8 @@ def inspect(
         fate = "dropped" if len(items[part]) < len(found[part]) else "kept, as there is no other"
         report("empty prompt", empty, f"of {len(found[part])} prompts in {part}.json: {fate}")
     if pairs("eval") == pairs("test"):
-        report(
-            "eval is test", len(test), "eval.json holds the items of test.json: never tune on it"
-        )
+        note = "eval.json holds the items of test.json: never tune on it"
+        report("eval is test", len(test), note)
     for part in ("test", "eval"):
         count = len(prompts["train"] & prompts[part])
         leaks = sum(item["prompt"] in prompts[part] for item in train)
@@ -58,24 +57,18 @@ def inspect(
     answers = defaultdict(set)
     for item in train:
         answers[item["prompt"]].add(item["answer"])
+    earlier = "items with the prompt of an earlier one"
+    report("train twice", len(train) - len(answers), f"training {earlier}")
+    contradictions = sum(len(own) > 1 for own in answers.values())
     report(
-        "train twice", len(train) - len(answers), "training items with the prompt of an earlier one"
+        "train contradicts itself", contradictions, "prompts with different answers in train.json"
     )
-    report(
-        "train contradicts itself",
-        sum(len(own) > 1 for own in answers.values()),
-        "prompts with different answers in train.json",
-    )
-    report(
-        "test twice",
-        len(test) - len(prompts["test"]),
-        "test items with the prompt of an earlier one",
-    )
+    report("test twice", len(test) - len(prompts["test"]), f"test {earlier}")
     for part in ("train", "test"):
         own = [item["answer"] for item in items[part]]
         of = f"of {len(own)} answers in {part}.json"
-        report("empty answer", sum(not answer.strip() for answer in own), f"{of}")
-        report("trailing space", sum(answer != answer.rstrip() for answer in own), f"{of}")
+        report("empty answer", sum(not answer.strip() for answer in own), of)
+        report("trailing space", sum(answer != answer.rstrip() for answer in own), of)
         if labels is not None:
             others = Counter(answer for answer in own if answer.strip() not in labels)
             named = ", ".join(repr(answer) for answer, _ in others.most_common(3))

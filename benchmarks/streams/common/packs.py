@@ -35,6 +35,7 @@ from benchmarks.common.files import require_plain, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import sources
+from benchmarks.streams.common.base import LanguageStream
 from benchmarks.streams.common.defects import asked, inspect
 from benchmarks.streams.common.items import Task, tasks_in
 from benchmarks.streams.common.text_tasks import TASKS
@@ -177,6 +178,23 @@ class Tasks:
                 for task in tasks
             ],
         }
+
+
+class TextStream(LanguageStream):
+    """A stream of text tasks."""
+
+    @cached_property
+    def found(self) -> Tasks:
+        """Its tasks, wherever they lie."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Digest of the tasks' names, order, metrics and files; see `Tasks.fingerprint`."""
+        return self.found.fingerprint
+
+    def prepare(self, out: Path) -> dict:
+        """Write data.json."""
+        return self.found.prepare(out)
 
 
 # ---------------------------------------------------------------------------- places

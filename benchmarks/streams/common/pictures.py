@@ -163,13 +163,15 @@ class Source(Protocol):
     def where(self, name: str) -> str: ...
 
 
-def store(out: Path, source: Source, splits: Splits, name: str) -> dict:
+def store(
+    out: Path, source: Source, name: str, classes: list[str], splits: Splits, /, **facts: str
+) -> dict:
     """Decode, crop and write all images with their labels.
 
     Files appear under their names once all of them are whole.
 
     Returns:
-        For the manifest: the number of bytes, and how many images were converted, by kind.
+        The manifest: what all these streams state, and `facts` of their own.
     """
     converted: Counter[str] = Counter()
     place = {
@@ -201,7 +203,19 @@ def store(out: Path, source: Source, splits: Splits, name: str) -> dict:
     finally:
         for images in stores.values():
             images.discard()
-    return {"n_bytes": n_bytes, "converted": dict(converted)}
+    return {
+        "name": name,
+        "modality": "vision",
+        "image_size": SIZE,
+        "classes": classes,
+        "n_images": {split: len(images) for split, images in splits.items()},
+        "crop": CROP,
+        "storage": STORAGE,
+        "order": ORDER,
+        "n_bytes": n_bytes,
+        "converted": dict(converted),
+        **facts,
+    }
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> int:
@@ -241,18 +255,3 @@ class _ImageFile:
         with suppress(OSError):
             self._file.close()
         self.part.unlink(missing_ok=True)
-
-
-def manifest(name: str, classes: list[str], splits: Splits, **more) -> dict:
-    """What `prepare` returns: the facts all these streams state, and `more` of their own."""
-    return {
-        "name": name,
-        "modality": "vision",
-        "image_size": SIZE,
-        "classes": classes,
-        "n_images": {split: len(images) for split, images in splits.items()},
-        "crop": CROP,
-        "storage": STORAGE,
-        "order": ORDER,
-        **more,
-    }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.streams.common import packs
-from benchmarks.streams.common.base import LanguageOptions, LanguageStream
+from benchmarks.streams.common.base import LanguageOptions
 from benchmarks.streams.common.text_tasks import METRICS, TASKS
 
 _TRACE = "C-STANCE FOMC MeetingBank Py150 ScienceQA NumGLUE-cm NumGLUE-ds 20Minuten"
@@ -39,7 +39,7 @@ TASK_LISTS = {
 }
 
 
-class TextBenchmark(LanguageStream):
+class TextBenchmark(packs.TextStream):
     """Known tasks in a known order; the name among its options says which.
 
     Its options: `path`, a folder or archive that has the tasks instead of the data directory;
@@ -67,16 +67,8 @@ class TextBenchmark(LanguageStream):
             n_train, n_test = map(sum, zip(*sizes, strict=True))
             self.n_items = {"train": n_train, "test": n_test}
 
-    def fingerprint(self) -> str:
-        """Names the content found; if none is, that of the pack of 500, or the lack of another."""
-        return self._found.fingerprint
-
-    def prepare(self, out: Path) -> dict:
-        """Write data.json."""
-        return self._found.prepare(out)
-
     @cached_property
-    def _found(self) -> packs.Tasks:
+    def found(self) -> packs.Tasks:
         o = self.options
         released = o.scoring == "released"
         metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
