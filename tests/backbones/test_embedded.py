@@ -59,7 +59,6 @@ def test_the_micro_vit_is_as_accurate_as_its_metadata_says(prepared_stream):
     assert accuracy > 0.5 * float(reached("micro-vit")["held_out_accuracy"])
 
 
-@pytest.mark.xdist_group("docs")  # which is made once
 def test_the_micro_llama_answers_as_its_metadata_says(prepared_stream):
     backbone = backbones.find("micro-llama")
     file = prepared_stream("docs") / "pretrain.json"

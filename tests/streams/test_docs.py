@@ -17,9 +17,6 @@ from benchmarks.streams import docs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.xdist_group("docs")  # which is made once
-
-
 @pytest.fixture(scope="module")
 def docs_folder(prepared_stream):
     return prepared_stream("docs")
