@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.files import write_bytes
 
 # Plain values that training scripts store beside the weights: their arguments, and learning rates
@@ -46,7 +45,12 @@ def read(path: Path, entry: str | None = None, prefix: str = "") -> dict[str, Te
             entry or the prefix.
     """
     pickled = path.suffix != ".safetensors"
-    state = _unpickle(path) if pickled else _load_safetensors(path)
+    with one_sentence(
+        lambda why: (
+            f"the weight file {path} cannot be read ({why}): replace or delete it and run again"
+        )
+    ):
+        state = _unpickle(path) if pickled else load_file(path)
     if pickled and entry:
         if entry not in state:
             raise DataError(
@@ -64,13 +68,6 @@ def read(path: Path, entry: str | None = None, prefix: str = "") -> dict[str, Te
     return {key: value for key, value in state.items() if key not in _TRAINING_ONLY}
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error)) from error
-
-
 def _unpickle(path: Path) -> Mapping:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
@@ -78,21 +75,12 @@ def _unpickle(path: Path) -> Mapping:
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if not asked:
-            raise _unreadable(path, "it is no pickle of tensors") from error
+            raise ValueError("it is no pickle of tensors") from error
         raise DataError(
             f"{path} should hold tensors and plain values only, but asks for {asked[1]}, which "
             f"could run a stranger's code: convert it to safetensors where you trust it"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error)) from error
     return loaded if isinstance(loaded, Mapping) else {}
-
-
-def _unreadable(path: Path, reason: str) -> DataError:
-    reason = reason.partition("\n")[0] or "it ends early"
-    return DataError(
-        f"the weight file {path} cannot be read ({reason}): replace or delete it and run again"
-    )
 
 
 def _some(state: object) -> str:

@@ -108,13 +108,10 @@ def restore(plan: Plan) -> int:
 
 def forget_failed(plan: Plan) -> int:
     """Delete the failed records of a plan; the runs continue from their last state."""
-    forgotten = 0
-    for run in plan.runs:
-        path = Path(run.record)
-        if path.exists() and read_record(path, run.key)["status"] == "failed":
-            path.unlink()
-            forgotten += 1
-    return forgotten
+    failed = [Path(run.record) for run in plan.runs if run.status() == "failed"]
+    for path in failed:
+        path.unlink()
+    return len(failed)
 
 
 def main() -> None:
