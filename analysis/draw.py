@@ -78,11 +78,13 @@ def draw(
     is written before everything was read, checked and drawn.
     """
     several = len(paths) > 1
-    jobs = [partial(draw_suite, path, out, names, several) for path in paths]
+    largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
+    jobs = [partial(draw_suite, path, out, names, several) for path in largest]
     if several and "claims" in names:
         experiments, *suites = _in_processes([partial(draw_experiments, published), *jobs])
     else:
         experiments, suites = None, _in_processes(jobs)
+    suites = list(map(dict(zip(largest, suites, strict=True)).get, paths))
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
@@ -104,14 +106,17 @@ def draw(
         print(f"all suites: {', '.join(str(out / name) for name in made)}")
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _in_processes(jobs: list[Callable]) -> list:
     """What the jobs return, made by as many processes as there are CPUs for this one."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if min(len(jobs), cpus or 1) == 1:
         return [job() for job in jobs]
     # Figures make more cycles than it pays to look for.
-    rarely = partial(gc.set_threshold, 100_000)
-    with ProcessPoolExecutor(min(len(jobs), cpus), initializer=rarely) as pool:
+    with ProcessPoolExecutor(min(len(jobs), cpus), initializer=gc.disable) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             return [future.result() for future in futures]
