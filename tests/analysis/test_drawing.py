@@ -33,6 +33,8 @@ from analysis.records import metrics
 from analysis.records.runs import Panel
 from analysis.tables.table import Table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

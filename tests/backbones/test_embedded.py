@@ -13,6 +13,8 @@ from benchmarks import backbones
 from benchmarks.backbones import embedded, pretrain
 from benchmarks.common.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 EMBEDDED = ["micro-vit", "micro-llama"]
 
 

@@ -11,6 +11,8 @@ from benchmarks.runs import evaluate
 from tests import tiny
 from tests.outside import KINDS, change, config, network, save
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_answers_are_the_networks_own(kind):

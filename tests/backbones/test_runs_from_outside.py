@@ -12,6 +12,8 @@ from benchmarks.runs import run as runner
 from benchmarks.runs.suite import load_suite
 from tests.outside import KINDS, made, network, save, suite
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path, monkeypatch):

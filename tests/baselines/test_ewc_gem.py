@@ -12,6 +12,8 @@ from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def ragged(task: int) -> Samples:
     """Texts whose prompts and answers differ in length, with padding in all of them."""

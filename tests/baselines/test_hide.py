@@ -9,6 +9,8 @@ from baselines.hidelora import HiDeLoRA
 from baselines.hidetreelora import HiDeTreeLoRA
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("hidelora", "hideprompt", "hidetreelora")
 
 

@@ -13,6 +13,8 @@ from baselines.common.prefix import encode_with_prefixes
 from baselines.common.prompts import PromptPool, QueryCache
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 BY_TASK = ("dualprompt", "codaprompt")
 METHODS = (*BY_TASK, "l2p")
 

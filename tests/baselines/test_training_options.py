@@ -11,6 +11,8 @@ from baselines.common import augment, compiler
 from baselines.common.augment import CropFlip
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def trained(name, modality, n_tasks=2, **shared):
     """A method's trained parameters and the reports of its tasks."""
@@ -105,7 +107,6 @@ def test_the_language_loss_equals_transformers_own():
     torch.testing.assert_close(own, theirs)
 
 
-@pytest.mark.slow
 def test_a_compiled_network_learns_the_same_and_the_compiler_is_no_part_of_its_time(monkeypatch):
     """Without code generation, which takes minutes: the graphs are traced and run as they are."""
     _, plain, (report, _) = trained("seqlora", "vision", batch_size=5)

@@ -14,6 +14,8 @@ from benchmarks.common.errors import DataError
 from benchmarks.costs import memory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 METHODS = [n for n in baselines.names() if baselines.load(n, "language").skip("language") is None]
 VARIANTS = {"ewc-full": {"trained": "all"}, "treelora-gradient": {"signature": "gradient"}}
 CONFIGS = tiny.SMALL | {"ogd": {"directions": 12}}

@@ -18,6 +18,8 @@ from benchmarks.runs.record import PUBLISHED
 from tests import tiny as small
 from treelora import TreeRegulariser
 
+pytestmark = pytest.mark.slow
+
 TOTALS = {  # parameters as the models' owners publish them; of the ViT without its classifier
     "gemma-2b": 2_506_172_416,
     "llama-2-13b": 13_015_864_320,

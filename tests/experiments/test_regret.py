@@ -12,6 +12,8 @@ from benchmarks.experiments import regret as module
 from benchmarks.experiments.bandits import POLICIES, STRUCTURES, instance, policy, roughness
 from benchmarks.experiments.regret import simulate
 
+pytestmark = pytest.mark.slow
+
 DELTA, NOISE = 0.8, 0.1
 
 

@@ -13,6 +13,8 @@ from benchmarks.experiments import timing
 from benchmarks.experiments.timing import EPOCHS, schedule_seconds
 from benchmarks.experiments.timing_page import as_markdown
 
+pytestmark = pytest.mark.slow
+
 PARTS = {
     "loop": "--batch-size 2 --steps 1 --rounds 1 --finished-tasks 1",
     "penalty": "--finished-tasks 3 5 --rounds 1 --steps 1 --batch-size 1",

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from snakemake.cli import parse_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 2**20
 

@@ -20,6 +20,8 @@ from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_data_directory_that_is_none_is_one_sentence(project, monkeypatch):
     monkeypatch.setenv("TREELORA_DATA", "no-such-folder")

@@ -23,6 +23,8 @@ from benchmarks.runs.status import describe
 from benchmarks.streams.common.tasks import load_stream
 from tests.small_runs import N_TASKS, make, plan_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_record_holds_what_was_asked_and_what_happened(project):
     (one,) = plan_of({"treelora": {}}).runs
@@ -128,7 +130,6 @@ def test_a_run_that_killed_its_process_goes_last(project, monkeypatch):
     assert made == [read_json(first)["key"], read_json(second)["key"]]
 
 
-@pytest.mark.slow
 def test_runs_of_one_process_that_is_killed_end_with_the_same_scores(project, monkeypatch, capsys):
     """What is done stays as it is, and the run in the middle continues at its last task."""
     plan = plan_of({"ewc": {}}, seeds=(0, 1), epochs=8, learning_rate=0.001)

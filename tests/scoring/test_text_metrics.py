@@ -13,6 +13,8 @@ from benchmarks.common.errors import DataError
 from benchmarks.scoring import text_metrics
 from benchmarks.scoring.text_metrics import METRICS, answer_tokens, sari_of, score
 
+pytestmark = pytest.mark.slow
+
 TEXT = st.text("abAB .,-\n<>12ü文&", max_size=30)
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
 MAT = ("the cat sat on the mat", "the cat is on the mat")

@@ -14,6 +14,8 @@ from benchmarks import streams
 from benchmarks.common.errors import DataError
 from benchmarks.streams import docs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
