@@ -62,13 +62,20 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def prepared_stream(tmp_path_factory):
-    """A function that gives the folder of an embedded stream, which takes a while to make."""
+    """A function that gives the folder of an embedded stream, which the first worker makes."""
+    from filelock import FileLock
+
     from benchmarks import streams
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     @functools.cache
     def folder(name):
-        out = tmp_path_factory.mktemp(name)
-        streams.prepare(name, out)  # checks the digest
+        out = shared / f"stream {name}"
+        with FileLock(f"{out}.lock"):
+            if not (out / "manifest.json").exists():
+                streams.prepare(name, out)  # checks the digest
         return out
 
     return folder
