@@ -26,6 +26,11 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, or one worker waits for the other in the end."""
+    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+
+
 @pytest.fixture(autouse=True)
 def gpu(request):
     """A GPU for tests marked gpu, or they are skipped. Others never see one.
