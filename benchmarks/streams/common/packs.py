@@ -258,8 +258,8 @@ class Pack(sources.Archive):
     def _known(self) -> dict:
         """The members, and the SHA-256 of those that were asked for."""
         known = sources.recall(self._memory)
-        if not known:
-            known |= {"members": super().members, "digests": {}}
+        if not known.keys() >= {"members", "digests"}:  # none yet, or not of this version
+            known = {"members": super().members, "digests": {}}
             sources.remember(self._memory, known)
         return known
 
