@@ -226,8 +226,9 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path, digests, monkey
     file.write_bytes(b"two")  # just now: not remembered
     assert len({digest_of_files({"a": file}) for _ in range(2)} | {first}) == 2
     assert len(computed) == 2
-    next(digests.iterdir()).write_text("no JSON")
-    assert digest_of_files({"a": file}) != first
+    for damaged in ("no JSON", "[]"):
+        next(digests.iterdir()).write_text(damaged)
+        assert digest_of_files({"a": file}) != first
 
 
 def test_an_archive_that_is_known_is_not_opened_again(tmp_path, monkeypatch):
@@ -238,6 +239,14 @@ def test_an_archive_that_is_known_is_not_opened_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tarfile, "open", None)
     assert packs.Pack(file, ["", "t"]).digests(["t/train.json"]) == known
     assert json.loads(next(tmp_path.glob("digests/*-members.json")).read_text())["members"]
+
+
+@pytest.mark.parametrize("remembered", ["[]", "{}", '{"t/train.json": "0"}', '{"members": {}}'])
+def test_what_is_remembered_in_another_form_is_made_anew(tmp_path, remembered):
+    file = archive_of(tmp_path / "x.tar.gz", [("t/train.json", b"[]")])
+    known = packs.Pack(file, [""]).digests(["t/train.json"])
+    next(tmp_path.glob("digests/*-members.json")).write_text(remembered)
+    assert packs.Pack(file, [""]).digests(["t/train.json"]) == known
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,10 @@ def remembered(files: Iterable[Path], algorithm: str) -> list[str]:
 def recall(path: Path) -> dict:
     """What was remembered in a file; nothing if that was never written, or is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}
 
 
 def remember(path: Path, known: dict) -> None:
