@@ -188,7 +188,7 @@ class PoolMethod(PromptMethod):
 
     small = {"pool_size": 4, "prompt_length": 2, "top_k": 2}
 
-    def batch_penalty(self) -> Tensor:
+    def batch_loss(self, x, y, logits, positions) -> Tensor:
         return self.config.pull * self.model.mismatch.sum(dim=1).mean()
 
 
@@ -205,6 +205,3 @@ class TaskPromptMethod(TaskParts, PromptMethod):
     """Prompts of which each task trains its own."""
 
     skips = {"language": "prefixes are there for vision transformers only"}
-
-    def kept_tasks(self) -> range:
-        return range(self.setting.n_tasks)  # all are counted in the footprint of every record
