@@ -7,6 +7,7 @@ training alone. The method that docs show to whoever adds one, `examples/anchor.
 import functools
 import io
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 import baselines
 from baselines.common import compiler
 from baselines.common.base import TaskParts
+from baselines.common.lora import LoraMethod
+from baselines.common.replay import ReplayBuffer
 from benchmarks.runs.state import check_state
 from tests import tiny
 
@@ -51,7 +54,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(argument, asked[argument], ids=ids)
 
 
-def has_parts(place, modality: str) -> bool:
+def has_parts(place: str, modality: str) -> bool:
     try:
         return issubclass(tiny.loaded(place, modality), TaskParts)
     except ValueError:
@@ -77,6 +80,7 @@ def attributes(value, place: str, seen: set) -> dict:
     if isinstance(value, dict):
         parts = {f"{place}[{key!r}]": part for key, part in value.items()}
     elif isinstance(value, list | tuple | set):
+        value = sorted(map(repr, value)) if isinstance(value, set) else value
         parts = {f"{place}[{i}]": part for i, part in enumerate(value)}
     else:
         parts = {f"{place}.{name}": part for name, part in getattr(value, "__dict__", {}).items()}
@@ -225,7 +229,8 @@ def test_frozen_parameters_stay_bitwise(case):
     life = learnt(*case)
     after = dict(life.method.model.named_parameters())
     assert life.frozen
-    assert all(torch.equal(value, after[n]) for n, value in life.frozen.items())
+    changed = different(life.frozen, {n: after[n] for n in life.frozen})
+    assert not changed, f"learning changes {', '.join(changed)}, which is frozen"
 
 
 def test_the_same_seed_gives_the_same_model(case):
@@ -233,7 +238,8 @@ def test_the_same_seed_gives_the_same_model(case):
     again = tiny.method(*case)
     for task in tiny.tasks(case[1], 2, epochs=1):
         tiny.learn(again, task)
-    assert torch.equal(tiny.outputs(again, case[1]), learnt(*case).lives[1].outputs)
+    same = torch.equal(tiny.outputs(again, case[1]), learnt(*case).lives[1].outputs)
+    assert same, "the same seed gives another model"
 
 
 def test_a_test_leaves_no_trace(case):
@@ -283,22 +289,30 @@ def test_the_options_of_training(case, request, monkeypatch):
 
 
 @pytest.mark.slow
-def test_micro_batches_make_the_same_steps(case, monkeypatch):
-    """Parts of 4 and 2; every hook meets one gradient a step."""
-    tiny.ragged(monkeypatch)
-    compares = {"contrast": 0.0}  # samples of a batch with one another: a part's, see `Setting`
+def test_micro_batches_make_the_same_steps(case):
+    """Parts of 4 and 2, answers of different length; every hook meets one gradient a step."""
+    draw = ReplayBuffer.draw
+
+    def everything(buffer, n):
+        before = buffer._generator.get_state()
+        rows = draw(buffer, len(buffer))
+        buffer._generator.set_state(before)  # or what is kept would depend on how often it draws
+        return rows
 
     def trained(size):
-        own = {f.name for f in fields(tiny.loaded(*case).Config)}
-        config = {name: value for name, value in compares.items() if name in own}
-        shared = {"batch_size": 6, "micro_batch_size": size, "learning_rate": 0.05}
+        own = {field.name for field in fields(tiny.loaded(*case).Config)}
+        config = {"contrast": 0.0} if "contrast" in own else {}  # of a part's samples only
+        shared = {"batch_size": 6, "micro_batch_size": size}
         method = tiny.method(*case, shared=shared, **config)
         # Not Adam: it divides by a gradient's size, and steps by what is zero but for rounding.
         method.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.05)
         reports = [tiny.learn(method, task) for task in tiny.tasks(case[1], 2)]
         return reports, {n: p for n, p in method.model.named_parameters() if p.requires_grad}
 
-    (before, whole), (after, parts) = trained(None), trained(4)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.ragged(patch)
+        patch.setattr(ReplayBuffer, "draw", everything)
+        (before, whole), (after, parts) = trained(None), trained(4)
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-3, msg=name)
@@ -399,3 +413,82 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence():
     method = tiny.method("seqlora", "vision", shared={"learning_rate": 1e30, "clip_norm": None})
     with pytest.raises(RuntimeError, match="nan.*lower learning_rate"):
         tiny.learn(method, tiny.tasks("vision", epochs=6)[0])
+
+
+# The contract itself: each of these breaks one clause.
+
+
+class Forgetful(LoraMethod):
+    learnt = 0
+
+    def penalty(self, loss):
+        return self.learnt * loss
+
+    def end(self, task):
+        self.learnt += 1
+
+
+class Idle(LoraMethod):
+    def optimizer(self, parameters):
+        rate = 0.0 if self.loop.clock.train_exp_counter else self.setting.learning_rate
+        return torch.optim.Adam(parameters, lr=rate)
+
+
+class Thawing(LoraMethod):
+    def end(self, task):
+        next(p for p in self.model.parameters() if not p.requires_grad).data += 1
+
+
+class Unseeded(LoraMethod):
+    def penalty(self, loss):
+        return int.from_bytes(os.urandom(4)) / 2**32 * loss
+
+
+class Summing(LoraMethod):
+    def batch_loss(self, x, y, logits, positions):
+        return 0.01 * logits.square().sum()
+
+
+class Wrapped(LoraMethod):
+    """A model of which `change` makes other logits."""
+
+    class Model(nn.Module):
+        def __init__(self, network, change):
+            super().__init__()
+            self.network, self.change = network, change
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            return self.change(self, x, self.network(x))
+
+    def adapt(self, backbone):
+        return self.Model(super().adapt(backbone), type(self).change)
+
+
+class Batchwise(Wrapped):
+    def change(model, x, logits):
+        return logits - logits.mean(dim=0)
+
+
+class Watching(Wrapped):
+    def change(model, x, logits):
+        model.seen += 0 if model.training else x.mean()
+        return logits * (1 + model.seen)
+
+
+@pytest.mark.parametrize(
+    ("method", "clause", "found"),
+    [
+        (Forgetful, test_a_restored_method_learns_on_as_if_never_stopped, "forgets `learnt`"),
+        (Idle, test_every_task_changes_what_it_trains, "changes nothing of .*lora_A"),
+        (Thawing, test_frozen_parameters_stay_bitwise, "changes .*cls_token"),
+        (Unseeded, test_the_same_seed_gives_the_same_model, "another model"),
+        (Summing, test_micro_batches_make_the_same_steps, "lora"),
+        (Batchwise, test_a_prediction_does_not_depend_on_its_batch, ""),
+        (Watching, test_a_test_leaves_no_trace, "changes seen"),
+    ],
+)
+def test_a_broken_method_is_found(method, clause, found):
+    with pytest.raises(AssertionError, match=found):
+        clause((method, "vision"))
+    tiny.learn(tiny.method(method, "vision"), tiny.tasks("vision")[0])  # it does run
