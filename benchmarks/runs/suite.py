@@ -132,7 +132,7 @@ def _runs(experiment: _Experiment, seeds: list[int], data_dir: Path | None) -> l
     with at("stream"):
         stream = streams.make(experiment.stream, data_dir)
         stream_digest = stream.fingerprint()
-        n_tasks = _n_tasks(stream)
+        n_tasks = len(stream.task_sizes())
         _check_limits(stream, n_tasks)
     with at("backbone"):
         backbone, network = _backbone(experiment.backbone, stream)
@@ -145,20 +145,6 @@ def _runs(experiment: _Experiment, seeds: list[int], data_dir: Path | None) -> l
             row.config.check(network.adapted_matrices)
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
-
-
-def _n_tasks(stream: Stream) -> int:
-    """How many tasks are learnt."""
-    name, n_tasks = stream.options.name, stream.options.n_tasks or stream.n_tasks
-    if n_tasks is None:
-        raise DataError(f"n_tasks is missing: say how many {name} has")
-    if stream.n_classes and stream.n_classes % n_tasks:
-        raise DataError(
-            f"n_tasks of {name} must divide its {stream.n_classes} classes, but is {n_tasks}"
-        )
-    if not stream.n_classes and n_tasks > (stream.n_tasks or n_tasks):
-        raise DataError(f"n_tasks of {name} must be at most {stream.n_tasks}, but is {n_tasks}")
-    return n_tasks
 
 
 def _check_limits(stream: Stream, n_tasks: int) -> None:

@@ -51,6 +51,7 @@ class Text(packs.TextStream):
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
+        self.unit_names = [composed(task) for task in options.tasks]
         self.n_tasks = len(options.tasks)
 
     @cached_property

@@ -59,11 +59,11 @@ class TextBenchmark(packs.TextStream):
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
-        self.tasks = TASK_LISTS[options.name]
-        self.n_tasks = len(self.tasks)
-        self.n_tokens = [TASKS[task].tokens for task in self.tasks]
+        self.unit_names = TASK_LISTS[options.name]
+        self.n_tasks = len(self.unit_names)
+        self.n_tokens = [TASKS[task].tokens for task in self.unit_names]
         if options.size != 5000:
-            sizes = [TASKS[task].n_items for task in self.tasks]
+            sizes = [TASKS[task].n_items for task in self.unit_names]
             n_train, n_test = map(sum, zip(*sizes, strict=True))
             self.n_items = {"train": n_train, "test": n_test}
 
@@ -71,6 +71,6 @@ class TextBenchmark(packs.TextStream):
     def found(self) -> packs.Tasks:
         o = self.options
         released = o.scoring == "released"
-        metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
+        metrics = {task: METRICS[TASKS[task].kind][released] for task in self.unit_names}
         place = packs.own_path(o.path) or self.data_dir
         return packs.Tasks(o.name, metrics, place, o.size, o.path, bool(o.keep_leaks))
