@@ -161,6 +161,7 @@ class Stream:
             that is not known.
         n_tokens: of each task, the mean tokens of a training item, of a test prompt and of an
             answer; None if that is not known.
+        origin: the module or path of a stream from outside, see `streams.load`.
     """
 
     modality: ClassVar[Literal["vision", "language"]]
@@ -171,6 +172,7 @@ class Stream:
     unit_names: Sequence[str] | None = None
     n_items: dict[str, int] | None = None
     n_tokens: list[tuple[int, int, int]] | None = None
+    origin: str | None = None
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         self.options, self.data_dir = options, data_dir
@@ -188,7 +190,7 @@ class Stream:
             f"{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in self.content.items()
         )
-        return [self.options.name, *texts]
+        return [self.origin or self.options.name, *texts]
 
     def task_sizes(self) -> list[int]:
         """Of each task to learn how many classes of the dataset it gets, 1 for a task of its own.
