@@ -40,6 +40,7 @@ from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs.record import PUBLISHED, provenance
@@ -336,7 +337,7 @@ def step_seconds(name: str, o: argparse.Namespace) -> tuple[list[float], int | N
 
 def schedules(o: argparse.Namespace) -> dict:
     if "seqlora" not in o.methods:
-        raise SystemExit("--methods must have seqlora, which the others are compared with")
+        raise DataError("--methods must have seqlora, which the others are compared with")
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     found = turns({name: partial(step_seconds, name, o) for name in o.methods}, o.rounds)
     seconds = {
@@ -385,6 +386,7 @@ def command() -> argparse.ArgumentParser:
     return parser
 
 
+@as_exit()
 def main() -> None:
     o = command().parse_args()
     torch.set_num_threads(o.threads)
