@@ -75,6 +75,11 @@ def clocked(device: str, work: Callable, *arguments) -> float:
     return time.perf_counter() - start
 
 
+def milliseconds(seconds: list[float], steps: int) -> float:
+    """Of a step, the median over rounds of so many steps each."""
+    return 1000 * statistics.median(seconds) / steps
+
+
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     """Median and range over rounds of the ratio within a round."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -174,7 +179,7 @@ def loop(o: argparse.Namespace) -> dict:
         rows.append(
             {
                 "backbone": name,
-                "plain_ms_per_step": 1000 * statistics.median(seconds["plain"]) / o.steps,
+                "plain_ms_per_step": milliseconds(seconds["plain"], o.steps),
                 "seqlora_over_plain": ratio(seconds["seqlora"], seconds["plain"]),
                 "treelora_over_seqlora": ratio(seconds["treelora"], seconds["seqlora"]),
             }
@@ -275,16 +280,15 @@ def penalty(o: argparse.Namespace) -> dict:
             {
                 "shape": shape,
                 "finished_tasks": n_tasks,
-                "empty_ms": 1000 * statistics.median(seconds["empty"]) / o.steps,
-                "ours_ms": 1000 * statistics.median(seconds["ours"]) / o.steps,
+                "empty_ms": milliseconds(seconds["empty"], o.steps),
+                "ours_ms": milliseconds(seconds["ours"], o.steps),
                 "loops_over_ours": ratio(seconds["loops"], seconds["ours"]),
             }
         )
     model = add_lora(network_of(VIT), LoraSettings()).to(o.device)
     x = torch.rand(o.batch_size, 3, *model.image_size, device=o.device)
     whole = partial(clocked, o.device, lambda: model(x).logsumexp(dim=1).sum().backward())
-    vit_step_ms = 1000 * statistics.median(turns({VIT: whole}, 3)[VIT])
-    return {"vit_step_ms": vit_step_ms, "rows": rows}
+    return {"vit_step_ms": milliseconds(turns({VIT: whole}, 3)[VIT], 1), "rows": rows}
 
 
 # ---------------------------------------------------------------------------- schedules
