@@ -192,9 +192,7 @@ class HubModel(Backbone):
         folder = Path(manifest["weights"])
         config = language.configuration(model_folder.read_json(folder / "config.json"))
         with (
-            one_sentence(
-                lambda why: f"the model in {folder} cannot be loaded ({why}): copy it anew"
-            ),
+            one_sentence(f"the model in {folder} cannot be loaded", "copy it anew"),
             model_folder.weights_alone(folder) as view,
         ):
             network, report = AutoModelForCausalLM.from_pretrained(
@@ -222,7 +220,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
     from benchmarks.backbones import language
 
     config = language.configuration(model_folder.read_json(folder / "config.json"))
-    with one_sentence(lambda why: f"the tokenizer in {folder} cannot be used ({why})"):
+    with one_sentence(f"the tokenizer in {folder} cannot be used", "copy the model anew"):
         found = Tokenizer.from_folder(folder, config)
     # A folder that holds less than a whole tokenizer may load as an empty one.
     text = "The cat sat on the mat: 12 + 3 = 15."
