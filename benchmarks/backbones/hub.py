@@ -177,9 +177,7 @@ class HubModel(Backbone):
         from benchmarks.backbones import language
 
         folder = Path(manifest["weights"])
-        failed = one_sentence(
-            lambda why: f"the model in {folder} cannot be loaded ({why}): copy it anew"
-        )
+        failed = one_sentence(f"the model in {folder} cannot be loaded", "copy it anew")
         with failed, model_folder.weights_alone(folder) as view:
             network, report = AutoModelForCausalLM.from_pretrained(
                 view,
@@ -210,7 +208,7 @@ def _configuration(folder: Path) -> PreTrainedConfig:
 
 def _tokenizer(folder: Path) -> Tokenizer:
     config = _configuration(folder)
-    with one_sentence(lambda why: f"the tokenizer in {folder} cannot be used ({why})"):
+    with one_sentence(f"the tokenizer in {folder} cannot be used", "copy the model anew"):
         found = Tokenizer.from_folder(folder, config)
     # A folder that holds less than a whole tokenizer may load as an empty one.
     text = "The cat sat on the mat: 12 + 3 = 15."

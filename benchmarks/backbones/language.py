@@ -157,10 +157,8 @@ def build(architecture: dict, weights: str = "float32") -> nn.Module:
     config = configuration(architecture)
     kind = config.model_type
     with one_sentence(
-        lambda why: (
-            f"no causal language model of the type {kind!r} can be made of its config.json "
-            f"({why}), and no code from outside is run: choose another model"
-        )
+        f"no causal language model of the type {kind!r} can be made of its config.json",
+        "choose another model, no code from outside is run",
     ):
         network = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, weights), trust_remote_code=False
@@ -192,8 +190,6 @@ def configuration(architecture: dict) -> PreTrainedConfig:
     aside = _ASIDE | {"model_type", *(key for key in architecture if key.startswith("_"))}
     options = {key: value for key, value in architecture.items() if key not in aside}
     with one_sentence(
-        lambda why: (
-            f"config.json of a model of the type {kind!r} is damaged ({why}): copy the model anew"
-        )
+        f"config.json of a model of the type {kind!r} is damaged", "copy the model anew"
     ):
         return AutoConfig.for_model(kind, **options)

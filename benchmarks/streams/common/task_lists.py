@@ -11,7 +11,6 @@ not print their order, it is that of the authors' code. `packs` has where their 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -66,11 +65,5 @@ class TextBenchmark(packs.TextStream):
             sizes = [TASKS[task].n_items for task in self.tasks]
             n_train, n_test = map(sum, zip(*sizes, strict=True))
             self.n_items = {"train": n_train, "test": n_test}
-
-    @cached_property
-    def found(self) -> packs.Tasks:
-        o = self.options
-        released = o.scoring == "released"
-        metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
-        place = packs.own_path(o.path) or self.data_dir
-        return packs.Tasks(o.name, metrics, place, o.size, o.path, bool(o.keep_leaks))
+        self.size, released = options.size, options.scoring == "released"
+        self.metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
