@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
-from tests.references.trees import lower_bound
+from tests.references import trees
 from treelora import PRESETS, Node, Options, TreeRegulariser, build_tree
 from treelora.options import CHOICES
 from treelora.search import RandomSearch, SoftmaxSearch, TreeSearch, draw, flat
@@ -55,23 +55,17 @@ def test_leaves_partition_the_tasks_within_the_depth_bound(rows, similarity):
     assert Node.from_dict(json.loads(json.dumps(tree.to_dict()))) == tree
 
 
-def test_tasks_split_at_the_median_distance_of_their_level():
-    rows = torch.tensor([[0.0, 9], [0, 1], [10, 9], [1, 1]])[..., None]  # level 0: column 0
-    tree = build_tree(rows)
-    mean = 11 / 4
-    distances = sorted(abs(v - mean) for v in (0, 0, 10, 1))
-    assert tree.threshold == pytest.approx(distances[1])
-    assert tree.children[0].tasks == (0, 1, 3) and tree.children[1].tasks == (2,)
+def assert_same(found, expected):
+    assert list(found.tasks) == expected.tasks
+    assert found.threshold == pytest.approx(expected.threshold, rel=1e-6)
+    for one, other in zip(found.children, expected.children, strict=True):
+        assert_same(one, other)
 
 
-@given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
-def test_two_tasks_are_parted_at_once_and_keep_their_distance(seed):
-    rows = random(2, 3, 4, seed=seed)
-    tree = build_tree(rows)
-    half = (rows[0, 0] - rows[1, 0]).abs().mean().item() / 2
-    assert [child.tasks for child in tree.children] == [(0,), (1,)]
-    assert tree.threshold == pytest.approx(half, rel=1e-5)
+@given(stacks)
+@settings(deadline=None, max_examples=100)
+def test_the_tree_is_equation_1(rows):
+    assert_same(build_tree(rows), trees.tree([list(row) for row in rows], list(range(len(rows)))))
 
 
 def test_tasks_that_no_level_parts_keep_their_largest_distance():
@@ -118,7 +112,7 @@ def check_equation_2(root, seed, steps=20):
     for step in range(1, steps):
         chosen = search.choose()
         if observed:
-            assert chosen.item() == lower_bound(root, observed, step)[1]
+            assert chosen.item() == trees.lower_bound(root, observed, step)[1]
         # the largest residual, by which all are divided, is 1
         residual = torch.rand(1, generator=generator) if observed else torch.ones(1)
         search.observe(chosen, residual)
@@ -151,7 +145,7 @@ def test_with_whole_norms_it_is_equation_2_to_the_letter_in_each_matrix(rows, se
         residual = 9 * torch.rand(2, generator=generator)  # in no way within [0, 1]
         for level, arm in enumerate(chosen.tolist()):
             if step > 1:
-                bound = lower_bound(root, observed[level], step, entries[level].item())
+                bound = trees.lower_bound(root, observed[level], step, entries[level].item())
                 assert arm == bound[1]
             observed[level].append((arm, residual[level].double().item()))
         search.observe(chosen, residual)
