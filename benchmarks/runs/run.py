@@ -118,7 +118,7 @@ class Run:
 
     def _method(self, network: torch.nn.Module) -> Method:
         spec = self.spec
-        method = baselines.load(spec["method"]["name"], spec["modality"])
+        method = baselines.of(spec["method"], spec["modality"])
         shared = {field.name for field in dataclasses.fields(Setting)}
         setting = Setting(
             modality=spec["modality"],

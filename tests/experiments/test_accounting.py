@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.records import accounting as analysed
 from baselines.common.lora import LoraSettings, add_lora
+from baselines.l2p import L2P
 from benchmarks import backbones
 from benchmarks.costs.operations import Passes, network, passes, run
 from benchmarks.experiments import accounting
@@ -38,7 +39,7 @@ ENTRIES = ENTRIES_A + ENTRIES_B
 @pytest.fixture
 def tiny(monkeypatch):
     """The tests' language backbone, under the name of the model in Table 8."""
-    pool = dataclasses.replace(accounting.POOL, **small.SMALL["l2p"])
+    pool = dataclasses.replace(accounting.POOL, **L2P.small)
     monkeypatch.setitem(backbones.BACKBONES, accounting.MODELS["llama-2-7b"], small.LANGUAGE)
     monkeypatch.setattr(accounting, "POOL", pool)
     monkeypatch.setattr(accounting, "STEPS", {"language": Step(LENGTH, BATCH, RANK, memory=5)})
