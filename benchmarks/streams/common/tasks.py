@@ -156,7 +156,7 @@ def _parts(labels: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
 def _arrays(folder: Path) -> dict[str, np.ndarray]:
     """Images and labels of both parts; images in a .npy of their own are left on the disk."""
     file = folder / "data.npz"
-    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
+    with one_sentence(f"{file} cannot be read", f"delete {folder} and run again"):
         with np.load(file, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         for part in ("train", "test"):
@@ -188,7 +188,7 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
 
 def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> list[TaskData]:
     file = folder / "data.json"
-    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
+    with one_sentence(f"{file} cannot be read", f"delete {folder} and run again"):
         tasks = json.loads(file.read_text(encoding="utf-8"))
     order = options.arranged([task["name"] for task in tasks], seed)[: options.n_tasks]
     return [_text_task(tasks[t], options, tokenizer) for t in order]
