@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -115,6 +116,10 @@ def _require(name: str, limit: int | None, n: int, owner: str) -> None:
         raise DataError(f"{name} asks for {limit} items, but {owner} has {n}: lower it")
 
 
+def _reading(file: Path) -> AbstractContextManager:
+    return one_sentence(f"{file} cannot be read", f"delete {file.parent} and run again")
+
+
 # ---------------------------------------------------------------------------- images
 
 
@@ -156,14 +161,15 @@ def _parts(labels: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
 def _arrays(folder: Path) -> dict[str, np.ndarray]:
     """Images and labels of both parts; images in a .npy of their own are left on the disk."""
     file = folder / "data.npz"
-    with one_sentence(f"{file} cannot be read", f"delete {folder} and run again"):
-        with np.load(file, allow_pickle=False) as arrays:
-            data = {name: arrays[name] for name in arrays.files}
-        for part in ("train", "test"):
-            if f"{part}_images" not in data:
-                file = folder / f"{part}_images.npy"
-                data[f"{part}_images"] = np.load(file, mmap_mode="r", allow_pickle=False)
-            if len(data[f"{part}_labels"]) != len(data[f"{part}_images"]):
+    with _reading(file), np.load(file, allow_pickle=False) as arrays:
+        data = {name: arrays[name] for name in arrays.files}
+    for part in ("train", "test"):
+        images = f"{part}_images"
+        own = file if images in data else folder / f"{images}.npy"
+        with _reading(own):
+            if images not in data:
+                data[images] = np.load(own, mmap_mode="r", allow_pickle=False)
+            if len(data[f"{part}_labels"]) != len(data[images]):
                 raise ValueError("it has not one label for each image")
     return data
 
@@ -188,7 +194,7 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
 
 def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> list[TaskData]:
     file = folder / "data.json"
-    with one_sentence(f"{file} cannot be read", f"delete {folder} and run again"):
+    with _reading(file):
         tasks = json.loads(file.read_text(encoding="utf-8"))
     order = options.arranged([task["name"] for task in tasks], seed)[: options.n_tasks]
     return [_text_task(tasks[t], options, tokenizer) for t in order]
