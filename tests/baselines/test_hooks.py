@@ -216,7 +216,7 @@ def test_a_setting_of_all_methods_is_refused_as_a_methods_own(name):
     config = dataclass(frozen=True)(
         type("Config", (LoraSettings,), {"__annotations__": {name: float}, name: 0.1})
     )
-    with pytest.raises(ValueError, match=f"{name} in .*Mine.*all methods share"):
+    with pytest.raises(ValueError, match=f"{name} in .*Config.*all methods share"):
         type("Mine", (LoraMethod,), {"Config": config})
 
 
