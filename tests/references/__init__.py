@@ -7,7 +7,17 @@ test draws them. Attention is written out, and texts are never padded, which tho
 under test are.
 """
 
-from tests.references import adapters, hide, mixtures, prompts, subspaces, trees, untrained
+from tests.references import (
+    adapters,
+    ease,
+    hide,
+    merging,
+    mixtures,
+    prompts,
+    subspaces,
+    trees,
+    untrained,
+)
 from tests.references.common import Start
 
 __all__ = ["REFERENCES", "Start"]
@@ -16,6 +26,7 @@ __all__ = ["REFERENCES", "Start"]
 REFERENCES = {
     "codaprompt": prompts.codaprompt,
     "dualprompt": prompts.dualprompt,
+    "ease": ease.ease,
     "ewc": adapters.ewc,
     "fix": untrained.fix,
     "gem": adapters.gem,
@@ -26,6 +37,7 @@ REFERENCES = {
     "inflora": subspaces.inflora,
     "joint": adapters.seqlora,
     "l2p": prompts.l2p,
+    "magmax": merging.magmax,
     "ogd": adapters.ogd,
     "olora": adapters.olora,
     "ranpac": untrained.ranpac,
