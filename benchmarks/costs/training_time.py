@@ -46,7 +46,7 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
     cost, n_parameters = lora_passes(
         spec["backbone"]["name"], spec["backbone"]["image_size"], limit
     )
-    method = baselines.load(spec["method"]["name"], spec["modality"])
+    method = baselines.of(spec["method"], spec["modality"])
     config = method.Config(**spec["method"]["config"])
     n_tasks, epochs = spec["stream"]["n_tasks"], train["epochs"]
     lengths = _lengths(spec)

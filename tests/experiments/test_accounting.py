@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.records import accounting as analysed
 from baselines.common.lora import LoraSettings, add_lora
+from baselines.l2p import L2P
 from benchmarks.costs.operations import Passes, passes, run
 from benchmarks.experiments import accounting
 from benchmarks.experiments.accounting import Step, added, build, row
@@ -41,7 +42,7 @@ def tiny():
     with pytest.MonkeyPatch.context() as patch:
         shape = {"llama-2-7b": small.LANGUAGE.architecture}
         patch.setattr(accounting, "ARCHITECTURES", shape)
-        pool = dataclasses.replace(accounting.POOL, **small.SMALL["l2p"])
+        pool = dataclasses.replace(accounting.POOL, **L2P.small)
         patch.setattr(accounting, "POOL", pool)
         yield "llama-2-7b"
 

@@ -14,6 +14,7 @@ from tests.references import (
     merging,
     mixtures,
     prompts,
+    replay,
     subspaces,
     trees,
     untrained,
@@ -25,6 +26,7 @@ __all__ = ["REFERENCES", "Start"]
 # By the method's name, with the modality where it is another one there.
 REFERENCES = {
     "codaprompt": prompts.codaprompt,
+    "derpp": replay.derpp,
     "dualprompt": prompts.dualprompt,
     "ease": ease.ease,
     "ewc": adapters.ewc,

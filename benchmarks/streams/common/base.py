@@ -91,6 +91,7 @@ class Stream:
             that is not known.
         n_tokens: of each task, the mean tokens of a training item, of a test prompt and of an
             answer; None if that is not known.
+        origin: the module or path of a stream from outside, see `streams.load`.
     """
 
     modality: ClassVar[Literal["vision", "language"]]
@@ -100,6 +101,7 @@ class Stream:
     n_classes: int | None = None
     n_items: dict[str, int] | None = None
     n_tokens: list[tuple[int, int, int]] | None = None
+    origin: str | None = None
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         self.options, self.data_dir = options, data_dir
@@ -117,7 +119,7 @@ class Stream:
             f"{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in self.content.items()
         )
-        return [self.options.name, *texts]
+        return [self.origin or self.options.name, *texts]
 
     def fingerprint(self) -> str:
         """Hex digest that names the exact content, without preparing it."""
