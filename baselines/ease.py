@@ -24,6 +24,10 @@ Departures:
 3. the run's Adam at a constant rate; the authors' code has SGD with momentum 0.9 at 0.025, weight
    decay 5e-4 and a cosine, for 20 epochs;
 4. a task starts with a fresh optimiser whatever the run's `optimizer_reset` says.
+
+Checked against an independent reference over three tasks (`tests/references`). PILOT 5240714, which
+has the authors' code, on features of three tasks: prototypes, of size 2.9, and logits, of size 1.1,
+differ by at most 3e-7, for both `donors`.
 """
 
 from __future__ import annotations
@@ -148,17 +152,23 @@ class EASE(TaskParts):
         self._task = task
         nn.init.ones_(self.model.scale)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> features of all spaces side by side (B, (t + 1) width)."""
+        return self.model.features(x).flatten(1)
+
     @torch.no_grad()
     def ready_to_test(self) -> None:
         if self._task is None:  # none is being learnt
             return
-        model = self.model.eval()
-        parts = [(model.features(x), y) for x, y, _ in self.batches(self._task)]
+        model, training = self.model, self.model.training
+        model.eval()
+        parts = [(self.features(x), y) for x, y, _ in self.batches(self._task)]
         features, y = (torch.cat(part) for part in zip(*parts, strict=True))
-        means = class_means(features.flatten(1), y, len(model.task_of_class))
-        means, new = means.unflatten(1, features.shape[1:]), y.unique()
+        means = class_means(features, y, len(model.task_of_class))
+        means, new = means.unflatten(1, (model.task + 1, -1)), y.unique()
         model.prototypes[: model.task + 1, new] = means[new].transpose(0, 1)
         complete(model.prototypes, model.task_of_class, model.task, self.config.donors)
+        model.train(training)
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"prototypes": self.model.prototypes}

@@ -24,6 +24,11 @@ Departures from the paper:
    made of the classes' names;
 3. the run's Adam at a constant rate; the paper has AdamW at 1e-5 with warm-up and cosine;
 4. `ties` trims each matrix by itself, not all weights together.
+
+Checked against an independent reference over three tasks (`tests/references`). The authors' code
+(magmax 4f49f18) on the task vectors of three tasks, vision and language: merged vectors are equal
+bit for bit (magmax), to 3e-8 (mean), and equal if `ties` keeps one entry more of each matrix, as
+that code does.
 """
 
 from __future__ import annotations
