@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from tests.references.adapters import Lora, masked
-from tests.references.common import seed, train
+from tests.references.common import adam, seed, train
 
 
 def derpp(start):
     """loss + alpha mean (f(x') - z')^2 + beta loss(x'', y''), from a reservoir."""
     lora, config = Lora(start), start.config
+    optimizer = None if start.setting.optimizer_reset else adam(start, (1.0, lora.parameters))
     draws = torch.Generator().manual_seed(start.setting.seed)
     kept, n_seen = [], 0
     batch = []  # the samples of the present step and their logits
@@ -18,13 +19,11 @@ def derpp(start):
     def reservoir():
         nonlocal n_seen
         for sample in batch:
-            place = n_seen
-            if n_seen >= config.buffer:
-                place = int(torch.randint(n_seen + 1, (), generator=draws))
-            if place == len(kept):
+            if n_seen < config.buffer:
                 kept.append(sample)
-            elif place < len(kept):
-                kept[place] = sample
+            else:
+                place = int(torch.randint(n_seen + 1, (), generator=draws))
+                kept[place : place + 1] = [sample] if place < config.buffer else []
             n_seen += 1
 
     def drawn(n):
@@ -52,5 +51,5 @@ def derpp(start):
             batch[:] = zip(x, own, logits.detach(), strict=True)
             return total
 
-        train(start, task, lora.parameters, loss, after=reservoir)
+        train(start, task, lora.parameters, loss, optimizer, after=reservoir)
         yield lora
