@@ -102,7 +102,7 @@ class Run:
             len(self.task_of_class),
             options["image_size"],
             options.get("normalisation"),
-            options.get("weights"),
+            weights=options.get("weights"),
         )
         if spec["modality"] == "language":
             network.decoding = spec["stream"].get("decoding", "greedy")
