@@ -7,6 +7,8 @@ import baselines
 WRONG = [
     ("codaprompt", {"prompt_length": 3}, "even"),
     ("codaprompt", {"components": 0}, "at least 1"),
+    ("derpp", {"buffer": 0}, "at least 1"),
+    ("derpp", {"logit_weight": -0.1}, "negative"),
     ("dualprompt", {"task_length": -1}, "negative"),
     ("ewc", {"trained": "head"}, "adapter, all"),
     ("ewc", {"trained": "all", "rank": 4}, "leave it out"),
@@ -78,6 +80,8 @@ def test_settings_that_no_backbone_of_four_blocks_fits_are_refused(name, config,
         ("ogd", {"directions": 300}, (300, 300)),
         ("ewc", {"fisher_samples": 30}, (230, 230)),
         ("ewc", {"fisher_samples": 30, "trained": "all"}, (460, 230)),
+        ("derpp", {}, (600, 600)),
+        ("derpp", {"logit_weight": 0.0, "buffer": 10}, (280, 280)),
         ("gem", {"memory_per_task": 10}, (200 + 2 * 4 * 30,) * 2),
     ],
 )
