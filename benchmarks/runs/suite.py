@@ -195,8 +195,11 @@ def _runs(
 ) -> list[RunSpec]:
     """All runs of an experiment, methods in the order of the suite, which lies in the folder."""
     with at("stream"):
-        place = _from_here(experiment.stream.get("name"), folder)
-        stream = streams.make(experiment.stream | {"name": place}, data_dir)
+        asked = experiment.stream | {"name": _from_here(experiment.stream.get("name"), folder)}
+        path = asked.get("path")
+        if isinstance(path, str) and Path(path).is_relative_to(Path.cwd()):
+            asked["path"] = os.path.relpath(path)  # records are published
+        stream = streams.make(asked, data_dir)
         stream_digest = stream.fingerprint()
         n_tasks = len(stream.task_sizes())
         _check_limits(stream, n_tasks)
