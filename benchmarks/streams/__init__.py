@@ -88,6 +88,7 @@ def prepare(name: str, out: Path, data_dir: Path | None = None, **options) -> di
     out.mkdir(parents=True, exist_ok=True)
     target = out / "manifest.json"
     target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
-    manifest = stream.prepare(out)
+    own = {"name": name, "modality": stream.modality, "fingerprint": stream.fingerprint()}
+    manifest = own | stream.prepare(out)
     write_json(target, manifest)
     return manifest

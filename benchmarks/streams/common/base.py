@@ -124,7 +124,10 @@ class Stream:
         raise NotImplementedError
 
     def prepare(self, out: Path) -> dict:
-        """Write the data files into the folder `out`, which is there; returns the manifest."""
+        """Write the data files into the folder `out`, which is there; returns the manifest.
+
+        `streams.prepare` adds name, modality and fingerprint.
+        """
         raise NotImplementedError
 
 
