@@ -221,14 +221,13 @@ class Stream:
         """Write the data files into the folder `out`, which is there; returns the manifest.
 
         The files are described in `VisionStream` and `LanguageStream`; the same content must give
-        the same bytes. Of every manifest these are read, others are free:
+        the same bytes. `streams.prepare` adds name, modality and fingerprint. Of the rest these are
+        read, others are free:
 
-            name, modality   the stream's
-            fingerprint      as `fingerprint` says it
-            source           where the data was found, in words
-            n_bytes          of the files
-            converted        if there is any: {what was done to images: of how many}
-            defects          if there are any: [{"task", "kind", "count", "note"}]
+            source      where the data was found, in words
+            n_bytes     of the files
+            converted   if there is any: {what was done to images: of how many}
+            defects     if there are any: [{"task", "kind", "count", "note"}]
         """
         raise NotImplementedError
 
