@@ -38,9 +38,6 @@ class Shades(VisionStream):
             arrays[f"{part}_images"] = (60 * labels[:, None, None] + noise).astype(np.uint8)
             arrays[f"{part}_labels"] = labels
         return {
-            "name": "shades",
-            "modality": self.modality,
-            "fingerprint": self.fingerprint(),
             "source": "drawn",
             "n_bytes": write_npz(out / "data.npz", arrays),
             "classes": SHADES,
