@@ -26,6 +26,7 @@ from baselines.l2p import L2P
 from baselines.olora import OLoRA
 from benchmarks import backbones
 from benchmarks.backbones import Backbone
+from benchmarks.common.errors import as_exit
 from benchmarks.common.files import write_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import Passes, network, passes
@@ -234,6 +235,7 @@ def row(name: str, c: Counts, method: str, task: int) -> dict:
     }
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
