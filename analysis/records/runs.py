@@ -135,7 +135,7 @@ def read_suite(path: Path) -> Suite:
     return Suite(suite["name"], suite["label"], path.name, digest, frame(records))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what is known of it can be cached
 class Panel:
     """The runs of one stream on one backbone; `slug` is its part of a file name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import pandas as pd
 
@@ -30,6 +31,7 @@ def words(settings: Mapping[str, object], skip: Iterable[str] = ()) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {brief(value)}" for key, value in kept.items())
 
 
+@cache
 def shared_training(panel: Panel) -> tuple[dict, list[str]]:
     """The training settings that all methods share, and the names of those that differ."""
     trains = [record["spec"]["train"] for record in panel.runs["record"]]
@@ -44,6 +46,7 @@ def distinct(runs: pd.DataFrame, key: str) -> list[str]:
     return sorted({brief(entry) for entry in runs[key].dropna()})
 
 
+@cache
 def setting_notes(panel: Panel) -> list[str]:
     """What the footnotes of every table state: label, stream, limits, backbone, seeds, training."""
     stream, backbone = (
@@ -85,6 +88,7 @@ def _compiles(panel: Panel) -> bool:
     return any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
 
 
+@cache
 def missing_notes(panel: Panel) -> list[str]:
     """One sentence per reason why runs of a method did not finish."""
     missing = panel.runs[panel.runs["status"] != "done"].fillna({"error": "no reason recorded"})
@@ -171,5 +175,6 @@ def stuck_notes(panel: Panel) -> list[str]:
     return [f"Inference of the task fails here, as it finds one and no other: {words}."]
 
 
+@cache
 def facts(panel: Panel) -> dict[str, object]:
     return dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0])
