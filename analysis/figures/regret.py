@@ -53,7 +53,7 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
         axes.set_autoscale_on(True)
         axes.autoscale_view()
     for axes, structure in zip(panels[0], structures, strict=True):
-        axes.set_title(structure, fontsize=9)
+        axes.set_title(structure, fontsize=9, y=1)
     fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")
     fig.text(0.08 / width, 0.55 + 0.12 / height, ylabel, rotation=90, va="center")
     lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}

@@ -45,7 +45,7 @@ def trees(panel: Panel) -> Figure:
         width = 1 / max(len(grown) - 2, 1)
         small = axes.inset_axes((index * width, 0, width * 0.86, 0.17))
         _draw_tree(small, tree, groups, looks)
-        small.set_title(f"after {index + 2}", fontsize=7)
+        small.set_title(f"after {index + 2}", fontsize=7, y=1)
     return fig
 
 

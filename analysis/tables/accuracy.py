@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.catalogue import table
-from analysis.paper.counterparts import published
 from analysis.records import language
+from analysis.records.counterparts import published
 from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
 from analysis.records.schema import task_names
