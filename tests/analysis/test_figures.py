@@ -6,10 +6,10 @@ from fake_records import METHODS, changed, panel_of, record, suite_of
 from matplotlib import font_manager
 
 from analysis import draw, report
-from analysis.catalogue import FIGURES
+from analysis.catalogue import FIGURES, about
 from analysis.figures import accuracy, lettering, style
 from analysis.figures.sensitivity import sensitivity, swept_settings
-from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
+from analysis.records.runs import METHOD_ORDER, MOST_DRAWN, Panel
 
 
 def test_every_method_has_its_own_fixed_style():
@@ -35,6 +35,8 @@ def test_letters_without_a_glyph_are_escapes_and_the_report_says_so(tmp_path, mo
     assert lettering.not_drawn(["a\u200d"]) == ""
     monkeypatch.undo()
     monkeypatch.setattr(report, "not_drawn", lambda texts: f"no letter for {min(texts)}")
+    for name in about(FIGURES, Panel):
+        monkeypatch.delitem(FIGURES, name)
     _, made = draw.make(suite_of(tmp_path, [record(label="日")]), tmp_path, ["report"])
     assert "no letter for a<" in made["report/index.html"].decode()
 

@@ -27,6 +27,7 @@ from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
 from analysis.tables.costs import speed
 from analysis.tables.language import data, routing
+from analysis.tables.setting import setting_notes
 from analysis.tables.table import Column, Table, csv, markdown, percent, plain, tex
 
 GOLDEN = """\
@@ -66,6 +67,14 @@ def test_every_table_states_its_setting(tmp_path):
         assert table.csv().splitlines()[1].startswith(f'demo,"{LABEL}",glyphs,vit-micro-glyphs,')
         assert "nan" not in table.csv().lower()
         assert name == "speed" or table.below[0]["method"] == "joint"
+
+
+def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
+    runs = [record(seed=seed) for seed in range(2)]
+    assert "labels" not in setting_notes(panel_of(tmp_path, runs))[1]
+    for run in runs:
+        run["provenance"]["weights_labels"] = "in1k"
+    assert "labels seen by its weights: in1k, seeds" in setting_notes(panel_of(tmp_path, runs))[1]
 
 
 def test_csv_holds_fractions_and_empty_fields(tmp_path):
