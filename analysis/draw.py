@@ -158,11 +158,10 @@ def make(
                 made |= table_files(f"{name}-{panel.slug}", tables[name])
         for name, exhibit in fitting(FIGURES, specs).items():
             if whole or name in names:
-                figure = exhibit.draw(panel)
-                svgs[name] = render(figure, "svg")
+                drawn = render(exhibit.draw(panel))
+                svgs[name] = drawn["svg"]
             if name in names:
-                made[f"figures/{name}-{panel.slug}.svg"] = svgs[name]
-                made[f"figures/{name}-{panel.slug}.pdf"] = render(figure, "pdf")
+                made |= {f"figures/{name}-{panel.slug}.{kind}": drawn[kind] for kind in drawn}
     if whole:
         others = files([record["spec"] for record in suite.runs["record"]])
         others.remove("report/index.html")
@@ -195,8 +194,8 @@ def draw_experiments(published: Path) -> Experiments:
         for stem, table in tables.items():
             made |= table_files(stem, table)
         for stem, exhibit in figures.items():
-            figure = exhibit.draw(data)
-            made |= {f"figures/{stem}.{kind}": render(figure, kind) for kind in ("pdf", "svg")}
+            drawn = render(exhibit.draw(data))
+            made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in ("pdf", "svg")}
     return Experiments(found, sections, made)
 
 
