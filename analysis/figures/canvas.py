@@ -52,7 +52,7 @@ def canvas(
     """
     foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or seeds(panel)}."
     absent = [
-        f"{label} ({runs['status'].iloc[0]})"
+        f"{panel.titles[label]} ({runs['status'].iloc[0]})"
         for label, runs in panel.methods.items()
         if label not in panel.finished
     ]
@@ -60,7 +60,7 @@ def canvas(
         foot += f" Not drawn: {', '.join(absent)}."
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
         foot += f" {left_out} variants of these methods are in the table of ablations."
-    foot += "".join(f" {label}: {why}." for label, why in panel.outdated.items())
+    foot += "".join(f" {panel.titles[label]}: {why}." for label, why in panel.outdated.items())
     lines = wrapped(drawn(foot, 1000), size[0])
     wide, high = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4
@@ -76,9 +76,9 @@ def seeds(panel: Panel) -> str:
     return "one seed" if count == "1" else f"mean ± sd over {count} seeds"
 
 
-def widest(labels: Iterable[str]) -> float:
-    """Inches that the longest name needs."""
-    return 0.085 * max((width(drawn(label)) for label in labels), default=0)
+def widest(panel: Panel, labels: Iterable[str]) -> float:
+    """Inches that the longest name of these methods needs."""
+    return 0.085 * max((width(drawn(panel.titles[label])) for label in labels), default=0)
 
 
 def say(axes, text: str) -> None:
@@ -97,8 +97,8 @@ def legend(axes, **named) -> None:
 
 
 def looks(panel: Panel) -> dict[str, Style]:
-    """The colour and marker of every method of the suite."""
-    return styles(panel.suite.runs["method"])
+    """How every method of the suite looks."""
+    return styles(dict(panel.suite.runs[["method", "name"]].itertuples(index=False)))
 
 
 class _Both:

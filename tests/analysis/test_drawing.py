@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from analysis import catalogue, draw, fidelity, pages
 from analysis.__main__ import main
-from analysis.catalogue import FIGURES, TABLES, about
+from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
 from analysis.records.runs import Panel
@@ -125,8 +125,8 @@ def test_two_processes_give_the_same_bytes_of_every_announced_file(drawn):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Panels without figures, which take most of the time."""
-    for name in about(FIGURES, Panel):
-        monkeypatch.delitem(FIGURES, name)
+    kept = {name: own for name, own in FIGURES.items() if own.of is not Panel}
+    monkeypatch.setattr(draw, "FIGURES", kept)
 
 
 def test_report_is_self_contained_and_complete(drawn):
@@ -166,6 +166,11 @@ def test_exhibits_choose_what_is_written(tmp_path, capsys):
     assert len((out / "summary.csv").read_text().splitlines()) == 1 + len(SMALL)
     assert main([str(source), "--out", str(out), "--exhibits", "acuracy"]) == 2
     assert capsys.readouterr().err == "There is no exhibit 'acuracy': did you mean 'accuracy'?\n"
+    command = [str(source), "--out", str(out), "--exhibits", "differences", "--reference"]
+    assert main([*command, "seqlora"]) == 0
+    assert "treelora" in (out / "tables/differences-glyphs.csv").read_text().splitlines()[1]
+    assert main([*command, "seqlra"]) == 2
+    assert "no row 'seqlra'" in capsys.readouterr().err
 
 
 def test_several_files_get_a_folder_each(tmp_path, capsys):
@@ -314,7 +319,7 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     assert r"p{26mm}" in (out / "claims.tex").read_text()
 
 
-def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch, no_figures):
+def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch):
     monkeypatch.setitem(TABLES, "mine", None)  # and remove them again
     monkeypatch.setitem(FIGURES, "seen", None)
 
@@ -326,6 +331,7 @@ def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch, no
     def seen(panel: Panel) -> Figure:
         return Figure()
 
+    monkeypatch.setattr(draw, "FIGURES", {"seen": FIGURES["seen"]})  # the others take seconds
     specs = [record["spec"] for record in panel.runs["record"]]
     assert {"tables/mine-glyphs.csv", "figures/seen-glyphs.svg"} <= set(draw.files(specs))
     assert "tables/mine-docs.csv" not in draw.files([record("docs")["spec"]])

@@ -28,7 +28,7 @@ from analysis.records.runs import frame, load, read_suite, slugs
 from analysis.records.schema import RecordError
 from analysis.records.trees import agreement
 from analysis.records.variants import counterparts, find, plain, sweep, variants
-from analysis.text import quoted, suggest, visible
+from analysis.text import pathless, quoted, suggest, visible
 
 NAN = float("nan")
 
@@ -45,6 +45,7 @@ def test_metrics_by_hand():
     assert metrics.forgetting(R) == pytest.approx((0.6 - 0.2) / 2)
     assert metrics.learning_accuracy(R) == pytest.approx((0.9 + 0.5 + 0.8) / 3)
     assert metrics.running_accuracy(R) == pytest.approx([0.9, 0.55, 0.6])
+    assert metrics.incremental_accuracy(R) == pytest.approx((0.9 + 0.55 + 0.6) / 3)
 
 
 def test_forgetting_counts_from_the_best_score_not_from_the_first():
@@ -132,6 +133,12 @@ def test_a_value_is_quoted_on_one_line_and_short_whatever_it_stands_for():
     shared = ["x" * 10**6] * 10
     for value in ("y" * 10**6, [[[shared] * 10**4]], {n: shared for n in range(10**4)}, 10**300):
         assert len(quoted(value)) <= 200
+
+
+def test_of_an_absolute_path_the_last_part_is_shown():
+    said = "/home/me/data/x.csv has no 'a' (/a/loop.py:31); see a/b, s/step, https://x.org/y/z"
+    assert pathless(said) == "x.csv has no 'a' (loop.py:31); see a/b, s/step, https://x.org/y/z"
+    assert pathless(r"C:\me\data.csv, ~/y, /") == "data.csv, y, /"
 
 
 def test_a_near_name_is_suggested_else_the_known_ones_are_listed():
