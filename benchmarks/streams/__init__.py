@@ -89,7 +89,8 @@ def prepare(place: str, out: Path, data_dir: Path | None = None, **options) -> d
     out.mkdir(parents=True, exist_ok=True)
     target = out / "manifest.json"
     target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
-    manifest = stream.prepare(out)
+    own = {"modality": stream.modality, "fingerprint": stream.fingerprint()}
+    manifest = {"name": stream.options.name} | own | stream.prepare(out)
     write_json(target, manifest)
     return manifest
 

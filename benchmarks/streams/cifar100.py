@@ -90,13 +90,9 @@ class Cifar100(VisionStream):
                     f"{name} labels for {len(images)} images"
                 )
             arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
-        n_bytes = write_npz(out / "data.npz", arrays)
         return {
-            "name": "cifar100",
-            "modality": self.modality,
-            "fingerprint": self.fingerprint(),
             "source": f"CIFAR-100, {source}",
-            "n_bytes": n_bytes,
+            "n_bytes": write_npz(out / "data.npz", arrays),
             "image_size": SIZE,
             "classes": classes,
         }

@@ -149,9 +149,6 @@ class Docs(LanguageStream):
         for name, content in contents.items():
             write_bytes(out / name, content)
         return {
-            "name": "docs",
-            "modality": self.modality,
-            "fingerprint": DIGEST,
             "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
             "packages": PACKAGES,
             "n_bytes": sum(map(len, contents.values())),

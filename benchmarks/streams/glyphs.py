@@ -99,9 +99,6 @@ class Glyphs(VisionStream):
             )
         n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
         return {
-            "name": "glyphs",
-            "modality": self.modality,
-            "fingerprint": DIGEST,
             "source": "characters rendered from the fonts that ship with matplotlib",
             "n_bytes": n_bytes,
             "image_size": SIZE,

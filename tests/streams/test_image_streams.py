@@ -415,14 +415,17 @@ def own(tmp_path, monkeypatch):
     return path
 
 
-def fingerprint(path, **options):
-    options = options or {"test_fraction": 0.4}
-    return streams.make({"name": "folder", "path": str(path), **options}).fingerprint()
+def fingerprint(path, test_fraction=0.4):
+    options = {"name": "folder", "path": str(path), "test_fraction": test_fraction}
+    return streams.make(options).fingerprint()
 
 
-def suite_of(path, tmp_path, **options):
-    stream = {"name": "folder", "n_tasks": 2, "path": path and str(path), **options}
-    return load_suite(str(own_suite(tmp_path, stream, mask="current")))
+def run_of(path, tmp_path, test_fraction=0.4, **options):
+    """The one run of a suite file; what is None is left out of that."""
+    stream = {"name": "folder", "n_tasks": 2, "path": path and str(path)}
+    stream |= {"test_fraction": test_fraction, **options}
+    [run] = load_suite(str(own_suite(tmp_path, stream, mask="current"))).runs
+    return run
 
 
 def with_own_split(path):
@@ -449,14 +452,10 @@ def test_own_images_from_the_suite_file_to_tensors(own, tmp_path, split):
               for c, n in CLASSES.items() for i in range(n)}  # fmt: skip
     if split == "own":
         with_own_split(own)
-        suite = suite_of(own, tmp_path)
         test = {f"{c}/photo 0.png" for c in CLASSES}
-    else:
-        suite = suite_of(own, tmp_path, test_fraction=0.4)
-        # 0.4 of 4, 3, 5 and 2 is 1.6, 1.2, 2 and 0.8, together 5.6: 6
-        n_test = {"apple": 2, "bear": 1, "crab": 2, "deer": 1}
-        test = first_by_rule(images, n_test)
-    run = suite.runs[0]
+    else:  # 0.4 of 4, 3, 5 and 2 is 1.6, 1.2, 2 and 0.8, together 5.6: 6
+        test = first_by_rule(images, {"apple": 2, "bear": 1, "crab": 2, "deer": 1})
+    run = run_of(own, tmp_path, None if split == "own" else 0.4)
     tasks, task_of_class = prepared_tasks(run, tmp_path / "resources")
     assert task_of_class.tolist() == [0, 0, 1, 1] and len(tasks) == 2
     place = tmp_path / "resources/streams" / streams.place(run.spec["stream"])
@@ -479,40 +478,22 @@ def test_own_images_from_the_suite_file_to_tensors(own, tmp_path, split):
     name_of = {label: order[frozenset(crops)] for label, crops in found["train"].items()}
     assert sorted(name_of) == [0, 1, 2, 3]
     assert {name_of[label]: crops for label, crops in found["test"].items()} == expected["test"]
-    arrays = benchmark_data._arrays(place)  # a large file is mapped, not loaded
-    assert all(isinstance(arrays[f"{part}_images"], np.memmap) for part in ("train", "test"))
     firsts = {load_stream(run.spec["stream"], seed)[0][0].test_x.sum().item() for seed in range(6)}
     assert len(firsts) > 1  # the class order is drawn from the seed
 
 
 def test_two_folders_have_two_places_and_a_moved_one_keeps_its_key(own, tmp_path):
-    first = suite_of(own, tmp_path, test_fraction=0.4).runs[0]
     other = tmp_path / "other"
     shutil.copytree(own, other)
-    moved = suite_of(other, tmp_path, test_fraction=0.4).runs[0]
-    assert moved.key == first.key
-    assert streams.place(moved.spec["stream"]) == streams.place(first.spec["stream"])
-    assert moved.spec["stream"]["path"] == str(other)
-
-    specs = [first, suite_of(own, tmp_path, test_fraction=0.25).runs[0]]
+    first, moved = run_of(own, tmp_path), run_of(other, tmp_path)
+    assert moved.key == first.key and moved.spec["stream"]["path"] == str(other)
+    runs = [first, run_of(own, tmp_path, 0.25)]
     (other / "apple/photo 0.png").write_bytes(encoded(7, "PNG"))
-    specs.append(suite_of(other, tmp_path, test_fraction=0.4).runs[0])
+    runs.append(run_of(other, tmp_path))
     (other / "apple/photo 0.png").rename(other / "apple/photo 9.png")
-    specs.append(suite_of(other, tmp_path, test_fraction=0.4).runs[0])
-    assert len({streams.place(run.spec["stream"]) for run in specs}) == 4
-    assert len({run.key for run in specs}) == 4
-
-
-def test_data_that_is_not_what_a_run_asks_for(own, tmp_path):
-    run = suite_of(own, tmp_path, test_fraction=0.4).runs[0]
-    prepared_tasks(run, tmp_path / "resources")
-    spec = run.spec["stream"]
-    place = tmp_path / "resources/streams" / streams.place(spec)
-    cut_in_half(place / "train_images.npy")
-    with pytest.raises(DataError, match="train_images.npy cannot be read .*: delete .* and run"):
-        load_stream(spec, 0)
-    with pytest.raises(DataError, match="is not what this run asks for"):
-        load_stream(spec | {"digest": spec["digest"][:8] + "0" * 56}, 0)
+    runs.append(run_of(other, tmp_path))
+    places = [streams.place(run.spec["stream"]) for run in (*runs, moved)]
+    assert len({run.key for run in runs}) == len(set(places)) == 4 and places[-1] == places[0]
 
 
 def change(own, *steps):
@@ -530,25 +511,28 @@ def change(own, *steps):
             (own / "bear/link.png").symlink_to(name)
 
 
+NO_RULE = {"test_fraction": None}
+
+
 @pytest.mark.parametrize(
     "steps, options, expected",
     [
-        ([], {"path": "gone", "test_fraction": 0.2}, "path .*gone is not there"),
-        ([], {"path": "notes.txt", "test_fraction": 0.2}, "notes.txt is no folder"),
-        ([], {"path": None, "test_fraction": 0.2}, "path"),
-        ([f"remove {c}" for c in CLASSES], {"test_fraction": 0.2}, "two classes .* has 0"),
-        (["make empty"], {"test_fraction": 0.2}, "empty needs 2 .* has 0"),
-        (["remove deer/photo 1.png"], {"test_fraction": 0.2}, "deer needs 2 .* has 1"),
-        (["split", "remove train/crab"], {}, "'crab' is in test but not in train"),
-        (["split", "remove test/crab"], {}, "'crab' is in train but not in test"),
-        (["split", "remove test/crab/photo 0.png"], {}, "crab needs 1 .* has 0"),
-        (["split"], {"test_fraction": 0.2}, "test_fraction, 0.2"),
-        ([], {}, "needs folders train and test, or else test_fraction"),
+        ([], {"path": "gone"}, "path .*gone is not there"),
+        ([], {"path": "notes.txt"}, "notes.txt is no folder"),
+        ([], {"path": None}, "path"),
+        ([f"remove {c}" for c in CLASSES], {}, "two classes .* has 0"),
+        (["make empty"], {}, "empty needs 2 .* has 0"),
+        (["remove deer/photo 1.png"], {}, "deer needs 2 .* has 1"),
+        (["split", "remove train/crab"], NO_RULE, "'crab' is in test but not in train"),
+        (["split", "remove test/crab"], NO_RULE, "'crab' is in train but not in test"),
+        (["split", "remove test/crab/photo 0.png"], NO_RULE, "crab needs 1 .* has 0"),
+        (["split"], {}, "test_fraction, 0.4"),
+        ([], NO_RULE, "needs folders train and test, or else test_fraction"),
         ([], {"test_fraction": 1.0}, "test_fraction .*1"),
-        ([], {"test_fraction": 0.2, "n_tasks": 3}, "n_tasks .* 4 .* 3"),
-        ([], {"test_fraction": 0.2, "n_tasks": None}, "n_tasks"),
-        (["link nowhere"], {"test_fraction": 0.2}, "link.png cannot be read .No such file"),
-        (["link /dev/null"], {"test_fraction": 0.2}, "link.png is .* a device"),
+        ([], {"n_tasks": 3}, "n_tasks .* 4 .* 3"),
+        ([], {"n_tasks": None}, "n_tasks"),
+        (["link nowhere"], {}, "link.png cannot be read .No such file"),
+        (["link /dev/null"], {}, "link.png is .* a device"),
         ([], {"name": "glyphs"}, "path"),
     ],
 )
@@ -558,16 +542,15 @@ def test_a_broken_folder_is_one_sentence_before_anything_runs(
     change(own, *steps)
     path = options.get("path", ".")
     with pytest.raises(DataError, match=f"own.yaml.*{expected}"):
-        suite_of(path and own / path, tmp_path, **{k: options[k] for k in options if k != "path"})
+        run_of(path and own / path, tmp_path, **{k: options[k] for k in options if k != "path"})
 
 
 @pytest.mark.parametrize("name, n", [("cifar100", 100), ("imagenet_r", 200), ("cub200", 200)])
 def test_tasks_have_equally_many_classes(tmp_path, name, n):
+    run = functools.partial(run_of, None, tmp_path, None, name=name)
     with pytest.raises(DataError, match=f"n_tasks of {name} must divide its {n} classes.* is 7"):
-        suite_of(None, tmp_path, name=name, n_tasks=7)
-    ten, twenty, left_out = (
-        suite_of(None, tmp_path, name=name, n_tasks=n).runs[0] for n in (10, 20, None)
-    )
+        run(n_tasks=7)
+    ten, twenty, left_out = (run(n_tasks=n) for n in (10, 20, None))
     assert twenty.spec["stream"]["n_tasks"] == 20
     assert ten.key == left_out.key != twenty.key
 

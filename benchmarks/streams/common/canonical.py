@@ -186,16 +186,14 @@ class CanonicalStream(VisionStream):
         """Write the images and labels into `out`, downloading the archive if no source is found."""
         source = self._find()
         if source is None:
-            digest = f"md5:{self.md5}"
-            source = Copy(download(self.urls, digest, self.archive, self.data_dir), type(self))
-        digest = source.fingerprint()
-        official = digest == _of_archive(self.md5)
+            file = download(self.urls, f"md5:{self.md5}", self.archive, self.data_dir)
+            source = Copy(file, type(self))
+        official = source.fingerprint() == _of_archive(self.md5)
         return pictures.store(
             out,
             source,
             self.options.name,
             *self.split(source),
-            fingerprint=digest,
             source=f"{self.title}, {'official archive' if official else source.title}",
             split=self.rule,
         )

@@ -151,9 +151,6 @@ class TextStream(LanguageStream):
         write_bytes(out / "data.json", content)
         origins = dict.fromkeys(task.origin for task in self.found.values())
         return {
-            "name": name,
-            "modality": self.modality,
-            "fingerprint": self.fingerprint(),
             "source": f"the user's own tasks in {path}" if path else ", ".join(origins),
             "n_bytes": len(content),
             "keep_leaks": keep_leaks,

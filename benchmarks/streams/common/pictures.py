@@ -202,8 +202,6 @@ def store(
         for images in stores.values():
             images.discard()
     return {
-        "name": name,
-        "modality": "vision",
         "image_size": SIZE,
         "classes": classes,
         "n_images": {split: len(images) for split, images in splits.items()},
