@@ -102,7 +102,7 @@ class _NoMetrics(SupervisedPlugin):
         return {}
 
 
-TERMS = ("the loss itself", "batch_loss()", "penalty()", "a plugin's term")
+TERMS = ("the loss itself", "batch_loss()", "penalty()", "a gradient or a plugin's term")
 
 
 class Loop(SupervisedTemplate):
@@ -193,22 +193,23 @@ class Loop(SupervisedTemplate):
         if self._learnt is None:
             part = self.mb_x, self.mb_y, self.mb_output, self.mb_positions
             loss, term = self._criterion(self.mb_output, self.mb_y), self._batch_loss(*part)
+            carrier = 0.0
         else:
-            loss, term = self._learnt
+            loss, term, carrier = self._learnt
         penalty = self.method.penalty(loss)
         self._terms.append([loss, term, penalty])
-        return loss + term + penalty
+        return loss + (term + carrier) + penalty
 
     def _batch_loss(self, x: Tensor, y: Tensor, logits: Tensor, positions: Tensor):
         if self._keeps_parts:
             self._parts.append((x, y, logits.detach(), positions))
         return self.method.batch_loss(x, y, logits, positions)
 
-    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor]:
-        """The batch's loss and its other terms, after forward and backward passes part by part.
+    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's loss, its other terms, and a zero that has the gradient of both.
 
-        The parts are differentiated by twins of the parameters that share their memory. The step's
-        one backward pass then goes through a term that is zero and has the gradient of all parts,
+        Forward and backward passes go part by part and are differentiated by twins of the
+        parameters that share their memory. The step's one backward pass then goes through the zero,
         so that hooks of plugins and parameters meet it as that of a batch which was not split.
         """
         twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
@@ -221,7 +222,7 @@ class Loop(SupervisedTemplate):
             loss, terms = loss + own, terms + term
         gradients = [(p, twins[n].grad) for n, p in self.model.named_parameters()]
         products = sum((p * g).sum() for p, g in gradients if g is not None)
-        return loss, terms + (products - products.detach())
+        return loss, terms, products - products.detach()
 
     def _learn_part(self, x: Tensor, y: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and term of a part, as they count in the batch's, after their backward pass."""
