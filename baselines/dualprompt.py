@@ -89,6 +89,8 @@ class _DualPrompted(PromptedVision):
 class DualPrompt(TaskPromptMethod):
     """General prompts and matched expert prompts."""
 
+    small = {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3}
+
     @dataclass(frozen=True)
     class Config(PromptSettings):
         """Settings of the prompts.

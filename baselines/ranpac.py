@@ -101,6 +101,7 @@ class RanPAC(Method):
     stages = 0
     reads = 1
     skips = {"language": "RanPAC classifies images by their features and cannot generate text"}
+    small = {"projections": 40}
 
     @dataclass(frozen=True)
     class Config(Method.Config):

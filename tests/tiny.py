@@ -54,13 +54,6 @@ TOKENIZER = Tokenizer(
     lambda ids: " ".join(f"w{i}" for i in ids if i > 2),
     *(1, 2),
 )
-SMALL = {
-    "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
-    "dualprompt": {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3},
-    "gem": {"memory_per_task": 5},
-    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
-    "ranpac": {"projections": 40},
-}
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -130,8 +123,7 @@ def method(name: str, modality: str, seed: int = 0, shared: dict | None = None, 
     """A method on a tiny random backbone."""
     net = network(modality, seed)
     cls = baselines.load(name, modality)
-    settings = SMALL.get(name, {}) | config
-    return cls(net, cls.Config(**settings), setting(modality, **(shared or {})))
+    return cls(net, cls.Config(**cls.small | config), setting(modality, **(shared or {})))
 
 
 def learn(instance, task: Task):

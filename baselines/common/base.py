@@ -57,6 +57,8 @@ class Method:
         reads: how often a task's samples pass through the network beside that, without gradients.
         skips: modalities that it cannot run on -> why, in the words of a report.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
+        title: its name in tables and legends, such as "DER++"; None for that of its file.
+        small: settings with which the contract tests make it for their tiny networks.
         model: ready for evaluation; never given a task id.
         image_size: height and width of the network's input in pixels; None on language.
     """
@@ -67,6 +69,8 @@ class Method:
     reads = 0
     skips: Mapping[str, str] = {}
     presets: Mapping[str, Mapping[str, Any]] = {}
+    title: str | None = None
+    small: Mapping[str, Any] = {}
 
     @dataclass(frozen=True)
     class Config:

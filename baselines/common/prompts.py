@@ -186,6 +186,8 @@ class PoolSettings(PromptSettings):
 class PoolMethod(PromptMethod):
     """Prompts from a pool; `model.mismatch` holds 1 - cosine of the chosen keys (B, k)."""
 
+    small = {"pool_size": 4, "prompt_length": 2, "top_k": 2}
+
     def batch_penalty(self) -> Tensor:
         return self.config.pull * self.model.mismatch.sum(dim=1).mean()
 

@@ -103,7 +103,7 @@ class Run:
             len(self.task_of_class),
             options["image_size"],
             options.get("normalisation"),
-            options.get("weights"),
+            weights=options.get("weights"),
         )
         if spec["modality"] == "language":
             network.decoding = spec["stream"].get("decoding", "greedy")
@@ -118,7 +118,7 @@ class Run:
 
     def _method(self, network: torch.nn.Module) -> Method:
         spec = self.spec
-        method = baselines.load(spec["method"]["name"], spec["modality"])
+        method = baselines.of(spec["method"], spec["modality"])
         shared = {field.name for field in dataclasses.fields(Setting)}
         setting = Setting(
             modality=spec["modality"],

@@ -9,11 +9,9 @@ from baselines.dualprompt_language import DualPromptLanguage, Prefixes, random_p
 from tests import tiny
 from tests.references.common import read
 
-SMALL = tiny.SMALL["dualprompt"]
-
 
 def method(shared=None, **config):
-    config = DualPromptLanguage.Config(**(SMALL | config))
+    config = DualPromptLanguage.Config(**(DualPromptLanguage.small | config))
     return DualPromptLanguage(
         tiny.network("language"), config, tiny.setting("language", **shared or {})
     )
