@@ -11,6 +11,7 @@ from analysis.records.runs import Panel
 from analysis.records.schema import task_names
 from analysis.tables.table import Column, Table
 
+MOST_LISTED = 20  # entries of a setting's list
 OLD = " †"  # behind a method whose runs today's code would not repeat
 
 
@@ -18,7 +19,8 @@ def brief(value: object) -> str:
     """A setting's value in few characters; a list of equal entries as one."""
     if isinstance(value, list | tuple):
         entries = value[:1] if all(entry == value[0] for entry in value) else value
-        return " ".join(map(brief, entries))
+        more = f" ... ({len(entries)})" if len(entries) > MOST_LISTED else ""
+        return " ".join(map(brief, entries[: 3 if more else None])) + more
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,6 +24,8 @@ from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.options import at
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from benchmarks.backbones.language import LanguageModel
 
 PREFIX = "hf-"  # begins the name of a model that is none of the paper's
@@ -70,19 +72,16 @@ class HubModel(Backbone):
             revision=revision,
             pretraining="a user's own",
         )
-        return dataclasses.replace(backbone, architecture=backbone._config(data_dir()))
-
-    def _config(self, data: Path | None) -> dict:
-        folder = self.folder(data)
-        if folder:
+        data = data_dir()
+        if folder := backbone.folder(data):
             config = model_folder.config(folder)
-        elif self.revision:
-            config = model_folder.read_json(self._from_hub("config.json"))
-            model_folder.refuse_quantised(self.name, config.get("quantization_config"))
+        elif revision:
+            config = model_folder.read_json(backbone._from_hub("config.json"))
+            model_folder.refuse_quantised(name, config.get("quantization_config"))
         else:
-            raise DataError(self._missing(data))
-        _layers(self.name, config)
-        return config
+            raise DataError(backbone._missing(data))
+        _layers(name, config)
+        return dataclasses.replace(backbone, architecture=config)
 
     def folder(self, data: Path | None) -> Path | None:
         """The user's own copy in the data directory, if there is one."""
@@ -171,33 +170,18 @@ class HubModel(Backbone):
                 f"into the folder that {DATA_DIR_VARIABLE} names"
             ) from error
 
-    def load(
-        self,
-        manifest: dict,
-        n_classes: int = 0,
-        image_size: None = None,
-        normalisation: None = None,
-        weights: str | None = None,
-    ) -> LanguageModel:
-        """The network with its weights, in float32 or in the precision asked for.
-
-        Raises:
-            DataError: the weights are damaged or not those of the configuration.
-        """
+    def load(self, manifest: dict, *shape, weights: str | None = None) -> LanguageModel:
         import torch
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         from benchmarks.backbones import language
 
         folder = Path(manifest["weights"])
-        config = language.configuration(model_folder.read_json(folder / "config.json"))
-        with (
-            one_sentence(f"the model in {folder} cannot be loaded", "copy it anew"),
-            model_folder.weights_alone(folder) as view,
-        ):
+        failed = one_sentence(f"the model in {folder} cannot be loaded", "copy it anew")
+        with failed, model_folder.weights_alone(folder) as view:
             network, report = AutoModelForCausalLM.from_pretrained(
                 view,
-                config=config,
+                config=_configuration(folder),
                 dtype=getattr(torch, weights or "float32"),
                 local_files_only=True,
                 use_safetensors=True,
@@ -205,9 +189,9 @@ class HubModel(Backbone):
                 generation_config=GenerationConfig(),
                 output_loading_info=True,
             )
-        if report["missing_keys"] or report["mismatched_keys"]:
-            some = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:3]
-            raise DataError(f"the weights in {folder} lack {', '.join(some)}: copy the model anew")
+        if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
+            some = ", ".join(sorted(map(str, lacking))[:3])
+            raise DataError(f"the weights in {folder} lack {some}: copy the model anew")
         own = self.tokenizer(manifest).end
         return language.LanguageModel(network, model_folder.ends(folder, own))
 
@@ -216,10 +200,14 @@ class HubModel(Backbone):
         return _tokenizer(Path(manifest["weights"]))
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _configuration(folder: Path) -> PreTrainedConfig:
     from benchmarks.backbones import language
 
-    config = language.configuration(model_folder.read_json(folder / "config.json"))
+    return language.configuration(model_folder.read_json(folder / "config.json"))
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    config = _configuration(folder)
     with one_sentence(f"the tokenizer in {folder} cannot be used", "copy the model anew"):
         found = Tokenizer.from_folder(folder, config)
     # A folder that holds less than a whole tokenizer may load as an empty one.

@@ -144,12 +144,12 @@ class _Draw:
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
 
 
-def build(architecture: dict, weights: str | None = None) -> nn.Module:
+def build(architecture: dict, weights: str = "float32") -> nn.Module:
     """A network of that config.json with random weights, on the default device.
 
     Args:
         architecture: entries of the config.json.
-        weights: their precision, None for float32.
+        weights: their precision.
 
     Raises:
         DataError: no network can be made of it, or none that can be adapted here.
@@ -161,7 +161,7 @@ def build(architecture: dict, weights: str | None = None) -> nn.Module:
         "choose another model, no code from outside is run",
     ):
         network = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, weights or "float32"), trust_remote_code=False
+            config, dtype=getattr(torch, weights), trust_remote_code=False
         )
     parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
     if missing := [part for part in PROJECTIONS if part not in parts]:

@@ -17,6 +17,15 @@ class DataError(ValueError):
 
 
 @contextmanager
+def as_exit() -> Iterator[None]:
+    """A command that meets a DataError ends with its sentence, and no traceback: `@as_exit()`."""
+    try:
+        yield
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+
+
+@contextmanager
 def one_sentence(found: str, remedy: str) -> Iterator[None]:
     """Whatever a library raises while it reads a user's file becomes "found (reason): remedy"."""
     try:

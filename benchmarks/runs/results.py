@@ -17,18 +17,19 @@ from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import write_bytes
-from benchmarks.runs.plan import Plan, load_plan
+from benchmarks.runs.plan import Plan, PlannedRun, load_plan
 from benchmarks.runs.record import PUBLISHED, SCHEMA, read_record, without_curve, write_record
 
 
 def collect(plan: Plan, out: Path) -> None:
     """Join the records of all runs of a plan, sorted, one per line; bytes depend on them only."""
     suite = {"name": plan.name, "label": plan.label}
+    if plan.reference:
+        suite["reference"] = plan.reference
     lines = []
     for run in plan.runs:
         record = read_record(Path(run.record), run.key)
-        record["spec"]["method"]["label"] = run.label
-        record["spec"]["stream"] |= streams.of(run.spec["stream"]).content  # may have been moved
+        _name(record, run)
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
         lines.append(
@@ -44,6 +45,18 @@ def collect(plan: Plan, out: Path) -> None:
     lines.sort(key=_place)
     text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in lines)
     write_bytes(out, text.encode())
+
+
+def _name(record: dict, run: PlannedRun) -> None:
+    """Give a record the names that its suite has for the run now, and the places of its files."""
+    stream, method = run.spec["stream"], record["spec"]["method"]
+    for name in ("label", "title", "origin"):
+        method.pop(name, None)
+        if name in run.spec["method"]:
+            method[name] = run.spec["method"][name]
+    record["spec"]["stream"] |= streams.of(stream).content
+    if "origin" in stream:
+        record["spec"]["stream"]["origin"] = stream["origin"]
 
 
 def _place(record: dict) -> tuple:
@@ -100,7 +113,7 @@ def restore(plan: Plan) -> int:
         if run is None or record["status"] != "done" or run.status() == "done":
             continue
         del record["suite"]
-        record["spec"]["method"]["label"] = run.label
+        _name(record, run)
         write_record(Path(run.record), without_curve(record))
         restored += 1
     return restored

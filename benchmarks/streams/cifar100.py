@@ -53,6 +53,7 @@ class Cifar100(VisionStream):
 
     n_tasks = 10
     n_classes = len(CLASSES)
+    unit_names = CLASSES
     n_items = {"classes": 100, "train": 50_000, "test": 10_000}
 
     def fingerprint(self) -> str:

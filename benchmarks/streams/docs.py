@@ -123,6 +123,7 @@ class Docs(LanguageStream):
     """Eight tasks of docstrings."""
 
     n_tasks = len(TASKS)
+    unit_names = list(TASKS)
     n_items = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 
     def fingerprint(self) -> str:

@@ -42,7 +42,12 @@ class Folder(VisionStream):
     @property
     def n_classes(self) -> int:
         """How many classes the folder has."""
-        return len(self._found[0])
+        return len(self.unit_names)
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The classes."""
+        return self._found[0]
 
     def fingerprint(self) -> str:
         """Digest of the classes, the split and the content of all images, not of their place."""

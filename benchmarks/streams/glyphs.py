@@ -73,6 +73,16 @@ class Glyphs(VisionStream):
     n_tasks = len(TASKS)
     n_items = {"classes": N_CLASSES, "train": N_CLASSES * N_TRAIN, "test": N_CLASSES * N_TEST}
 
+    @property
+    def n_classes(self) -> int | None:
+        """Tasks that differ in size are splits of all classes, and no writing systems."""
+        return N_CLASSES if self.options.first_task_classes else None
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The characters where these are split, else the writing systems."""
+        return [c for _, task in TASKS.values() for c in task] if self.n_classes else list(TASKS)
+
     def fingerprint(self) -> str:
         """Digest of the content, known beforehand."""
         return DIGEST

@@ -49,5 +49,4 @@ class Text(packs.TextStream):
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
-        self.n_tasks = len(options.tasks)
         self.metrics = {composed(task): metric for task, metric in options.tasks.items()}

@@ -21,6 +21,11 @@ KEPT = {"optimizer_reset": False}  # most methods start a task with a fresh opti
 # Of each method and modality the settings that are compared, `train` for those of the run.
 CASES = {
     ("codaprompt", "vision"): [{"orthogonality": 0.1, "train": KEPT}],
+    ("derpp", "vision"): [
+        {"buffer": 7, "train": KEPT | {"mask": "seen"}},
+        {"buffer": 3, "logit_weight": 0.0},
+    ],
+    ("derpp", "language"): [{"buffer": 7}],
     ("dualprompt", "vision"): [{}, {"inherit": False, "pull": 0.3, "train": KEPT}],
     ("dualprompt", "language"): [{"train": KEPT}],
     ("ewc", "vision"): [{"fisher_samples": 8}],

@@ -7,7 +7,16 @@ test draws them. Attention is written out, and texts are never padded, which tho
 under test are.
 """
 
-from tests.references import adapters, hide, mixtures, prompts, subspaces, trees, untrained
+from tests.references import (
+    adapters,
+    hide,
+    mixtures,
+    prompts,
+    replay,
+    subspaces,
+    trees,
+    untrained,
+)
 from tests.references.common import Start
 
 __all__ = ["REFERENCES", "Start"]
@@ -15,6 +24,7 @@ __all__ = ["REFERENCES", "Start"]
 # By the method's name, with the modality where it is another one there.
 REFERENCES = {
     "codaprompt": prompts.codaprompt,
+    "derpp": replay.derpp,
     "dualprompt": prompts.dualprompt,
     "ewc": adapters.ewc,
     "fix": untrained.fix,

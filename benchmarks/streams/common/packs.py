@@ -59,6 +59,16 @@ class TextStream(LanguageStream):
     size: int | None = None
     version = 1
 
+    @property
+    def n_tasks(self) -> int:
+        """As many as have a metric."""
+        return len(self.metrics)
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The tasks."""
+        return list(self.metrics)
+
     def fingerprint(self) -> str:
         """Digest of the tasks' names, order, metrics and files; of the pack if there are none."""
         if self.found:

@@ -58,12 +58,10 @@ class TextBenchmark(packs.TextStream):
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
-        self.tasks = TASK_LISTS[options.name]
-        self.n_tasks = len(self.tasks)
-        self.n_tokens = [TASKS[task].tokens for task in self.tasks]
-        if options.size != 5000:
-            sizes = [TASKS[task].n_items for task in self.tasks]
-            n_train, n_test = map(sum, zip(*sizes, strict=True))
-            self.n_items = {"train": n_train, "test": n_test}
+        tasks = {name: TASKS[name] for name in TASK_LISTS[options.name]}
         self.size, released = options.size, options.scoring == "released"
-        self.metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
+        self.metrics = {name: METRICS[task.kind][released] for name, task in tasks.items()}
+        self.n_tokens = [task.tokens for task in tasks.values()]
+        if options.size != 5000:
+            n_train, n_test = map(sum, zip(*(t.n_items for t in tasks.values()), strict=True))
+            self.n_items = {"train": n_train, "test": n_test}
