@@ -24,7 +24,9 @@ Departures:
 3. samples are replayed augmented anew where the run augments, as the authors', but their logits are
    those of the view that was trained on.
 
-Checked against an independent reference over three tasks (`tests/references`).
+Checked against an independent reference over three tasks (`tests/references`), and against mammoth
+e75a491, the authors', on one network, batch and buffer: the loss of a step is equal, its gradient
+to 6e-8. No score of theirs on the same work.
 """
 
 from __future__ import annotations

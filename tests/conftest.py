@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def pytest_configure(config):
         if stream := config.getoption("stream"):
             from benchmarks import streams
 
-            streams.load(stream)
+            streams.load(shlex.split(stream)[0])
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -54,7 +55,8 @@ def pytest_collection_modifyitems(config, items):
     """
     items.sort(key=lambda item: item.path.name != "test_workflow.py")
     if config.getoption("method") or config.getoption("stream"):
-        items[:] = [item for item in items if "case" in str(getattr(item, "fixturenames", ""))]
+        asked = [item for item in items if "case" in " ".join(item.fixturenames)]
+        items[:] = [item for item in asked if not item.get_closest_marker("skip")]  # of no case
 
 
 @pytest.fixture(autouse=True)

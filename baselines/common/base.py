@@ -44,21 +44,20 @@ class Needs:
 
 def _check_names(cls: type) -> None:
     """Raise ValueError if a setting of a method would hide another one of that name."""
-    place = f"{cls.__module__}.{cls.__qualname__}.Config"
-    for field in dataclasses.fields(cls.Config):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(cls.Config)):
+        own, *hidden = (c for c in cls.Config.__mro__ if name in inspect.get_annotations(c))
         if name in RESERVED:
             raise ValueError(
-                f"{name} in {place} is a setting that all methods share: give it another name"
+                f"{name} in {own.__qualname__} is a setting that all methods share: rename it"
             )
-        owners = [c for c in cls.Config.__mro__ if name in inspect.get_annotations(c)]
-        for owner, hidden in zip(owners, owners[1:], strict=False):
-            if "inherited" not in owner.__dataclass_fields__[name].metadata:
+        for other in hidden:
+            if "inherited" not in own.__dataclass_fields__[name].metadata:
                 raise ValueError(
-                    f"{name} in {owner.__module__}.{owner.__qualname__} replaces that of "
-                    f"{hidden.__module__}.{hidden.__qualname__}: give it another name, or say "
-                    "new_default(...) if only its default differs"
+                    f"{name} in {own.__qualname__} replaces that of {other.__module__}."
+                    f"{other.__qualname__}: rename it, or say new_default(...) if only its default "
+                    "differs"
                 )
+            own = other
 
 
 class Method:

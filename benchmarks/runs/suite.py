@@ -41,7 +41,7 @@ import baselines
 from analysis.text import quoted, suggest, visible
 from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import at, check_names, field_names, parse
+from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
 from benchmarks.runs import suite_text
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
@@ -71,10 +71,10 @@ class _Document:
     """A suite file. Seeds end where those of scikit-learn's generators do."""
 
     label: Annotated[str, Field(max_length=500)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+    seeds: NonEmpty[list[Annotated[int, Field(ge=0, lt=2**32)]]]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     reference: str | None = None
-    experiments: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    experiments: NonEmpty[list[dict[str, Any]]]
 
     def __post_init__(self):
         if not self.label.strip():
@@ -90,7 +90,7 @@ class _Experiment:
     stream: dict[str, Any]
     backbone: dict[str, Any]
     train: dict[str, Any]
-    methods: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    methods: NonEmpty[dict[str, dict[str, Any] | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class _Words:
     method: str | None = None
     preset: str | None = None
     title: Annotated[str, Field(max_length=60)] | None = None
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = field(default_factory=dict)
+    grid: dict[str, NonEmpty[list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.title is not None:
@@ -195,8 +195,11 @@ def _runs(
 ) -> list[RunSpec]:
     """All runs of an experiment, methods in the order of the suite, which lies in the folder."""
     with at("stream"):
-        place = _from_here(experiment.stream.get("name"), folder)
-        stream = streams.make(experiment.stream | {"name": place}, data_dir)
+        asked = experiment.stream | {"name": _from_here(experiment.stream.get("name"), folder)}
+        path = asked.get("path")
+        if isinstance(path, str) and Path(path).is_relative_to(Path.cwd()):
+            asked["path"] = os.path.relpath(path)  # records are published
+        stream = streams.make(asked, data_dir)
         stream_digest = stream.fingerprint()
         n_tasks = len(stream.task_sizes())
         _check_limits(stream, n_tasks)

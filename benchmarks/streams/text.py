@@ -14,12 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import at
+from benchmarks.common.options import NonEmpty, at
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import packs
 from benchmarks.streams.common.base import LanguageOptions
@@ -32,7 +29,7 @@ class Text(packs.TextStream):
     @dataclass(frozen=True, kw_only=True)
     class Options(LanguageOptions):
         path: str
-        tasks: Annotated[dict[str, str], Field(min_length=1)]
+        tasks: NonEmpty[dict[str, str]]
         keep_leaks: bool | None = None
 
         def __post_init__(self):

@@ -37,7 +37,7 @@ OPTIONS = {
     "vision": [{"mask": "all"}, {"head_init": "zero"}, {"augment": "crop_flip"}, *OPTIONS],
     "language": [{"loss_mean": "samples"}, *OPTIONS],
 }
-ALONE = {"vision": [{"mask": "seen"}, {"head_init": "linear"}], "language": []}
+ALONE = {"vision": [{"mask": "seen"}, {"head_init": "linear"}, {"compile": True}], "language": []}
 
 
 def pytest_generate_tests(metafunc):
@@ -280,7 +280,7 @@ def test_the_options_of_training(case, request, monkeypatch):
     asked = [functools.reduce(dict.__or__, options)]
     if request.config.getoption("method"):
         monkeypatch.setattr(compiler, "BACKEND", "eager")  # traced, but no code is made
-        asked = [*options, *ALONE[case[1]], {"compile": True}]
+        asked = [*options, *ALONE[case[1]]]
     for each in asked:
         try:
             check_options(case, each)

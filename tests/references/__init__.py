@@ -9,7 +9,9 @@ under test are.
 
 from tests.references import (
     adapters,
+    ease,
     hide,
+    merging,
     mixtures,
     prompts,
     replay,
@@ -26,6 +28,7 @@ REFERENCES = {
     "codaprompt": prompts.codaprompt,
     "derpp": replay.derpp,
     "dualprompt": prompts.dualprompt,
+    "ease": ease.ease,
     "ewc": adapters.ewc,
     "fix": untrained.fix,
     "gem": adapters.gem,
@@ -36,6 +39,7 @@ REFERENCES = {
     "inflora": subspaces.inflora,
     "joint": adapters.seqlora,
     "l2p": prompts.l2p,
+    "magmax": merging.magmax,
     "ogd": adapters.ogd,
     "olora": adapters.olora,
     "ranpac": untrained.ranpac,

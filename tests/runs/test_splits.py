@@ -60,6 +60,8 @@ def test_tasks_of_a_stream_s_own_are_listed_by_name_and_may_differ_in_size(proje
     file.write_text(json.dumps(manifest | {"tasks": tasks}))
     order = ["script2", "script1", "script0"]
     assert learnt(order=order, n_tasks=3) == [[8, 9], [2, 3, 4, 5, 6, 7], [0, 1]]
+    with pytest.raises(DataError, match="glyphs has 8 tasks, not 9"):
+        learnt(n_tasks=9)
     with pytest.raises(DataError, match="item 2 of order is 'skript1'.*'script1'"):
         learnt(order=["script2", "skript1"], n_tasks=2)
 

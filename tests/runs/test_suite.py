@@ -15,6 +15,7 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.suite import SUITES, load_suite
+from tests.own_suite import own_suite
 
 SUITE = {
     "label": "a test",
@@ -481,6 +482,16 @@ def test_a_stream_from_outside_is_named_by_its_file(tmp_path, suite, monkeypatch
     assert "origin" not in runs[-1].spec["stream"]
 
 
+def test_a_path_in_the_working_directory_is_kept_without_what_lies_above(tmp_path, monkeypatch):
+    (tmp_path / "own/first").mkdir(parents=True)
+    for part in ("train", "test"):
+        (tmp_path / f"own/first/{part}.json").write_text(f'[{{"prompt": "{part}", "answer": "b"}}]')
+    monkeypatch.chdir(tmp_path)
+    stream = {"name": "text", "path": str(tmp_path / "own"), "tasks": {"first": "exact"}}
+    [run] = load_suite(str(own_suite(tmp_path, stream, backbone="micro-llama"))).runs
+    assert run.spec["stream"]["path"] == "own"
+
+
 def test_a_preset_is_spelt_out_and_can_be_changed(suite):
     def change(document):
         methods = first(document)["methods"]
@@ -541,7 +552,7 @@ LANGUAGE = [f"table{i}" for i in (3, 4, 5, 7, 9, 10, 12, 13)]
 
 
 def test_the_paper_suite_has_a_run_for_every_cell_of_the_paper():
-    from analysis.paper import counterparts as compare
+    from analysis.records import counterparts as compare
 
     covered = {cell for run in load_suite("paper").runs for cell in compare.cells(run.spec)}
     values = compare.table("reported_values.csv")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,12 +15,10 @@ from pydantic import Field
 from analysis.text import quoted, suggest
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import MOST, Count
+from benchmarks.common.options import MOST, Count, NonEmpty
 from benchmarks.streams.common.encoding import BOUNDARIES, TRUNCATIONS
 
-T = TypeVar("T")
 Index = Annotated[int, Field(ge=0, le=MOST)]
-Some = Annotated[list[T], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class Options:
     """
 
     name: str
-    order: Literal["seed", "fixed"] | Index | Some[str] | Some[Index] = "seed"
+    order: Literal["seed", "fixed"] | Index | NonEmpty[list[str]] | NonEmpty[list[Index]] = "seed"
     n_tasks: Count | None = None
 
     def arranged(self, names: Sequence[str], seed: int) -> list[int]:
@@ -223,14 +221,13 @@ class Stream:
         """Write the data files into the folder `out`, which is there; returns the manifest.
 
         The files are described in `VisionStream` and `LanguageStream`; the same content must give
-        the same bytes. Of every manifest these are read, others are free:
+        the same bytes. `streams.prepare` adds name, modality and fingerprint. Of the rest these are
+        read, others are free:
 
-            source           where the data was found, in words
-            n_bytes          of the files
-            converted        if there is any: {what was done to images: of how many}
-            defects          if there are any: [{"task", "kind", "count", "note"}]
-
-        `streams.prepare` adds the stream's name, modality and fingerprint.
+            source      where the data was found, in words
+            n_bytes     of the files
+            converted   if there is any: {what was done to images: of how many}
+            defects     if there are any: [{"task", "kind", "count", "note"}]
         """
         raise NotImplementedError
 

@@ -106,9 +106,16 @@ def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], 
             f"run again"
         )
     options = streams.of(spec).options
+    task_of_class = torch.empty(0, dtype=torch.long)
     if manifest["modality"] == "vision":
-        return _vision(options, seed, manifest, folder)
-    return _language(options, seed, folder, tokenizer), torch.empty(0, dtype=torch.long)
+        tasks, task_of_class = _vision(options, seed, manifest, folder)
+    else:
+        tasks = _language(options, seed, folder, tokenizer)
+    if len(tasks) != options.n_tasks:
+        raise DataError(
+            f"{options.name} has {len(tasks)} tasks, not {options.n_tasks}: ask for less"
+        )
+    return tasks, task_of_class
 
 
 def _require(name: str, limit: int | None, n: int, owner: str) -> None:
@@ -150,7 +157,7 @@ def _vision(
         tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
-    return tasks, torch.arange(n_tasks).repeat_interleave(sizes)
+    return tasks, torch.arange(len(tasks)).repeat_interleave(sizes)
 
 
 def _parts(labels: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
