@@ -77,12 +77,8 @@ class _Experiment:
     methods: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
 
 
-def load_suite(name: str, data_dir: Path | None = None) -> Suite:
-    """Read and check a suite by name or path, and resolve all its runs.
-
-    Raises:
-        DataError: one sentence that says where, what was expected, found, and what to do.
-    """
+def find(name: str) -> Path:
+    """The file of a suite, by name or path; DataError if none has that name."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = SUITES / f"{name}.yaml"
@@ -92,6 +88,16 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
                 f"no suite is called {quoted(name)} and no such .yaml file exists: "
                 f"{suggest(name, known)}"
             )
+    return path
+
+
+def load_suite(name: str, data_dir: Path | None = None) -> Suite:
+    """Read and check a suite by name or path, and resolve all its runs.
+
+    Raises:
+        DataError: one sentence that says where, what was expected, found, and what to do.
+    """
+    path = find(name)
     content = suite_text.read(path)
     with at(path.name):
         _check_name(path.stem)
