@@ -16,6 +16,7 @@ Draws tables, figures and the report from result records. Needs no torch.
   python -m analysis results/demo/runs.jsonl --out results/demo
   python -m analysis benchmarks/published/*.jsonl --out results/published
   python -m analysis results/demo/runs.jsonl --out results/demo --exhibits accuracy fig4a
+  python -m analysis results/demo/runs.jsonl --out results/demo --reference seqlora
 
 One file is drawn in DIR itself, several each in DIR/SUITE:
   summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, claims.{{md,tex,csv}},
@@ -40,12 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--exhibits", nargs="+", default=NAMES, metavar="NAME", help="draw only these"
     )
+    parser.add_argument(
+        "--reference", metavar="LABEL", help="the row that differences are taken to"
+    )
     options = parser.parse_args(arguments)
     try:
         for name in options.exhibits:
             if name not in NAMES:
                 raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
-        draw(options.runs, options.out, options.exhibits)
+        draw(options.runs, options.out, options.exhibits, reference=options.reference)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}; what was there is kept."
         print(visible(said), file=sys.stderr)

@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from analysis.paper.counterparts import cells
+from analysis.records.counterparts import cells
 from analysis.text import visible
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError

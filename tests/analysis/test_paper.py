@@ -9,9 +9,9 @@ from fake_records import panel_of, record, set_paths, suite_of, with_tasks
 
 from analysis import draw
 from analysis.catalogue import TABLES, fitting
+from analysis.claims import claimed
 from analysis.claims.judge import judge, measure
-from analysis.paper import claimed
-from analysis.paper import counterparts as compare
+from analysis.records import counterparts as compare
 from analysis.tables.accuracy import accuracy
 from analysis.tables.published import ordering, peers
 

@@ -552,7 +552,7 @@ LANGUAGE = [f"table{i}" for i in (3, 4, 5, 7, 9, 10, 12, 13)]
 
 
 def test_the_paper_suite_has_a_run_for_every_cell_of_the_paper():
-    from analysis.paper import counterparts as compare
+    from analysis.records import counterparts as compare
 
     covered = {cell for run in load_suite("paper").runs for cell in compare.cells(run.spec)}
     values = compare.table("reported_values.csv")

@@ -205,6 +205,14 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(VALUES / name, dtype={"commit": str, "logits_within": str})
 
 
+@cache
+def exhibit(name: str, metric: str, column: str = "value") -> pd.DataFrame:
+    """A table of the paper, one metric: blocks (data sets, models) by columns (methods)."""
+    rows = table("reported_values.csv")
+    rows = rows[(rows["exhibit"] == name) & (rows["metric"] == metric)]
+    return rows.pivot(index="block", columns="column", values=column)
+
+
 def published(record: dict) -> dict[str, Found]:
     """The counterparts of a run, `paper` and `independent`: values by metric, and their source."""
     found = {"paper": _paper(record), "independent": _independent(record)}
