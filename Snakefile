@@ -1,6 +1,6 @@
 # The workflow of one suite: `snakemake --config suite=smoke`. What to run is decided in
-# benchmarks/runs/plan.py; a run's path holds the digest of everything that decides its result, so a
-# changed setting is another path and never a stale file.
+# benchmarks/runs/plan.py; the path of a record holds digests of everything that decides it, so that a
+# changed setting or changed code is another path and never a stale file.
 import os
 import re
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
+from benchmarks.runs import sources
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
 
@@ -28,6 +29,7 @@ try:
     plan = load_plan(config["suite"])
     batches = {batch.name: batch for batch in plan.batches(config["together"])}
     check_writable("results", "resources")
+    plan.claim_results()
     # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
     # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
     open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
@@ -41,8 +43,12 @@ if not workflow.remote_exec:
     for marker in MARKERS:
         Path(marker).unlink(missing_ok=True)  # of a time when the runs were not open
 
-stream_digest = {name: "" for name in plan.pretrain_streams}
-stream_digest |= {run.stream: run.spec["stream"]["digest"] for run in plan.runs}
+# Of the data and of the code that prepares it.
+stream_digest = {name: sources.of_stream({"name": name}) for name in plan.pretrain_streams}
+stream_digest |= {
+    run.stream: f"{run.spec['stream']['digest']} {sources.of_stream(run.spec['stream'])}"
+    for run in plan.runs
+}
 stream_arguments = {name: name for name in plan.pretrain_streams}
 stream_arguments |= {run.stream: run.stream_arguments for run in plan.runs}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
@@ -57,6 +63,14 @@ if workflow.remote_exec:
 elif "gpu" in workflow.global_resources and names():
     OWN_GPU = " --own-gpu"
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
+
+
+# A job is finished once each of its runs has a record, which may say that the run failed.
+onsuccess:
+    failed = [run for run in plan.runs if run.status() == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(plan.runs)} runs failed, make status says why:")
+        print(*[f"  {run.directory}" for run in failed], sep="\n")
 
 
 wildcard_constraints:
@@ -177,7 +191,7 @@ rule train:
         "train {params.what}"
     shell:
         "python -m benchmarks.runs.run {input.specs:q} --threads {threads}"
-        f"{OWN_GPU} >> {{log:q}} 2>&1"
+        f"{OWN_GPU} 2>> {{log:q}}"  # what failed is said on the terminal
 
 
 rule collect:
@@ -193,7 +207,7 @@ rule collect:
     params:
         suite=config["suite"],
         label=plan.label,
-        runs=[run.directory for run in plan.runs + plan.skipped],
+        runs=[run.record for run in plan.runs + plan.skipped],
     message:
         "collect the results"
     shell:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +12,29 @@ from benchmarks import backbones, streams
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
-from benchmarks.common.files import read_json, write_json
-from benchmarks.runs.record import read_record
-from benchmarks.runs.suite import load_suite
+from benchmarks.common.files import read_json, write_bytes, write_json
+from benchmarks.runs import sources
+from benchmarks.runs.record import read_record, sources_in
+from benchmarks.runs.spec import RunSpec
+from benchmarks.runs.suite import SUITES, find, load_suite
 
 RUNS = Path("results/runs")
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run and its place on disk."""
+class PlannedRun(RunSpec):
+    """One run and its place on disk; records and states bear the version of the code behind them.
 
-    spec: dict
-    key: str
-    skip: str | None
+    Attributes:
+        sources: of that code as it is now, see `runs.sources`.
+    """
+
+    @functools.cached_property
+    def sources(self) -> dict[str, str]:
+        return sources.of(self.spec)
+
+    @functools.cached_property
+    def version(self) -> str:
+        return sources.version(self.sources)
 
     @property
     def stream(self) -> str:
@@ -47,16 +58,20 @@ class PlannedRun:
     def seed(self) -> int:
         return self.spec["seed"]
 
-    @property
+    @functools.cached_property
     def directory(self) -> str:
         return f"{RUNS}/{self.stream}/{self.label}/s{self.seed}-{self.key}"
 
     @property
     def record(self) -> str:
-        return f"{self.directory}/result.json"
+        return f"{self.directory}/result-{self.version}.json"
+
+    @property
+    def state(self) -> Path:
+        return Path(self.directory) / f"state-{self.version}.pt"
 
     def write_spec(self) -> str:
-        """Save what `benchmarks.runs.run` needs, if it is not there yet, and return its path."""
+        """Save what `benchmarks.runs.run` needs, unless it is there, and return its path."""
         path = Path(self.directory) / "spec.json"
         asked = {"key": self.key, "spec": self.spec}
         try:
@@ -68,14 +83,26 @@ class PlannedRun:
         return str(path)
 
     def status(self) -> str:
-        """done, failed, started or open."""
+        """done, failed, started, outdated (made by other code than there is now) or open."""
         if Path(self.record).exists():
             return read_record(Path(self.record), self.key)["status"]
-        return "started" if (Path(self.directory) / "state.pt").exists() else "open"
+        if self.state.exists():
+            return "started"
+        return "outdated" if self.earlier() else "open"
 
     def is_open(self) -> bool:
         """Whether the run is still to be made; a failed one is made again on request only."""
-        return self.status() in ("started", "open")
+        return self.status() not in ("done", "failed")
+
+    def earlier(self) -> list[Path]:
+        """Its records by other code, the newest last."""
+        found = set(Path(self.directory).glob("result*.json")) - {Path(self.record)}
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def changed(self) -> list[str]:
+        """The files of an outdated run's code that have changed since it was made."""
+        before = sources_in(self.earlier()[-1])
+        return sources.changed(before, self.sources) if before else ["the code"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,7 @@ class Batch:
 class Plan:
     """All runs of a suite; `runs` are made, `skipped` cannot be."""
 
+    file: Path
     name: str
     label: str
     threads: int
@@ -123,6 +151,12 @@ class Plan:
         """The streams, as they are without options, that backbones are pre-trained on here."""
         here = [b for b in map(backbones.find, self.backbones) if isinstance(b, backbones.Embedded)]
         return sorted({b.pretrain_stream for b in here if b.rebuilt})
+
+    def claim_results(self) -> None:
+        """Note whose `results/NAME` is, from the working directory on, which may be moved."""
+        file, here = self.file.absolute(), Path.cwd()
+        file = file.relative_to(here) if file.is_relative_to(here) else file
+        write_bytes(_note(self.name), os.fsencode(file))
 
     def batches(self, together: int) -> list[Batch]:
         """The runs of each row, stream by backbone by method, at most `together` in a batch.
@@ -151,9 +185,11 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         raise DataError(
             f"the data directory {folder} is no folder: correct {DATA_DIR_VARIABLE} or unset it"
         )
-    suite = load_suite(str(suite), folder)
-    runs = [PlannedRun(run.spec, run.key, run.skip) for run in suite.runs]
+    file, suite = find(str(suite)), load_suite(str(suite), folder)
+    _check_owner(suite.name, file)
+    runs = [PlannedRun(**vars(run)) for run in suite.runs]
     return Plan(
+        file,
         suite.name,
         suite.label,
         suite.threads,
@@ -161,6 +197,23 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         [run for run in runs if not run.skip],
         [run for run in runs if run.skip],
     )
+
+
+def _note(name: str) -> Path:
+    return Path("results") / name / "suite.txt"
+
+
+def _check_owner(name: str, file: Path) -> None:
+    """DataError if what lies under a suite's name is of another file."""
+    packaged, note = SUITES / f"{name}.yaml", _note(name)
+    owner = packaged
+    if not packaged.exists() and note.is_file():
+        owner = Path(os.fsdecode(note.read_bytes()))
+    if owner.is_file() and not owner.samefile(file):
+        raise DataError(
+            f"results/{name} belongs to the suite {owner}, and {file} has the same name: give "
+            f"this file another one"
+        )
 
 
 def backbone_inputs(name: str) -> list[str]:

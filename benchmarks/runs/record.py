@@ -57,14 +57,21 @@ def without_curve(record: dict) -> dict:
 
 @functools.cache
 def provenance() -> dict:
-    """Commit, code and lock digests and package versions; no names of hosts or users."""
+    """Commit, code and lock digests and package versions; no names of hosts or users.
+
+    Code that git does not track is dirty as well: Python finds it all the same.
+    """
     code = hashlib.sha256()
     for path in sorted(p for folder in _CODE for p in (ROOT / folder).rglob("*.py")):
         code.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     lock = ROOT / "requirements.lock"
+    untracked = [f"{folder}/*.{kind}" for folder in _CODE for kind in ("py", "toml")]
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(
+            _git("status", "--porcelain", "--untracked-files=no")
+            or _git("ls-files", "--others", "--", *untracked)
+        ),
         "source_digest": code.hexdigest(),
         "lock_digest": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
@@ -72,10 +79,30 @@ def provenance() -> dict:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def is_committed(file: Path) -> bool:
+    """Whether a file outside the checkout is in a repository of its own, as it is now.
+
+    Of any other, a package that pip has installed among them, no commit says what it was.
+    """
+    tracked = _git("ls-files", "--error-unmatch", "--", file.name, folder=file.parent)
+    return (
+        bool(tracked) and _git("status", "--porcelain", "--", file.name, folder=file.parent) == ""
+    )
+
+
+def sources_in(path: Path) -> dict[str, str]:
+    """The digests of code in a record, none if it is damaged or older than them."""
+    try:
+        found = read_json(path)["provenance"]["sources"]
+    except (DataError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _git(*arguments: str, folder: Path | None = None) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20
+            ["git", *arguments], cwd=folder or ROOT, capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

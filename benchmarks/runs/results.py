@@ -8,17 +8,17 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from analysis.records import reading as records
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import write_bytes
+from benchmarks.runs import published
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
-from benchmarks.runs.record import PUBLISHED, SCHEMA, read_record, without_curve, write_record
+from benchmarks.runs.record import SCHEMA, read_record, without_curve, write_record
 
 
 def collect(plan: Plan, out: Path) -> None:
@@ -82,49 +82,57 @@ def publish(plan: Plan, runs: Path) -> Path:
             )
         if record["status"] == "done" and record["provenance"]["dirty"]:
             raise DataError(f"{name} was run from uncommitted code: commit and run it again")
-    target = PUBLISHED / f"{plan.name}.jsonl"
+    target = published.PUBLISHED / f"{plan.name}.jsonl"
     write_bytes(target, runs.read_bytes())
-    sums = "".join(
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n"
-        for p in sorted(PUBLISHED.glob("*.json*"))
-    )
-    write_bytes(PUBLISHED / "SHA256SUMS", sums.encode())
+    published.vouch({plan.name: [run.spec for run in plan.runs]})
     return target
 
 
-def restore(plan: Plan) -> int:
-    """Save the published records of a plan's runs as if they had been made here.
+def restore(plan: Plan) -> str:
+    """Save the published records of a plan's runs as if they had been made here; says how many.
 
-    A record counts if its key is the run's: settings, data, weights and code version are the same.
+    A record counts if its key is the run's, so that settings, data, weights and version are the
+    same, and if the code behind the run is that which is vouched for, see `runs.published`.
     Of a run that several suites have, the suite's own counts first: times differ.
 
     Raises:
         DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
     """
-    wanted = {run.key: run for run in plan.runs}
-    try:
-        files = sorted(PUBLISHED.glob("*.jsonl"), key=lambda file: (file.stem != plan.name, file))
-        published = [records.read(file)[0] for file in files]
-    except records.RecordError as error:
-        raise DataError(str(error)) from error
-    restored = 0
-    for record in (record for file in published for record in file):
-        run = wanted.get(record["key"])
-        if run is None or record["status"] != "done" or run.status() == "done":
-            continue
-        del record["suite"]
-        _name(record, run)
-        write_record(Path(run.record), without_curve(record))
-        restored += 1
-    return restored
+    wanted = defaultdict(list)  # a grid may repeat a row
+    for run in plan.runs:
+        wanted[run.key].append(run)
+    restored, outdated = 0, {}
+    for suite, found in sorted(published.records().items(), key=lambda pair: pair[0] != plan.name):
+        pairs = ((record, run) for record in found for run in wanted[record["key"]])
+        for record, run in pairs:
+            if record["status"] != "done" or run.status() == "done":
+                continue
+            if files := published.differing(suite, run.spec):
+                outdated[run.key] = files
+                continue
+            record.pop("suite", None)
+            _name(record, run)
+            record["provenance"]["sources"] = run.sources
+            write_record(Path(run.record), without_curve(record))
+            outdated.pop(run.key, None)
+            restored += 1
+    lines = [f"{restored} of {len(plan.runs)} runs restored"]
+    changed = Counter(file for files in outdated.values() for file in files)
+    for file, n in sorted(changed.items()):
+        lines.append(f"{file} changed since {n} published runs were made: they are made anew")
+    return "\n".join(lines)
 
 
 def forget_failed(plan: Plan) -> int:
-    """Delete the failed records of a plan; the runs continue from their last state."""
-    failed = [Path(run.record) for run in plan.runs if run.status() == "failed"]
-    for path in failed:
-        path.unlink()
-    return len(failed)
+    """Delete the failed records of a plan; the runs continue from the last state of their code."""
+    forgotten = 0
+    for run in plan.runs:
+        records = [path for path in (Path(run.record), *run.earlier()) if path.exists()]
+        failed = [path for path in records if read_record(path, run.key)["status"] == "failed"]
+        for path in failed:
+            path.unlink()
+        forgotten += bool(failed) and run.status() != "done"
+    return forgotten
 
 
 def main() -> None:
@@ -144,7 +152,7 @@ def main() -> None:
         elif options.action == "publish":
             print(f"published {publish(plan, out)}")
         elif options.action == "restore":
-            print(f"{restore(plan)} of {len(plan.runs)} runs restored")
+            print(restore(plan))
         else:
             print(f"{forget_failed(plan)} failed runs will be made again")
     except DataError as error:

@@ -1,9 +1,10 @@
 """A run: a method learns a stream task by task and leaves a result record.
 
-`python -m benchmarks.runs.run SPEC.json ...` makes runs one after the other and saves the
-result.json of each beside its spec. State is saved after each task, so a run that was killed
-continues there and ends with the same R. A run that fails leaves a record that says why, and the
-others go on; one that has a record already is left as it is.
+`python -m benchmarks.runs.run SPEC.json ...` makes runs one after the other and saves the record of
+each beside its spec, as result-CODE.json. CODE stands for the code behind its numbers, see
+`runs.sources`. State is saved after each task, so a run that was killed continues there and ends
+with the same R; it starts over if its code has changed. A run that fails leaves a record that says
+why, its traceback in log.txt, and the others go on; one that has a record already is left as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import random
 import sys
 import time
+import traceback
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -33,9 +36,15 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable, read_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus
+from benchmarks.runs import gpus, sources
 from benchmarks.runs.evaluate import TestCurve, score
-from benchmarks.runs.record import provenance, read_record, without_curve, write_record
+from benchmarks.runs.record import (
+    is_committed,
+    provenance,
+    read_record,
+    without_curve,
+    write_record,
+)
 from benchmarks.runs.state import load_state, save_state
 from benchmarks.scoring.without_a_model import floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
@@ -52,9 +61,8 @@ class Run:
         record: what was measured so far, as the result record has it.
     """
 
-    def __init__(self, spec: dict, key: str, folder: Path):
-        self.spec, self.key = spec, key
-        self.state_path = folder / "state.pt"
+    def __init__(self, spec: dict, key: str, state_path: Path):
+        self.spec, self.key, self.state_path = spec, key, state_path
         self.device = devices.find()
         self.record: dict = {"tasks": [], "R": None, "test_curve": []}
 
@@ -286,38 +294,64 @@ def _routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
 
 
 def make(spec_path: Path) -> dict:
-    """Make or finish a run and save its record beside its spec.
+    """Make or finish a run and save its record beside its spec, under the version of its code.
 
     Raises:
         DataError: the spec or an existing record is corrupt, or nothing could be saved.
+        ValueError: the method's file cannot be loaded.
     """
     asked = read_json(spec_path)
     if not isinstance(asked, dict) or not {"spec", "key"} <= asked.keys():
         raise DataError(f"{spec_path} is no spec of a run: delete it and run again")
     spec, key, folder = asked["spec"], asked["key"], spec_path.parent
-    path = folder / "result.json"
+    code = sources.of(spec)
+    path = folder / f"result-{sources.version(code)}.json"
     if path.exists():
         print(f"{path} is there already", file=sys.stderr)
         return read_record(path, key)
     check_writable(folder)
-    facts = provenance() | {"started": _now(), "threads": torch.get_num_threads()}
+    facts = _provenance(spec, code) | {"started": _now(), "threads": torch.get_num_threads()}
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
-    run = Run(spec, key, folder)
+    run = Run(spec, key, folder / f"state-{sources.version(code)}.pt")
+    for state in set(folder.glob("state*.pt")) - {run.state_path}:
+        print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
+        state.unlink()
     (folder / ATTEMPT).touch()
     try:
         run.make()
     except Exception as error:
-        text = str(error).strip() or "no message"
-        sentence = text if isinstance(error, DataError) else f"{type(error).__name__}: {text}"
-        print(visible(sentence), file=sys.stderr)
-        outcome = {"status": "failed", "error": " ".join(sentence.split())[:2000]}
+        text = " ".join(str(error).split())[:1800] or "no message"
+        if not isinstance(error, DataError):
+            text = f"{type(error).__name__}: {text}{_where(error, sources.files(spec))}"
+        log = folder / "log.txt"
+        trace = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{_now()}\n{trace}\n\n")
+        print(f"{folder} failed: {visible(text)} (see {log})", flush=True)
+        outcome = {"status": "failed", "error": text}
     facts |= run.record.get("provenance", {}) | {"finished": _now()}
     write_record(path, outcome | {"key": key, "spec": spec} | run.record | {"provenance": facts})
     (folder / ATTEMPT).unlink()
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
     return read_record(path, key)
+
+
+def _provenance(spec: dict, code: dict[str, str]) -> dict:
+    facts = provenance()
+    outside = [file for file in sources.files(spec) if not sources.of_checkout(file)]
+    dirty = facts["dirty"] or not all(map(is_committed, outside))
+    return facts | {"dirty": dirty, "sources": code}
+
+
+def _where(error: Exception, files: Collection[Path]) -> str:
+    """The last line of the project's or of the user's own code that an error went through."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file in files or (sources.of_checkout(file) and file.is_file()):
+            return f" ({sources.place(file)}:{frame.lineno}, in {frame.name})"
+    return ""
 
 
 def _now() -> str:
@@ -349,8 +383,8 @@ def main() -> None:
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
             try:
                 make(path)
-            except DataError as error:
-                print(error, file=sys.stderr)
+            except ValueError as error:  # a DataError, or of the method's file
+                print(visible(str(error)), file=sys.stderr)
                 left.append(path)
     except DataError as error:
         raise SystemExit(str(error)) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, read_record
 
+STATUSES = ("done", "failed", "outdated", "started", "open")
+
 
 def recorded_seconds() -> dict[str, float]:
     """Seconds of recorded runs by what decides them, loading included; the last one counts.
@@ -39,7 +42,7 @@ def recorded_seconds() -> dict[str, float]:
         try:
             record = read()
             if record["status"] == "done":
-                known[_kind(record["spec"])] = _seconds(record)
+                known[_kind(record["spec"])] = seconds(record)
         except (ValueError, TypeError, KeyError, AttributeError):
             damaged.add(path)
     for path in sorted(damaged):
@@ -47,7 +50,8 @@ def recorded_seconds() -> dict[str, float]:
     return known
 
 
-def _seconds(record: dict) -> float:
+def seconds(record: dict) -> float:
+    """Seconds of a run that was done, loading included."""
     parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
     inside = sum(task[part] for task in record["tasks"] for part in parts)
     started, finished = (
@@ -61,7 +65,7 @@ def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
     for path in sorted(PUBLISHED.glob("*.jsonl")):
         for line in path.read_bytes().splitlines():
             yield path, partial(parse_json, line)
-    for path in sorted(RUNS.glob("*/*/*/result.json")):
+    for path in sorted(RUNS.glob("*/*/*/result*.json")):
         yield path, partial(read_json, path)
 
 
@@ -77,15 +81,16 @@ def describe(
 ) -> str:
     """The plan as text: a line for each method, or for `each` run; `tflops` for estimates."""
     statuses = [run.status() for run in plan.runs]
-    counts = ", ".join(
-        f"{statuses.count(s)} {s}" for s in ("done", "failed", "started", "open") if s in statuses
-    )
+    counts = ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
     lines = [f"suite {plan.name}: {visible(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
+    lines += _outdated(plan)
     if brief:
         for run, status in zip(plan.runs, statuses, strict=True):
             if status == "failed":
                 record = read_record(Path(run.record), run.key)
                 lines.append(f"  failed: {run.directory}: {visible(record['error'])}")
+                log = Path(run.directory) / "log.txt"
+                lines += [f"    traceback: {log}"] if log.exists() else []
         report = Path("results") / plan.name / "report/index.html"
         if report.exists():
             lines.append(f"report: {report}")
@@ -120,6 +125,16 @@ def describe(
     if any(time.estimated for _, _, time in everything):
         lines.append(training_time.basis(tflops))
     return "\n".join(lines)
+
+
+def _outdated(plan: Plan) -> list[str]:
+    """For each file that has changed since runs were made, how many those are."""
+    outdated = [run for run in plan.runs if run.is_open() and run.earlier()]
+    changed = Counter(file for run in outdated for file in run.changed())
+    return [
+        f"  {visible(file)} changed since {n} runs were made: they are made anew"
+        for file, n in sorted(changed.items())
+    ]
 
 
 @dataclass(frozen=True)
@@ -173,7 +188,7 @@ def main() -> None:
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     parser.add_argument("--brief", action="store_true", help="only counts, and why runs failed")
     parser.add_argument(
-        "--complete", action="store_true", help="as --brief, and fail while runs are open"
+        "--complete", action="store_true", help="as --brief, and fail unless all runs are done"
     )
     parser.add_argument("--runs", action="store_true", help="a line for each run")
     parser.add_argument(
@@ -186,13 +201,18 @@ def main() -> None:
     try:
         plan = load_plan(o.suite, o.data_dir)
         print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
-        left = sum(run.is_open() for run in plan.runs) if o.complete else 0
+        left = sum(run.is_open() for run in plan.runs)
+        failed = sum(run.status() == "failed" for run in plan.runs)
     except DataError as error:
         raise SystemExit(str(error)) from error
-    if left:
+    if left and o.complete:
         raise SystemExit(
             f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
             f"and look above or in results/batches for why they were not made"
+        )
+    if failed and o.complete:
+        raise SystemExit(
+            f"{failed} of {len(plan.runs)} runs failed, see above: make retry has them made again"
         )
 
 

@@ -76,7 +76,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     monkeypatch.setenv("TMPDIR", str(project))
     (one,) = plan_of({"treelora": {}}, epochs=6).runs
     command += [one.write_spec(), "--own-gpu"]
-    state = Path(one.directory, "state.pt")
+    state = one.state
     with open("first.txt", "w") as log:
         first = subprocess.Popen(command, stdout=log, stderr=log)
     other = None

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks.common.data_dir import data_dir
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.common.progress import Progress
-from benchmarks.runs import results
+from benchmarks.runs import published, results, sources
 from benchmarks.runs.plan import load_plan
 from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.status import describe
@@ -94,7 +95,7 @@ def test_a_record_that_is_no_file_is_named(project):
     path = Path(one.record)
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
-    with pytest.raises(DataError, match="result.json is no file"):
+    with pytest.raises(DataError, match="result-.*.json is no file"):
         one.status()
 
 
@@ -204,14 +205,16 @@ def test_records_of_earlier_versions_lose_the_losses_of_their_steps(project, who
 def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    monkeypatch.setattr(published, "PUBLISHED", project / "published")
     path = Path(one.record)
     write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
-    published = results.publish(plan, Path("runs.jsonl"))
+    file = results.publish(plan, Path("runs.jsonl"))
     path.unlink()
-    assert results.restore(plan) == 1 and one.status() == "done"
+    assert "1 of 1" in results.restore(plan) and one.status() == "done"
+    same = {"seqlora-again": {"method": "seqlora"}, "seqlora": {"grid": {"rank": [8]}}}
+    assert "2 of 2" in results.restore(plan_of(same))
     path.unlink()
-    published.write_text(published.read_text().replace('"seed": 0', '"seed": 00'))
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 00'))
     with pytest.raises(DataError, match="own.jsonl has the digest"):
         results.restore(plan)
     assert not path.exists()
@@ -228,28 +231,77 @@ def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, 
     if not found and not data_dir():
         pytest.skip("the key is that of the files of TREELORA_DATA")
     (one,) = found
-    assert results.restore(dataclasses.replace(plan, runs=[one])) == 1
+    assert "1 of 1" in results.restore(dataclasses.replace(plan, runs=[one]))
     assert one.status() == "done"
+
+
+def test_what_was_published_by_other_code_is_restored_once_vouched_for(project, monkeypatch, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    path = Path(one.record)
+    write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
+    results.publish(plan, Path("runs.jsonl"))
+    path.unlink()
+    code = one.sources | {"baselines/common/loop.py": "0" * 12}
+    monkeypatch.setattr(sources, "of", lambda spec: code)
+    plan = plan_of({"seqlora": {}})
+    said = results.restore(plan)
+    assert "0 of 1 runs" in said and "baselines/common/loop.py changed since 1 published" in said
+    assert plan.runs[0].status() == "open"
+    published.vouch({"own": [one.spec]})
+    assert "1 of 1 runs" in results.restore(plan) and plan.runs[0].status() == "done"
+    assert read_json(Path(plan.runs[0].record))["provenance"]["sources"] == code
+
+
+def test_published_records_are_vouched_for_with_the_present_code():
+    found = {
+        (suite, file)
+        for suite, of_suite in published.records().items()
+        for record in of_suite
+        for file in published.differing(suite, record["spec"])
+    }
+    assert not found, (
+        f"{found} differ from what was published: where no number may have changed, say "
+        "`python -m benchmarks.runs.published COMMIT`, with the last commit before the change; "
+        "where one has, make the suites anew and publish them"
+    )
+
+
+def test_two_suite_files_of_one_name_do_not_share_results(project):
+    plan = plan_of({"seqlora": {}})
+    plan.claim_results()
+    for folder in ("other", "moved"):
+        shutil.copytree(".", folder, ignore=shutil.ignore_patterns("other"))
+    with pytest.raises(DataError, match="results/own belongs to the suite own.yaml, and other/own"):
+        load_plan("other/own.yaml")
+    assert load_plan(str(Path("own.yaml").absolute())).name == "own"
+    Path("own.yaml").rename("demo.yaml")
+    assert load_plan("other/own.yaml").name == "own"  # the other one is gone
+    with pytest.raises(DataError, match="suites/demo.yaml, and demo.yaml has the same name: give"):
+        load_plan("demo.yaml")
+    os.chdir("moved")  # with its results
+    assert load_plan("own.yaml").name == "own"
 
 
 def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    monkeypatch.setattr(published, "PUBLISHED", project / "published")
     path = Path(one.record)
     for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
         facts = whole["provenance"] | {"dirty": False, "threads": threads}
         write_json(path, whole | {"provenance": facts})
         results.publish(suite, Path("runs.jsonl"))
     path.unlink()
-    assert results.restore(plan) == 1
+    assert "1 of 1" in results.restore(plan)
     assert read_json(path)["provenance"]["threads"] == 7
 
 
 def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     path = Path(plan.runs[0].record)
-    monkeypatch.setattr(results, "PUBLISHED", project / "published")
+    monkeypatch.setattr(published, "PUBLISHED", project / "published")
 
     def stored(**changes):
         write_json(path, whole | changes)

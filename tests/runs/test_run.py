@@ -1,6 +1,7 @@
 """Runs: made, killed and resumed, failed, refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from baselines.common.prompts import QueryCache
 from baselines.seqlora import SeqLoRA
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
-from benchmarks.runs import results
+from benchmarks.runs import results, sources
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
 from benchmarks.runs.evaluate import score
@@ -40,7 +41,7 @@ def test_a_record_holds_what_was_asked_and_what_happened(project):
     assert len(record["diagnostics"]["trees"]) == N_TASKS
     assert record["footprint"]["state_bytes"] > 1000
     assert record["provenance"]["weights_labels"] == "own"
-    assert not (Path(one.directory) / "state.pt").exists()
+    assert not one.state.exists()
 
 
 def test_a_record_states_how_it_was_trained(project):
@@ -136,10 +137,7 @@ def test_runs_of_one_process_that_is_killed_end_with_the_same_scores(project, mo
     alone = [make(one) for one in plan.runs]
     shutil.rmtree("results")
     specs = [one.write_spec() for one in plan.runs]
-    done, (cut, state) = (
-        Path(plan.runs[0].record),
-        (Path(plan.runs[1].directory, name) for name in ("result.json", "state.pt")),
-    )
+    done, cut, state = Path(plan.runs[0].record), Path(plan.runs[1].record), plan.runs[1].state
     command = [sys.executable, "-m", "benchmarks.runs.run", *specs]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not state.exists():
@@ -194,10 +192,9 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
     with pytest.raises(KeyboardInterrupt):
         make(one)
     monkeypatch.setattr(runner, "score", score)
-    saved = Path(one.directory) / "state.pt"
-    old = torch.load(saved, weights_only=True)
+    old = torch.load(one.state, weights_only=True)
     old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
-    torch.save(old, saved)
+    torch.save(old, one.state)
     record = make(one)
     assert "continues after task 2 of 3" in capsys.readouterr().err
     assert record["R"] == whole["R"] and record.keys() == whole.keys()
@@ -232,6 +229,75 @@ def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
     assert "loss became" in describe(plan, brief=True)
     assert results.forget_failed(plan) == 1
     assert one.status() in ("open", "started")
+
+
+def test_a_failed_run_says_where_in_the_code_and_keeps_its_traceback(project, monkeypatch, capsys):
+    """The last line of the project's or the user's own, whatever library raised."""
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    log = Path(one.directory) / "log.txt"
+    for attempt, fail in enumerate((lambda _: None.detach(), lambda _: torch.zeros(2).view(3))):
+        monkeypatch.setattr(SeqLoRA, "state_dict", fail)
+        error = make(one)["error"]
+        assert re.search(r"\(tests/runs/test_run.py:\d+, in <lambda>\)$", error)
+        assert error in capsys.readouterr().out
+        assert log.read_text().count("Traceback (most recent call last)") == attempt + 1
+    assert error.startswith("RuntimeError: shape") and "'NoneType' object" in log.read_text()
+    shown = describe(plan, brief=True)
+    assert error in shown and str(log) in shown
+
+
+def other_code(monkeypatch, one, file="baselines/seqlora.py"):
+    """As if a file behind a run had been edited."""
+    code = one.sources | {file: "0" * 12}
+    monkeypatch.setattr(sources, "of", lambda spec: code)
+
+
+def test_results_of_edited_code_are_outdated_and_kept_for_when_it_is_undone(
+    project, monkeypatch, whole
+):
+    (one,) = plan_of({"seqlora": {}}).runs
+    write_json(Path(one.record), whole)
+    before = Path(one.record).read_bytes()
+    assert whole["provenance"]["sources"] == one.sources
+    with monkeypatch.context() as edit:
+        other_code(edit, one)
+        plan = plan_of({"seqlora": {}})
+        (edited,) = plan.runs
+        assert edited.status() == "outdated" and edited.is_open() and edited.key == one.key
+        said = describe(plan, brief=True)
+        assert "baselines/seqlora.py changed since 1 runs were made" in said
+        assert make(edited)["R"] == whole["R"] and edited.status() == "done"
+    assert one.status() == "done" and Path(one.record).read_bytes() == before
+
+
+def test_a_record_that_noted_no_code_is_outdated(project, whole):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    write_json(Path(one.directory) / "result.json", whole | {"provenance": {}})
+    assert one.status() == "outdated" and "the code changed since 1" in describe(plan)
+
+
+def test_a_state_of_other_code_is_not_continued(project, monkeypatch, whole, capsys):
+    (one,) = plan_of({"seqlora": {}}).runs
+    save_state = runner.save_state
+
+    def stop(*arguments):
+        save_state(*arguments)
+        raise RuntimeError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "save_state", stop)
+        assert make(one)["status"] == "failed" and one.state.exists()
+    capsys.readouterr()
+    other_code(monkeypatch, one)
+    plan = plan_of({"seqlora": {}})
+    (edited,) = plan.runs
+    assert edited.status() == "outdated"  # and the edit may be the remedy
+    assert results.forget_failed(plan) == 1 and edited.status() == "open"
+    assert make(edited)["R"] == whole["R"]
+    said = capsys.readouterr().err
+    assert "starts over" in said and "continues" not in said and not one.state.exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"spec": {}}'])
@@ -291,17 +357,16 @@ def test_a_full_disk_during_a_run_keeps_the_last_state(project, monkeypatch):
     assert "No space left" in make(one)["error"]
     monkeypatch.undo()
     monkeypatch.chdir(project)
-    assert (Path(one.directory) / "state.pt").exists()
+    assert one.state.exists()
     Path(one.record).unlink()
     assert make(one)["status"] == "done"
 
 
 def test_what_cannot_be_saved_or_read_fails_the_run(project, monkeypatch):
     (one,) = plan_of({"seqlora": {}}).runs
-    state = Path(one.directory) / "state.pt"
-    state.parent.mkdir(parents=True)
-    state.write_bytes(b"damaged")
-    assert "state.pt" in make(one)["error"] and state.read_bytes() == b"damaged"
-    state.unlink()
+    one.state.parent.mkdir(parents=True)
+    one.state.write_bytes(b"damaged")
+    assert one.state.name in make(one)["error"] and one.state.read_bytes() == b"damaged"
+    one.state.unlink()
     monkeypatch.setattr(SeqLoRA, "state_dict", lambda self: {"norms": np.ones(2)})
-    assert "['norms'] is a numpy.ndarray" in make(one)["error"] and not state.exists()
+    assert "['norms'] is a numpy.ndarray" in make(one)["error"] and not one.state.exists()

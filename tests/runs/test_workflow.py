@@ -46,7 +46,7 @@ def checkout(tmp_path_factory):
 
 def record_of(checkout, run):
     """The file of a run's record, the run as stream/method/seed."""
-    (path,) = checkout.files(f"results/runs/{run}-*/result.json")
+    (path,) = checkout.files(f"results/runs/{run}-*/result-*.json")
     return path
 
 
@@ -62,7 +62,10 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     page = (checkout.folder / OUT / "report/index.html").read_text()
     assert all(word in page for word in ("treelora", "anchor", "diverging", "lower learning_rate"))
     code, shown = checkout.module("benchmarks.runs.status", NAME, "--complete")
-    assert code == 0 and "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
+    assert code != 0 and "2 of 6 runs failed" in shown and "6 runs are still open" not in shown
+    assert "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
+    for said in (checkout.first, checkout.first.rpartition("Finished jobid")[2]):
+        assert "diverging/s0-" in said and "failed" in said
 
 
 def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
@@ -127,6 +130,31 @@ def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
     assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
 
 
+def test_an_edited_method_is_made_anew_and_an_edited_comment_is_not(checkout):
+    """Until the edit is undone."""
+    path = checkout.folder / "baselines/anchor.py"
+    text = path.read_text()
+    path.write_text(text.replace('"""Anchor', '"""Another', 1))
+    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
+    path.write_text(text.replace("strength: float = 1.0", "strength: float = +1.0"))
+    shown = checkout.snakemake("--dry-run", suite=NAME)
+    assert trained(shown) == {("anchor", "glyphs", seed) for seed in (0, 1)}
+    code, shown = checkout.module("benchmarks.runs.status", NAME, "--brief")
+    assert code == 0 and "baselines/anchor.py changed since 2 runs were made" in shown
+    path.write_text(text)
+    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
+
+
+def test_an_edited_stream_is_prepared_and_learnt_anew(checkout):
+    path = checkout.folder / "benchmarks/streams/docs.py"
+    text = path.read_text()
+    path.write_text(f"{text}\nEDITED = True\n")
+    shown = checkout.snakemake("--dry-run", suite=NAME)
+    path.write_text(text)
+    assert trained(shown) == {("treelora", "docs", seed) for seed in (0, 1)}
+    assert scheduled(shown)["prepare"] == 1
+
+
 def test_deleted_exhibits_are_redrawn_without_training(checkout):
     deleted = [checkout.files(f"{OUT}/{kind}/*")[0] for kind in ("tables", "figures")]
     before = [path.read_bytes() for path in deleted]
@@ -164,7 +192,7 @@ def test_figures_are_drawn_without_torch(checkout, tmp_path):
 
 
 def test_failed_runs_are_made_again_on_request_only(checkout):
-    records = checkout.files("results/runs/glyphs/diverging/*/result.json")
+    records = checkout.files("results/runs/glyphs/diverging/*/result-*.json")
     kept = [path.read_bytes() for path in records]
     code, shown = checkout.module("benchmarks.runs.results", "forget-failed", NAME)
     assert code == 0, shown
@@ -178,11 +206,17 @@ def test_published_results_count_as_done(checkout):
     """Restored, they need no training, and are what was published to the byte."""
     runs = (checkout.folder / OUT / "runs.jsonl").read_bytes()
     folder = checkout.folder / "benchmarks/published"
+    kept = (folder / "sources.json").read_text()
+    entry = {
+        record["spec"]["method"]["name"]: record["provenance"]["sources"]
+        for record in map(json.loads, runs.splitlines())
+    }
+    (folder / "sources.json").write_text(json.dumps({"mine": entry}))
     (folder / "mine.jsonl").write_bytes(runs)
     sums = (folder / "SHA256SUMS").read_text()
     (folder / "SHA256SUMS").write_text(f"{sums}{hashlib.sha256(runs).hexdigest()}  mine.jsonl\n")
     for method in ("glyphs/anchor", "docs/treelora"):
-        for record in checkout.files(f"results/runs/{method}/*/result.json"):
+        for record in checkout.files(f"results/runs/{method}/*/result-*.json"):
             record.unlink()
     code, shown = checkout.module("benchmarks.runs.results", "restore", NAME)
     assert code == 0 and shown.startswith("4 of 6 "), shown
@@ -191,6 +225,7 @@ def test_published_results_count_as_done(checkout):
     assert checkout.module("benchmarks.runs.results", "collect", NAME, *out)[0] == 0
     assert (checkout.folder / "again.jsonl").read_bytes() == runs
     (folder / "mine.jsonl").unlink()
+    (folder / "sources.json").write_text(kept)
     (folder / "SHA256SUMS").write_text(sums)
 
 
