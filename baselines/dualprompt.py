@@ -128,5 +128,5 @@ class DualPrompt(TaskPromptMethod):
             with torch.no_grad():
                 self.model.prompts[task.index].copy_(self.model.prompts[task.index - 1])
 
-    def batch_penalty(self) -> Tensor:
+    def batch_loss(self, x, y, logits, positions) -> Tensor:
         return self.config.pull * self.model.mismatch.mean()

@@ -26,7 +26,8 @@ from baselines.l2p import L2P
 from baselines.olora import OLoRA
 from benchmarks import backbones
 from benchmarks.backbones import Backbone
-from benchmarks.common.files import write_json
+from benchmarks.common.errors import as_exit
+from benchmarks.common.files import check_writable, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import Passes, network, passes
 from benchmarks.runs.record import provenance
@@ -234,6 +235,7 @@ def row(name: str, c: Counts, method: str, task: int) -> dict:
     }
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -249,6 +251,7 @@ def main() -> None:
     o = parser.parse_args()
     if min(o.tasks) < 1:
         parser.error(f"--tasks count from 1, but are {o.tasks}")
+    check_writable(o.out.absolute().parent)
     rows = []
     progress = Progress("accounting", len(o.models), "models")
     for name in o.models:

@@ -41,7 +41,7 @@ from benchmarks import backbones, streams
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, as_exit
-from benchmarks.common.files import read_json, write_json
+from benchmarks.common.files import check_writable, read_json, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs.record import PUBLISHED, provenance
 from benchmarks.streams.common.tasks import Samples
@@ -393,6 +393,8 @@ def command() -> argparse.ArgumentParser:
 @as_exit()
 def main() -> None:
     o = command().parse_args()
+    check_writable(o.out.absolute().parent)
+    before = read_json(o.out)["parts"] if o.out.exists() else {}
     torch.set_num_threads(o.threads)
     o.device = devices.find()
     measured = {
@@ -404,7 +406,6 @@ def main() -> None:
         **{name: getattr(o, name) for name in PARTS[o.measure]},
         **o.measure(o),
     }
-    before = read_json(o.out)["parts"] if o.out.exists() else {}
     data = {"schema": 1, "kind": "timing", "parts": before | {o.part: measured}}
     write_json(o.out, data)
 

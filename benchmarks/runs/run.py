@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Collection
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +206,11 @@ class Run:
         """The method's report, and the test scores taken meanwhile."""
         tests = self.method.stages and not self.method.offline
         n_tests = self.spec["train"]["curve_tests"] if tests else 0
-        test = partial(self.test, task.index, task.index)
+
+        def test() -> float:
+            self.method.ready_to_test()
+            return self.test(task.index, task.index)
+
         curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
 
         def after_step(loss: torch.Tensor, n_samples: int) -> None:

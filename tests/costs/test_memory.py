@@ -16,7 +16,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-METHODS = [n for n in baselines.names() if baselines.load(n, "language").skip("language") is None]
+METHODS = [name for name, modality in tiny.pairs() if modality == "language"]
 VARIANTS = {"ewc-full": {"trained": "all"}, "treelora-gradient": {"signature": "gradient"}}
 CONFIGS = {"ogd": {"directions": 12}}
 
