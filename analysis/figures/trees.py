@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 from matplotlib.figure import Figure
 
 from analysis.catalogue import figure
@@ -35,51 +37,59 @@ def trees(panel: Panel) -> Figure:
     grown = record["diagnostics"]["trees"]
     names, groups = task_names(record), task_groups(record)
     looks = group_styles(groups)
-    large = axes.inset_axes((0, 0.42, 0.84, 0.58))
-    _draw_tree(large, grown[-1], groups, looks, names)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    _draw_tree(axes, (0.09, 0.46, 0.72, 0.52), grown[-1], groups, looks, names)
     for group in sorted(set(groups) - {""}):
-        look = looks[group]._replace(line="").plot
-        axes.plot([], [], ms=8, label=drawn(group), **look)
+        axes.plot([], [], ms=8, label=drawn(group), **looks[group]._replace(line="").plot)
     if any(groups):
         axes.legend(loc="upper right", title="planted group", fontsize=7, title_fontsize=7)
+    step = 1 / max(len(grown) - 2, 1)
     for index, tree in enumerate(grown[1:-1]):
-        width = 1 / max(len(grown) - 2, 1)
-        small = axes.inset_axes((index * width, 0, width * 0.86, 0.17))
-        _draw_tree(small, tree, groups, looks)
-        small.set_title(f"after {index + 2}", fontsize=7, y=1)
+        left, wide = (index + 0.08) * step, 0.7 * step
+        _draw_tree(axes, (left, 0.02, wide, 0.14), tree, groups, looks)
+        axes.text(left + wide / 2, 0.18, f"after {index + 2}", fontsize=7, ha="center")
     return fig
 
 
-def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None = None) -> None:
-    """Leaves side by side, each where its branch ends, marked by their tasks' groups."""
-    order: list[int] = []
-    deepest = len(list(ranks(tree))) - 1
+def _draw_tree(axes, box: tuple, tree: dict, groups: list, looks: dict, names=None) -> None:
+    """A tree in a box (left, bottom, width, height), with leaves side by side.
+
+    Each leaf is where its branch ends, marked by its task's group, and below stand the `names`.
+    """
+    left, bottom, width, height = box
+    deepest, wide = len(list(ranks(tree))) - 1, max(len(tree["tasks"]) - 1, 1)
+    branches: list[tuple[float, float]] = []
+    leaves: dict[str, list[tuple[float, float]]] = {}
+    above, below = {"zorder": 1, "c": GREY}, {"zorder": 1, "lw": 0.6, "ls": ":"}
+
+    def high(depth: int) -> float:
+        return bottom + height * (1 - depth / max(deepest, 1))
 
     def place(node: dict, depth: int) -> float:
         if node["children"]:
             xs = [place(child, depth + 1) for child in node["children"]]
-            x = sum(xs) / len(xs)
-            for below in xs:
-                axes.plot([x, below, below], [-depth, -depth, -depth - 1], c=GREY, lw=0.9, zorder=1)
+            x, y, end = sum(xs) / len(xs), high(depth), high(depth + 1)
+            for other in xs:  # what is not a number parts the lines
+                branches.extend([(x, y), (other, y), (other, end), (nan, nan)])
             return x
-        first = len(order)
+        xs = []
         for task in node["tasks"]:
-            look = looks[groups[task]]
-            axes.plot(len(order), -depth, ms=8 if names else 4, zorder=2, **look.plot)
+            x = left + width * sum(map(len, leaves.values())) / wide
+            leaves.setdefault(groups[task], []).append((x, high(depth)))
             if names:
-                x = len(order)
-                axes.plot([x, x], [-depth, -deepest], c=look.colour, lw=0.6, ls=":", zorder=1)
+                colour = looks[groups[task]].colour
+                axes.plot([x, x], [high(depth), bottom], c=colour, **below)
                 spot = {"xytext": (3, -7), "textcoords": "offset points", "rotation": 35}
-                text = {"ha": "right", "va": "top", "fontsize": 7, "color": look.colour}
-                axes.annotate(
-                    f"{task + 1} {drawn(names[task], 24)}", (len(order), -deepest), **spot, **text
-                )
-            order.append(task)
-        ends = [first, len(order) - 1]
-        if ends[0] < ends[1]:  # tasks whose adapters were merged
-            axes.plot(ends, [-depth] * 2, c=GREY, lw=4 if names else 2, alpha=0.4, zorder=1)
-        return sum(ends) / 2
+                text = {"ha": "right", "va": "top", "fontsize": 7, "color": colour}
+                axes.annotate(f"{task + 1} {drawn(names[task], 24)}", (x, bottom), **spot, **text)
+            xs.append(x)
+        if len(xs) > 1:  # tasks whose adapters were merged
+            axes.plot(xs, [high(depth)] * len(xs), lw=4 if names else 2, alpha=0.4, **above)
+        return sum(xs) / len(xs)
 
     place(tree, 0)
-    axes.set(xlim=(-1.2 if names else -0.7, max(len(order), 2) - 0.3), ylim=(-deepest - 0.4, 0.4))
-    axes.set_axis_off()
+    if branches:
+        axes.plot(*zip(*branches, strict=True), lw=0.9, **above)
+    for group, spots in leaves.items():
+        look = looks[group]._replace(line="").plot
+        axes.plot(*zip(*spots, strict=True), ms=8 if names else 4, zorder=2, **look)
