@@ -141,7 +141,7 @@ def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
         options += ["--dry-run", "--printshellcmds"]
         shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
         runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
-        assert runs and all(f" {promise} >> " in line for line in runs), shown
+        assert runs and all(f" {promise} 2>> " in line for line in runs), shown
 
 
 def options_of(profile, monkeypatch):
