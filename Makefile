@@ -7,6 +7,8 @@ PROFILE  ?= profiles/default
 PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
+METHOD   ?=
+STREAM   ?=
 
 # The lock has wheels for these, and the first that is there makes the environment.
 PYTHONS = python3.11 python3.12 python3.13 python3
@@ -18,7 +20,7 @@ LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figur
 # without it makes make expand the name of a suite.
 quoted = '$(subst ','\'',$(1))'
 NAME   = $(call quoted,$(value SUITE))
-unexport SUITE
+unexport SUITE METHOD STREAM
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
@@ -31,7 +33,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test test-fast lint lock clean
+.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test test-fast contract lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +89,11 @@ test: lint ## Check style and workflow, then run every test
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
 	$(PYTEST) -m "not slow"
+
+contract: .venv/requirements.lock ## Ask a method or a stream what all must keep (METHOD= or STREAM=name, module or path)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(if $(value STREAM),\
+	    tests/streams/test_contract.py --stream=$(call quoted,$(value STREAM)),\
+	    tests/baselines/test_contract.py $(if $(value METHOD),--method=$(call quoted,$(value METHOD))))
 
 lint: .venv/requirements.lock ## Check style and workflow
 	.venv/bin/ruff check

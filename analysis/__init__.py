@@ -8,8 +8,7 @@ An import goes downwards only:
     figures/    one function for each figure
     tables/     one function for each table, and the forms of a table
     catalogue   the decorators with which tables and figures register themselves
-    paper/      published values: which stand beside a run, and the effects that the paper reports
-    records/    reads and checks records; runs as a pandas DataFrame, metrics, variants, trees
+    records/    records as a pandas DataFrame, checked; metrics, variants, trees, what was published
     text        names and values from outside, made fit for a sentence
 
 `python -m analysis --help` is the way in, or in a notebook `analysis.records.runs.load`.

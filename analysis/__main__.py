@@ -40,12 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--exhibits", nargs="+", default=NAMES, metavar="NAME", help="draw only these"
     )
+    parser.add_argument(
+        "--reference", metavar="LABEL", help="the row that differences are taken to"
+    )
     options = parser.parse_args(arguments)
     try:
         for name in options.exhibits:
             if name not in NAMES:
                 raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
-        draw(options.runs, options.out, options.exhibits)
+        draw(options.runs, options.out, options.exhibits, reference=options.reference)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}; what was there is kept."
         print(visible(said), file=sys.stderr)

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +24,7 @@ from analysis.figures.canvas import render
 from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
 from analysis.tables.table import Table, csv
+from analysis.text import quoted, suggest
 
 for room in (analysis.tables, analysis.figures):  # whose modules register what they draw
     for module in iter_modules(room.__path__, f"{room.__name__}."):
@@ -70,16 +72,21 @@ def files(specs: list[dict]) -> list[str]:
 
 
 def draw(
-    paths: list[Path], out: Path, names: Iterable[str] = NAMES, published: Path = PUBLISHED
+    paths: list[Path],
+    out: Path,
+    names: Iterable[str] = NAMES,
+    published: Path = PUBLISHED,
+    reference: str | None = None,
 ) -> None:
     """Draws each file of records in `out`, or in a folder of its own there if there are several.
 
     Several are also judged together, with the experiments in `published`, in `out` itself. Nothing
-    is written before everything was read, checked and drawn.
+    is written before everything was read, checked and drawn. Differences are taken to the row
+    `reference`, else to the one that the suite names.
     """
     several = len(paths) > 1
     largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
-    jobs = [partial(draw_suite, path, out, names, several) for path in largest]
+    jobs = [partial(draw_suite, path, out, names, several, reference) for path in largest]
     if several and "claims" in names:
         experiments, *suites = _in_processes([partial(draw_experiments, published), *jobs])
     else:
@@ -124,9 +131,18 @@ def _in_processes(jobs: list[Callable]) -> list:
             pool.shutdown(cancel_futures=True)
 
 
-def draw_suite(path: Path, out: Path, names: Iterable[str], own_folder: bool) -> Drawn:
+def draw_suite(
+    path: Path, out: Path, names: Iterable[str], own_folder: bool, reference: str | None
+) -> Drawn:
     """Reads, checks and draws one file of records; `own_folder` is one within `out`."""
     suite = read_suite(path)
+    if reference is not None:
+        if reference not in (labels := set(suite.runs["method"])):
+            raise ValueError(
+                f"The suite {suite.name} has no row {quoted(reference)} to take differences to: "
+                f"{suggest(reference, sorted(labels))}"
+            )
+        suite = replace(suite, reference=reference)
     measured, made = make(suite, out / suite.name if own_folder else out, names)
     return Drawn(suite.name, suite.label, len(suite.runs), measured, made)
 
@@ -158,11 +174,10 @@ def make(
                 made |= table_files(f"{name}-{panel.slug}", tables[name])
         for name, exhibit in fitting(FIGURES, specs).items():
             if whole or name in names:
-                figure = exhibit.draw(panel)
-                svgs[name] = render(figure, "svg")
+                drawn = render(exhibit.draw(panel))
+                svgs[name] = drawn["svg"]
             if name in names:
-                made[f"figures/{name}-{panel.slug}.svg"] = svgs[name]
-                made[f"figures/{name}-{panel.slug}.pdf"] = render(figure, "pdf")
+                made |= {f"figures/{name}-{panel.slug}.{kind}": drawn[kind] for kind in drawn}
     if whole:
         others = files([record["spec"] for record in suite.runs["record"]])
         others.remove("report/index.html")
@@ -195,8 +210,8 @@ def draw_experiments(published: Path) -> Experiments:
         for stem, table in tables.items():
             made |= table_files(stem, table)
         for stem, exhibit in figures.items():
-            figure = exhibit.draw(data)
-            made |= {f"figures/{stem}.{kind}": render(figure, kind) for kind in ("pdf", "svg")}
+            drawn = render(exhibit.draw(data))
+            made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in ("pdf", "svg")}
     return Experiments(found, sections, made)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 MOST_LISTED = 40  # names in one sentence
+_ABSOLUTE = re.compile(  # of Unix, Windows or a home, where no longer word or address ends
+    r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[/\\]|\\\\)(?:[^\s/\\'\":;,]+[/\\]+)*(?P<last>[^\s/\\'\":;,]+)[/\\]?"
+)
 
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxlist, _brief.maxtuple, _brief.maxdict = 2, 4, 4, 4
@@ -30,6 +34,11 @@ def _visible(character: str) -> str:
     if joiner or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Cn"):
         return character
     return ascii(character)[1:-1]
+
+
+def pathless(text: str) -> str:
+    """The text with the last component of each absolute path, as where it lies is nobody's."""
+    return _ABSOLUTE.sub(r"\g<last>", text)
 
 
 def quoted(value: object) -> str:

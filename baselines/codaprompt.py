@@ -107,6 +107,8 @@ class _CodaPrompted(PromptedVision):
 class CodaPrompt(TaskPromptMethod):
     """Decomposed prompts."""
 
+    small = {"components": 3, "prompt_length": 4, "layers": 2}
+
     @dataclass(frozen=True)
     class Config(PromptSettings):
         """Settings of the components.

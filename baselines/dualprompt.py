@@ -89,6 +89,8 @@ class _DualPrompted(PromptedVision):
 class DualPrompt(TaskPromptMethod):
     """General prompts and matched expert prompts."""
 
+    small = {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3}
+
     @dataclass(frozen=True)
     class Config(PromptSettings):
         """Settings of the prompts.
@@ -126,5 +128,5 @@ class DualPrompt(TaskPromptMethod):
             with torch.no_grad():
                 self.model.prompts[task.index].copy_(self.model.prompts[task.index - 1])
 
-    def batch_penalty(self) -> Tensor:
+    def batch_loss(self, x, y, logits, positions) -> Tensor:
         return self.config.pull * self.model.mismatch.mean()

@@ -40,6 +40,8 @@ from baselines.common.text import trim_left
 class GEM(LoraMethod):
     """Gradient episodic memory on a sequentially trained adapter."""
 
+    small = {"memory_per_task": 5}
+
     @dataclass(frozen=True)
     class Config(LoraSettings):
         """Settings of the memory.

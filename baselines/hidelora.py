@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.common import checks
-from baselines.common.base import rate_groups
+from baselines.common.base import new_default, rate_groups
 from baselines.common.hide import HiDe, HiDeSettings, TwoPass
 from baselines.common.lora import PER_BLOCK, LoraSettings, add_lora
 
@@ -96,10 +96,10 @@ class HiDeLoRA(HiDe):
                 1/sqrt(width) ("width").
         """
 
-        rank: int = 10
-        alpha: float = 1.0
-        layers: int | None = 5
-        targets: str = "kv"
+        rank: int = new_default(10)
+        alpha: float = new_default(1.0)
+        layers: int | None = new_default(5)
+        targets: str = new_default("kv")
         slow: float = 0.1
         start: str = "rank"
 

@@ -207,7 +207,7 @@ class HiDeLoRALanguage(MixtureMethod):
             for own, previous in zip(*factors, strict=True):
                 own.copy_(previous)
 
-    def batch_penalty(self) -> Tensor | float:
+    def batch_loss(self, x, y, logits, positions) -> Tensor | float:
         if self.config.contrast == 0:
             return 0.0
         term = contrast(self.model.features, self._means)
@@ -228,8 +228,7 @@ class HiDeLoRALanguage(MixtureMethod):
             self.mix()
         model.eval()
         frozen, own = [], []
-        for positions in torch.arange(len(task.train)).split(READ_SIZE):
-            x = task.train.batch(positions)[0].to(self.setting.device)
+        for x, _, _ in self.batches(task, READ_SIZE):
             embedded, mask = model.backbone.embed(x[:, 0]), x[:, 1]
             frozen.append(model.uninstructed(embedded, mask))
             own.append(prompt_mean(model.instructed(embedded, mask), mask))

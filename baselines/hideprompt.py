@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from baselines.common import checks
-from baselines.common.base import rate_groups, train_head_only
+from baselines.common.base import new_default, rate_groups, train_head_only
 from baselines.common.hide import HiDe, HiDeSettings, TwoPass
 from baselines.common.prefix import encode_with_prefixes
 from baselines.common.task import Task
@@ -135,7 +135,7 @@ class HiDePrompt(HiDe):
                 float32. The record has whether it was done.
         """
 
-        contrast: float = 0.1
+        contrast: float = new_default(0.1)
         prompt_length: int = 5
         layers: int = 5
         head_rate: float = 0.1
@@ -184,9 +184,7 @@ class HiDePrompt(HiDe):
     def stage_task(self, task: Task) -> Task:
         if self.model.stage == 1 or not self._caches():
             return task
-        return dataclasses.replace(
-            task, train=Features(*self.read(task.train, self.model.uninstructed))
-        )
+        return dataclasses.replace(task, train=Features(*self.read(task, self.model.uninstructed)))
 
     def alignment(self) -> HiDeSettings:
         if self.model.stage == 1:

@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, train_head_only
+from baselines.common.base import Method, new_default, train_head_only
 from baselines.common.lora import BranchSettings
 from baselines.common.task import Task
 
@@ -157,7 +157,7 @@ class InfLoRA(Method):
         Branches have no scale of their own (alpha = rank).
         """
 
-        rank: int = 10
+        rank: int = new_default(10)
         lamb: float = 0.95
         lame: float = 1.0
 
@@ -197,8 +197,8 @@ class InfLoRA(Method):
             hooks.append(branch.register_forward_pre_hook(add))
             moments.append(moment)
         self.model.eval()
-        for positions in torch.arange(len(task.train)).split(self.setting.batch_size):
-            self.model(task.train.batch(positions)[0].to(self.setting.device))
+        for x, _, _ in self.batches(task):
+            self.model(x)
         for hook in hooks:
             hook.remove()
         return moments

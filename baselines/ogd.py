@@ -169,17 +169,16 @@ class OGD(LoraMethod):
         parts = vector.split([p.numel() for p in self._parameters])
         return [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
 
-    def _gradient(self, task: Task, position: int) -> Tensor:
+    def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """(P,): the gradient of a training sample's gold logit."""
-        x, y = (part.to(self.setting.device) for part in task.train.batch(torch.tensor([position])))
         output = gold_logit(self.loop.model(x), y)
         return _flat(torch.autograd.grad(output, self._parameters, materialize_grads=True))
 
     def end(self, task: Task) -> None:
         self.model.eval()
-        chosen = torch.randperm(len(task.train))[: self.config.directions].tolist()
-        gradients = torch.stack([self._gradient(task, position) for position in chosen])
-        self._basis = extended(self._basis, gradients)
+        chosen = torch.randperm(len(task.train))[: self.config.directions]
+        gradients = [self._gradient(x, y) for x, y, _ in self.batches(task, 1, chosen)]
+        self._basis = extended(self._basis, torch.stack(gradients))
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"directions": self._basis}

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from baselines.common import checks
 from baselines.common.base import Method
+from baselines.common.prototypes import class_sums
 from baselines.common.task import Task
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
@@ -101,6 +102,7 @@ class RanPAC(Method):
     stages = 0
     reads = 1
     skips = {"language": "RanPAC classifies images by their features and cannot generate text"}
+    small = {"projections": 40}
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -129,31 +131,30 @@ class RanPAC(Method):
             generator = torch.Generator().manual_seed(self.setting.seed)
             projection = torch.randn(backbone.width, n_projections, generator=generator)
         model = ClosedForm(backbone, projection, cosine=mean)
-        zeros = model.weight.new_zeros
-        device = self.setting.device
         n_features, n_classes = model.weight.shape
-        self._correlation = zeros(n_features, n_classes, dtype=torch.float64, device=device)
-        self._gram = zeros(0 if mean else n_features, n_features, dtype=torch.float64).to(device)
+        options = {"dtype": torch.float64, "device": self.setting.device}
+        self._correlation = torch.zeros(n_features, n_classes, **options)
+        self._gram = torch.zeros(0 if mean else n_features, n_features, **options)
         self._ridges: list[float] = []
         return model
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.backbone.encode(self.backbone.embed(x))[:, 0]
 
     @torch.no_grad()
     def learn(self, task: Task, report: Callable[[Tensor, int], None] | None = None) -> dict:
         start = time.perf_counter()
         self.model.eval()
-        features, labels = [], []
-        for positions in torch.randperm(len(task.train)).split(self.setting.batch_size):
-            x, y = task.train.batch(positions)
-            features.append(self.model.features(x.to(self.setting.device)).double())
-            labels.append(y.to(self.setting.device))
-        h = torch.cat(features)
-        y = F.one_hot(torch.cat(labels), self._correlation.shape[1]).double()
-        self._correlation += h.T @ y
+        shuffled = self.batches(task, positions=torch.randperm(len(task.train)))
+        parts = [(self.model.features(x).double(), y) for x, y, _ in shuffled]
+        h, y = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._correlation += class_sums(h, y, self._correlation.shape[1])
         if self.config.head == "mean":  # a class's sum and its mean have one direction
             weight = F.normalize(self._correlation, dim=0)
         else:
             self._gram += h.T @ h
-            ridge = self.config.ridge or best_ridge(h, y, max(1, len(h) * 4 // 5))
+            one_hot = F.one_hot(y, self._correlation.shape[1]).double()
+            ridge = self.config.ridge or best_ridge(h, one_hot, max(1, len(h) * 4 // 5))
             self._ridges.append(ridge)
             weight = solve(self._gram, self._correlation, ridge)
         self.model.weight.copy_(weight)

@@ -159,9 +159,8 @@ class SAPT(MixtureMethod):
 
     @torch.no_grad()
     def end(self, task: Task) -> None:
-        batches = torch.arange(len(task.train)).split(self.setting.batch_size)
-        inputs = (task.train.batch(positions)[0].to(self.setting.device) for positions in batches)
-        pooled = torch.cat([pool(self.model.backbone.embed(x[:, 0]), x[:, 1]) for x in inputs])
+        embed = self.model.backbone.embed
+        pooled = torch.cat([pool(embed(x[:, 0]), x[:, 1]) for x, _, _ in self.batches(task)])
         attention = self.model.scores(pooled).softmax(dim=1)
         self._routed.append((attention.argmax(dim=1) == task.index).float().mean().item())
         self._targets.append(attention.mean(dim=0))

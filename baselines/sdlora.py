@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.common import checks
-from baselines.common.base import Method, train_head_only
+from baselines.common.base import Method, new_default, train_head_only
 from baselines.common.lora import BranchSettings
 from baselines.common.task import Task
 
@@ -103,7 +103,7 @@ class SDLoRA(Method):
             optimizer: "adam", the run's, or "sgd" with momentum 0.9.
         """
 
-        rank: int = 10
+        rank: int = new_default(10)
         magnitude: float = 0.8
         carry_magnitude: bool = False
         optimizer: str = "adam"

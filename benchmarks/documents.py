@@ -13,6 +13,7 @@ from analysis.figures.accuracy import fig4a
 from analysis.figures.canvas import render
 from analysis.records.runs import read_suite
 from benchmarks import backbones
+from benchmarks.common.errors import as_exit
 from benchmarks.common.files import read_json, write_bytes
 from benchmarks.experiments import timing_page
 from benchmarks.runs.record import PUBLISHED
@@ -60,6 +61,7 @@ def outdated(made: dict[str, bytes]) -> list[str]:
     return [path for path, content in made.items() if there[path] != content]
 
 
+@as_exit()
 def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.documents", description=__doc__).parse_args()
     made = documents()

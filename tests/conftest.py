@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -20,15 +21,42 @@ def pytest_addoption(parser):
         help="a recorded trace of the authors' code, with its trees beside it in FILE_trees.json",
     )
     parser.addoption(
+        "--method",
+        metavar="METHOD",
+        help="ask the contract of this method alone: a name, a module or the path of a file",
+    )
+    parser.addoption("--stream", metavar="STREAM", help="the same for a stream")
+    parser.addoption(
         "--pretend-gpu",
         action="store_true",
         help="rehearse the tests marked gpu without one: tests/pretend_cuda.py stands for it",
     )
 
 
-def pytest_collection_modifyitems(items):
-    """The longest file first, or one worker waits for the other in the end."""
+def pytest_configure(config):
+    """What cannot be loaded is one sentence, and not one for each test."""
+    try:
+        if method := config.getoption("method"):
+            import baselines
+
+            baselines.load(method)
+        if stream := config.getoption("stream"):
+            from benchmarks import streams
+
+            streams.load(shlex.split(stream)[0])
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_modifyitems(config, items):
+    """The longest file first, or one worker waits for the other in the end.
+
+    Of a contract that is asked of one method or stream, what is not asked of all is left out.
+    """
     items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    if config.getoption("method") or config.getoption("stream"):
+        asked = [item for item in items if "case" in " ".join(item.fixturenames)]
+        items[:] = [item for item in asked if not item.get_closest_marker("skip")]  # of no case
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import nn
 
@@ -54,19 +56,27 @@ TOKENIZER = Tokenizer(
     lambda ids: " ".join(f"w{i}" for i in ids if i > 2),
     *(1, 2),
 )
-SMALL = {
-    "codaprompt": {"components": 3, "prompt_length": 4, "layers": 2},
-    "dualprompt": {"shared_layers": 1, "shared_length": 2, "task_layers": 1, "task_length": 3},
-    "gem": {"memory_per_task": 5},
-    "l2p": {"pool_size": 4, "prompt_length": 2, "top_k": 2},
-    "ranpac": {"projections": 40},
-}
 
 
-def pairs() -> list[tuple[str, str]]:
-    """All methods with the modalities that they run on."""
-    every = [(name, modality) for name in baselines.names() for modality in MODALITIES]
-    return [pair for pair in every if baselines.load(*pair).skip(pair[1]) is None]
+def loaded(method: str | type, modality: str) -> type:
+    """A method by what `baselines.load` finds it by; a class stands for itself."""
+    return method if isinstance(method, type) else baselines.load(method, modality)
+
+
+def pairs(*places: str) -> list[tuple[str, str]]:
+    """All methods, or these, with the modalities that they run on.
+
+    One that cannot be loaded is among them, so that its own tests say why and the others run.
+    """
+
+    def runs(place: str, modality: str) -> bool:
+        try:
+            return baselines.load(place, modality).skip(modality) is None
+        except ValueError:
+            return True
+
+    every = [(place, modality) for place in places or baselines.names() for modality in MODALITIES]
+    return [pair for pair in every if runs(*pair)]
 
 
 def network(modality: str, seed: int = 0):
@@ -75,6 +85,21 @@ def network(modality: str, seed: int = 0):
     if modality == "vision":
         return VISION.build(N_TASKS * PER_TASK).split_qkv()
     return LANGUAGE.build().split_qkv()
+
+
+def ragged(monkeypatch) -> None:
+    """Answers of different length, so that the mean over tokens is not the mean over parts."""
+    whole = samples
+
+    def longer(modality: str, task: int, n: int = 12) -> Samples:
+        made = whole(modality, task, n)
+        if modality == "language":
+            some = torch.arange(n) % 3 == 0
+            made.x[some, 1, -4:] = 2
+            made.y[some, -4:] = made.x[some, 0, -4:]
+        return made
+
+    monkeypatch.setattr(sys.modules[__name__], "samples", longer)
 
 
 def setting(modality: str, **changes) -> Setting:
@@ -126,12 +151,11 @@ def tasks(modality: str, n: int = N_TASKS, epochs: int = 2) -> list[Task]:
     return [Task(t, f"task{t}", data[t], epochs, texts[t]) for t in range(n)]
 
 
-def method(name: str, modality: str, seed: int = 0, shared: dict | None = None, **config):
-    """A method on a tiny random backbone."""
+def method(which, modality: str, seed: int = 0, shared: dict | None = None, **config):
+    """A method, see `loaded`, on a tiny random backbone."""
     net = network(modality, seed)
-    cls = baselines.load(name, modality)
-    settings = SMALL.get(name, {}) | config
-    return cls(net, cls.Config(**settings), setting(modality, **(shared or {})))
+    cls = loaded(which, modality)
+    return cls(net, cls.Config(**cls.small | config), setting(modality, **(shared or {})))
 
 
 def learn(instance, task: Task):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+from analysis.claims import claimed
 from analysis.claims.pairs import FORMS, form, minus, present, speed_up
 from analysis.claims.verdict import Effects, claim, faster, span
-from analysis.paper import claimed
 from analysis.records.runs import Panel
 
 

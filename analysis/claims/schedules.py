@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import inf, nan
 
+from analysis.claims import claimed
 from analysis.claims.pairs import equal_epochs, longer, minus, speed_up
 from analysis.claims.verdict import Effect, Effects, claim, faster, span
-from analysis.paper import claimed
 from analysis.records.language import standard_error
 from analysis.records.metrics import Estimate
 from analysis.records.runs import Panel

@@ -6,9 +6,9 @@ from math import inf
 
 import pandas as pd
 
+from analysis.claims import claimed
 from analysis.claims.pairs import form, minus
 from analysis.claims.verdict import Effect, Effects, claim, span
-from analysis.paper import claimed
 from analysis.records.runs import Panel
 from analysis.records.variants import counterparts, difference, interval, settings, sweep
 

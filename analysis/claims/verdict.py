@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from analysis.paper import claimed
+from analysis.claims import claimed
 from analysis.records.metrics import Estimate
 from analysis.tables.table import ABSENT, percent, two_digits
 

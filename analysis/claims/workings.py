@@ -9,9 +9,9 @@ from math import inf, log, nan
 import numpy as np
 import pandas as pd
 
+from analysis.claims import claimed
 from analysis.claims.pairs import present
 from analysis.claims.verdict import Effect, Effects, claim, span
-from analysis.paper import claimed
 from analysis.records.metrics import Estimate
 from analysis.records.regret import SMOOTH
 from analysis.records.runs import Panel

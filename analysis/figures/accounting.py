@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.catalogue import figure
 from analysis.figures.canvas import legend, titled
 from analysis.figures.lettering import powers_of_ten
-from analysis.figures.style import styles
+from analysis.figures.style import style
 from analysis.records.accounting import TABLE8_MODEL, Accounting
 
 
@@ -41,11 +41,8 @@ def accounting(accounting: Accounting) -> Figure:
 
 def _lines(axes, rows: pd.DataFrame, key: str) -> None:
     """A line for each method."""
-    looks = styles(rows["method"])
     for method, line in rows.sort_values("task").groupby("method"):
-        colour, marker = looks[method]
-        look = {"color": colour, "marker": marker, "linewidth": 1.5}
-        axes.plot(line["task"], line[key], label=method, **look)
+        axes.plot(line["task"], line[key], label=method, linewidth=1.5, **style(method).plot)
     axes.set(xlabel="task being learnt", ylabel="FLOP per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")

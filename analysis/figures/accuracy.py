@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.catalogue import figure
 from analysis.figures.canvas import as_percent, canvas, legend, looks, say, seeds, widest
 from analysis.figures.lettering import drawn
-from analysis.figures.style import styles
+from analysis.figures.style import style
 from analysis.records.metrics import running_accuracy
 from analysis.records.runs import Panel
 
@@ -22,21 +22,20 @@ from analysis.records.runs import Panel
 def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
     title = f"{panel.stream}: {panel.score} after each task"
-    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel.drawn) + 0.6)
+    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel, panel.drawn) + 0.6)
     methods = looks(panel)
     for label, runs in panel.drawn.items():
-        colour, marker = methods[label]
+        look, name = methods[label], drawn(panel.titles[label])
         if panel.is_upper_bound(label):
             height = panel.estimates[label]["acc"].mean
-            axes.axhline(height, color=colour, linestyle="--", linewidth=1.3, label=drawn(label))
+            axes.axhline(height, color=look.colour, ls="--", linewidth=1.3, label=name)
             continue
         curves = np.array([running_accuracy(R) for R in runs["R"]])
         x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
         if len(runs) > 1:
-            _band(axes, x, mean, curves.std(axis=0, ddof=1), colour)
-        size = 9 if marker == "*" else 5
-        look = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1.5}
-        axes.plot(x, mean, label=drawn(label), **look)
+            _band(axes, x, mean, curves.std(axis=0, ddof=1), look.colour)
+        size = 9 if look.marker == "*" else 5
+        axes.plot(x, mean, label=name, markersize=size, linewidth=1.5, **look.plot)
     axes.set(xlabel="tasks learnt", ylabel="mean score of the tasks seen, %")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -57,18 +56,17 @@ def fig1(panel: Panel) -> Figure:
     curves = {label: _learning_curves(runs) for label, runs in panel.finished.items()}
     curves = {label: curve for label, curve in curves.items() if len(curve)}
     title = f"{panel.stream}: score on a new task while it is learnt"
-    fig, axes = canvas(title, panel, (6.2, 3.4), 0.6, widest(curves) + 0.6, seeds(panel))
+    fig, axes = canvas(title, panel, (6.2, 3.4), 0.6, widest(panel, curves) + 0.6, seeds(panel))
     if not curves:
         say(axes, "No finished run was tested while it learnt.")
         return fig
     for label, curve in curves.items():
-        base = panel.finished[label]["name"].iloc[0]
         # A variant that is only tested more often looks like its method.
-        colour, marker = styles([base])[base]
+        look = style(panel.specs[label]["method"]["name"])
         x, mean, sd = curve.index, curve.mean(axis=1), curve.std(axis=1)
-        _band(axes, x, mean, sd, colour)
-        look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.4}
-        axes.plot(x, mean, label=drawn(label), **look)
+        _band(axes, x, mean, sd, look.colour)
+        name = drawn(panel.titles[label])
+        axes.plot(x, mean, label=name, markersize=5, linewidth=1.4, **look.plot)
     legend(axes)
     axes.set(xlabel="training samples of the new task seen", ylabel="score, %")
     axes.set_ylim(bottom=0)

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -49,7 +52,7 @@ def canvas(
     """
     foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or seeds(panel)}."
     absent = [
-        f"{label} ({runs['status'].iloc[0]})"
+        f"{panel.titles[label]} ({runs['status'].iloc[0]})"
         for label, runs in panel.methods.items()
         if label not in panel.finished
     ]
@@ -57,7 +60,7 @@ def canvas(
         foot += f" Not drawn: {', '.join(absent)}."
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
         foot += f" {left_out} variants of these methods are in the table of ablations."
-    foot += "".join(f" {label}: {why}." for label, why in panel.outdated.items())
+    foot += "".join(f" {panel.titles[label]}: {why}." for label, why in panel.outdated.items())
     lines = wrapped(drawn(foot, 1000), size[0])
     wide, high = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4
@@ -73,9 +76,9 @@ def seeds(panel: Panel) -> str:
     return "one seed" if count == "1" else f"mean ± sd over {count} seeds"
 
 
-def widest(labels: Iterable[str]) -> float:
-    """Inches that the longest name needs."""
-    return 0.085 * max((width(drawn(label)) for label in labels), default=0)
+def widest(panel: Panel, labels: Iterable[str]) -> float:
+    """Inches that the longest name of these methods needs."""
+    return 0.085 * max((width(drawn(panel.titles[label])) for label in labels), default=0)
 
 
 def say(axes, text: str) -> None:
@@ -94,12 +97,47 @@ def legend(axes, **named) -> None:
 
 
 def looks(panel: Panel) -> dict[str, Style]:
-    """The colour and marker of every method of the suite."""
-    return styles(panel.suite.runs["method"])
+    """How every method of the suite looks."""
+    return styles(dict(panel.suite.runs[["method", "name"]].itertuples(index=False)))
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """A figure as the bytes of a `pdf` or `svg` file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=METADATA[kind])
-    return buffer.getvalue()
+class _Both:
+    """Draws an SVG and a PDF in one go, as a figure takes longer to lay out than to write.
+
+    Texts stand where the SVG's measures put them; the PDF's own differ by hundredths of a point.
+    """
+
+    def __init__(self, svg: RendererSVG, pdf: RendererPdf):
+        self.svg, self.pdf = svg, pdf
+        self.new_gc, self.flipy = pdf.new_gc, pdf.flipy  # its context can do what the other's can
+
+    def __getattr__(self, name: str) -> object:
+        """What draws, draws in both; everything else is the SVG's."""
+        own = getattr(self.svg, name)
+        if not name.startswith("draw_"):
+            return own
+
+        def draw(*what, **more) -> None:
+            own(*what, **more)
+            getattr(self.pdf, name)(*what, **more)
+
+        return draw
+
+    def draw_text(self, gc, x, y, *what, **more) -> None:
+        self.svg.draw_text(gc, x, self.svg.height - y, *what, **more)  # whose y runs downwards
+        self.pdf.draw_text(gc, x, y, *what, **more)
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """A figure as the bytes of an `svg` and a `pdf` file."""
+    (wide, high), dpi = figure.get_size_inches(), figure.dpi
+    figure.dpi = 72  # both count in points
+    svg, pdf = io.StringIO(), io.BytesIO()
+    file = PdfFile(pdf, metadata=METADATA["pdf"])
+    file.newPage(wide, high)
+    to_svg = RendererSVG(72 * wide, 72 * high, svg, image_dpi=dpi, metadata=METADATA["svg"])
+    to_pdf = RendererPdf(file, dpi, high, wide)
+    figure.draw(MixedModeRenderer(figure, wide, high, dpi, _Both(to_svg, to_pdf)))
+    for part in (to_svg, to_pdf, file):
+        part.finalize()
+    return {"svg": svg.getvalue().encode(), "pdf": pdf.getvalue()}

@@ -23,7 +23,7 @@ def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
     labels, methods = list(panel.drawn), looks(panel)
     title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
-    fig, axes = canvas(title, panel, (6.2, max(height, 2)), widest(labels) + 0.2)
+    fig, axes = canvas(title, panel, (6.2, max(height, 2)), widest(panel, labels) + 0.2)
     for y, label in enumerate(labels):
         values = panel.estimates[label]
         train, rest, total = (
@@ -44,7 +44,7 @@ def fig4b(panel: Panel) -> Figure:
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(labels)), map(drawn, labels))
+    axes.set_yticks(range(len(labels)), [drawn(panel.titles[label]) for label in labels])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
@@ -58,27 +58,26 @@ def fig4b(panel: Panel) -> Figure:
 def fig4c(panel: Panel) -> Figure:
     """The final score against the speed; the best place is the upper right corner."""
     title = f"{panel.stream}: {panel.score} against speed"
-    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel.drawn) + 0.6)
+    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel, panel.drawn) + 0.6)
     speeds, methods = [], looks(panel)
     for label in panel.drawn:
         speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
         if isnan(speed.mean):
             continue
         speeds.append(speed.mean)
-        colour, marker = methods[label]
+        look = methods[label]
+        if panel.is_upper_bound(label):
+            look = look._replace(fill="none")
         axes.errorbar(
             speed.mean,
             score.mean,
             yerr=np.nan_to_num(score.sd),
             xerr=np.nan_to_num(speed.sd),
-            label=drawn(label),
-            color=colour,
-            marker=marker,
-            linestyle="",
-            markersize=12 if marker == "*" else 7,
+            label=drawn(panel.titles[label]),
+            markersize=12 if look.marker == "*" else 7,
             capsize=2,
             elinewidth=1,
-            markerfacecolor="white" if panel.is_upper_bound(label) else colour,
+            **look._replace(line="").plot,
         )
     if speeds and max(speeds) > 8 * min(speeds):
         axes.set_xscale("log")

@@ -29,7 +29,7 @@ def matrix(panel: Panel) -> Figure:
         x, y = step * (index % columns), step * (index // columns)
         box = (x, x + len(R), y + len(R), y)
         image = axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
-        name = f"{drawn(label)}  {percent(R[-1].mean())}"
+        name = f"{drawn(panel.titles[label])}  {percent(R[-1].mean())}"
         axes.text(x, y - 0.04 * size, name, fontsize=min(8, 200 / width(name)))
     axes.set(xlim=(0, step * columns - 0.25 * size), ylim=(step * rows - 0.2 * size, -0.2 * size))
     axes.set(xticks=(), yticks=(), xlabel="task tested →", ylabel="← after task")

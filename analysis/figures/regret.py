@@ -53,7 +53,7 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
         axes.set_autoscale_on(True)
         axes.autoscale_view()
     for axes, structure in zip(panels[0], structures, strict=True):
-        axes.set_title(structure, fontsize=9)
+        axes.set_title(structure, fontsize=9, y=1)
     fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")
     fig.text(0.08 / width, 0.55 + 0.12 / height, ylabel, rotation=90, va="center")
     lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
@@ -112,12 +112,12 @@ def regret_arms(regret: Regret) -> Figure:
 
 def _lines(axes, policy: str, values: pd.Series, unit: float = 1) -> None:
     """A policy's mean and standard deviation over seeds."""
-    y, (colour, marker) = np.stack(values.to_list()) / unit, STYLES[policy]
+    y, look = np.stack(values.to_list()) / unit, STYLES[policy]
     mean, sd = y.mean(axis=1), y.std(axis=1, ddof=min(1, y.shape[1] - 1))
     low = np.maximum(mean - sd, mean / 10)  # a logarithmic scale has no room for 0
-    axes.fill_between(values.index, low, mean + sd, color=colour, alpha=0.15, linewidth=0)
-    style = {"color": colour, "marker": marker, "markersize": 7 if marker == "*" else 3.5}
-    axes.plot(values.index, mean, linewidth=1.2, label=policy, **style)
+    axes.fill_between(values.index, low, mean + sd, color=look.colour, alpha=0.15, linewidth=0)
+    size = 7 if look.marker == "*" else 3.5
+    axes.plot(values.index, mean, markersize=size, linewidth=1.2, label=policy, **look.plot)
 
 
 def _bounds(axes, regret: Regret, family, x: list, places: list, unit: float = 1) -> None:
@@ -147,8 +147,7 @@ def step_cost(regret: Regret) -> Figure:
         if policy in ("tree", "lcb_flat"):
             name += ", all bounds" if every else ", path only"
         line = {"released": "-."}.get(policy, "-" if every else "--")
-        colour, marker = STYLES[policy]
-        style = {"color": colour, "marker": marker, "markersize": 5, "ls": line, "label": name}
+        style = STYLES[policy]._replace(line=line).plot | {"markersize": 5, "label": name}
         seconds = rows["microseconds"]
         axes[0].plot(rows["n"], seconds / seconds.iloc[0], **style)
         axes[1].plot(rows["n"], rows["scores"].replace(0, nan), **style)

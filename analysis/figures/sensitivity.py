@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.catalogue import figure
 from analysis.figures.canvas import as_percent, canvas, say, seeds
 from analysis.figures.lettering import drawn
-from analysis.figures.style import styles
+from analysis.figures.style import style
 from analysis.records.runs import Panel
 from analysis.records.variants import sweep, variants
 
@@ -31,7 +31,6 @@ def sensitivity(panel: Panel) -> Figure:
     axes.set_axis_off()
     if not swept:
         say(axes, "No run differs from its base in a numeric setting alone.")
-    looks = styles(panel.suite.runs["name"])
     for index, (key, methods) in enumerate(swept.items()):
         row, column = divmod(index, columns)
         box = (column / columns, 1 - (row + 0.78) / rows, 0.82 / columns, 0.78 / rows)
@@ -40,11 +39,9 @@ def sensitivity(panel: Panel) -> Figure:
         for name, labels in methods.items():
             scores = [panel.estimates[label]["acc"] for label in labels.values()]
             means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
-            colour, marker = looks[name]
-            look = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.3}
-            part.errorbar(
-                [values.index(v) for v in labels], means, spreads, label=drawn(name), **look
-            )
+            x, look = [values.index(v) for v in labels], style(name).plot | {"linewidth": 1.3}
+            named = drawn(panel.titles[name])
+            part.errorbar(x, means, spreads, label=named, capsize=2, **look)
         names = ["no limit" if value == inf else f"{value:g}" for value in values]
         part.set_xticks(range(len(values)), names, fontsize=8)
         part.set(

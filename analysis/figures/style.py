@@ -1,15 +1,33 @@
-"""One colour and one marker per method, the same in every figure of every suite."""
+"""How each method looks, the same in every figure of every suite.
+
+Colour and marker depend on the method's name alone; its variants differ from it in line and fill.
+"""
 
 from __future__ import annotations
 
+import colorsys
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import count, product
 from typing import NamedTuple
+
+from matplotlib.colors import to_hex, to_rgb
 
 
 class Style(NamedTuple):
+    """A look; `fill` says which part of the marker is filled, as matplotlib calls it."""
+
     colour: str
     marker: str
+    fill: str = "full"
+    line: str = "-"
+
+    @property
+    def plot(self) -> dict[str, str]:
+        """What matplotlib's `plot` takes."""
+        looks = {"color": self.colour, "marker": self.marker}
+        return looks | {"fillstyle": self.fill, "linestyle": self.line}
 
 
 # Okabe and Ito's palette and Tol's muted one, which stay distinct under the common colour-vision
@@ -35,9 +53,9 @@ KNOWN = {
     "sapt": Style("#8040E0", "p"),
     "tasl": Style("#E00080", "H"),
 }
-# For methods that came later.
-SPARE = ("#44AA99", "#CC6677", "#4477AA", "#DDAA33", "#661100", "#88CCEE", "#228833", "#BB88DD")
-MARKERS = "PX<>pdH8"
+MARKERS = "PX<>pdH8"  # of methods that are not known
+APART = 0.15  # how far their colours are from those of known ones, in the unit cube of RGB
+VARIANTS = tuple(product(("--", ":", "-."), ("none", "left", "right", "top", "bottom")))
 # For groups of tasks, whose names are printed in their colour: dark ones first.
 DARK_FIRST = (
     "#332288",
@@ -51,25 +69,34 @@ DARK_FIRST = (
 )
 
 
-def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for every label: fixed for a known method, otherwise drawn from the label's digest.
+@cache
+def style(name: str) -> Style:
+    """The look of a method: the known one, otherwise one that its name's digest chooses."""
+    if name in KNOWN:
+        return KNOWN[name]
+    for attempt in count():
+        hue, light, marker, *_ = hashlib.sha256(f"{name} {attempt}".encode()).digest()
+        rgb = colorsys.hls_to_rgb(hue / 256, 0.3 + 0.3 * light / 255, 0.7)
+        known = (to_rgb(look.colour) for look in KNOWN.values())
+        if all(sum((a - b) ** 2 for a, b in zip(rgb, o, strict=True)) > APART**2 for o in known):
+            return Style(to_hex(rgb), MARKERS[marker % len(MARKERS)])
 
-    Within one call no two labels share a style as long as there are spare ones; beyond that,
-    colours and markers are combined anew.
+
+def styles(names: Mapping[str, str]) -> dict[str, Style]:
+    """The look of every label, given its method's name; that of a variant is its method's.
+
+    A variant's line and fill are chosen by its label's digest. Within one call those of a method
+    differ as long as there are others.
     """
-    wanted, n = sorted(set(labels)), len(SPARE)
-    chosen = {label: KNOWN[label] for label in wanted if label in KNOWN}
-    pool = [
-        Style(colour, MARKERS[(i + shift) % n])
-        for shift in range(n)
-        for i, colour in enumerate(SPARE)
-    ]
-    for label in (label for label in wanted if label not in KNOWN):
-        start = int(hashlib.sha256(label.encode()).hexdigest(), 16) % n
-        candidates = pool[start:n] + pool[:start] + pool[n:]
-        free = (style for style in candidates if style not in chosen.values())
-        chosen[label] = next(free, pool[start])
-    return chosen
+    looks: dict[str, Style] = {}
+    for label in sorted(names):
+        base = looks[label] = style(names[label])
+        if label != names[label]:
+            start = hashlib.sha256(label.encode()).digest()[0]
+            order = (VARIANTS[(start + i) % len(VARIANTS)] for i in range(len(VARIANTS)))
+            own = [base._replace(line=line, fill=fill) for line, fill in order]
+            looks[label] = next((look for look in own if look not in looks.values()), own[0])
+    return looks
 
 
 def group_styles(groups: Iterable[str]) -> dict[str, Style]:

@@ -25,7 +25,8 @@ def trees(panel: Panel) -> Figure:
     named = [r for r in runs if r["spec"]["method"]["label"] == "treelora"]
     record = next(iter(named or runs), None)
     spec = record["spec"] if record else panel.spec
-    of = f"one run, {spec['method']['label']}, seed {spec['seed']}" if record else "no run"
+    title = panel.titles[spec["method"]["label"]]
+    of = f"one run, {title}, seed {spec['seed']}" if record else "no run"
     fig, axes = canvas(f"{panel.stream}: the tree of tasks", panel, (7.4, 4.8), 0.15, of=of)
     axes.set_axis_off()
     if not record:
@@ -37,15 +38,15 @@ def trees(panel: Panel) -> Figure:
     large = axes.inset_axes((0, 0.42, 0.84, 0.58))
     _draw_tree(large, grown[-1], groups, looks, names)
     for group in sorted(set(groups) - {""}):
-        colour, marker = looks[group]
-        axes.plot([], [], c=colour, marker=marker, ls="", ms=8, label=drawn(group))
+        look = looks[group]._replace(line="").plot
+        axes.plot([], [], ms=8, label=drawn(group), **look)
     if any(groups):
         axes.legend(loc="upper right", title="planted group", fontsize=7, title_fontsize=7)
     for index, tree in enumerate(grown[1:-1]):
         width = 1 / max(len(grown) - 2, 1)
         small = axes.inset_axes((index * width, 0, width * 0.86, 0.17))
         _draw_tree(small, tree, groups, looks)
-        small.set_title(f"after {index + 2}", fontsize=7)
+        small.set_title(f"after {index + 2}", fontsize=7, y=1)
     return fig
 
 
@@ -63,12 +64,13 @@ def _draw_tree(axes, tree: dict, groups: list, looks: dict, names: list | None =
             return x
         first = len(order)
         for task in node["tasks"]:
-            colour, marker = looks[groups[task]]
-            axes.plot(len(order), -depth, c=colour, marker=marker, ms=8 if names else 4, zorder=2)
+            look = looks[groups[task]]
+            axes.plot(len(order), -depth, ms=8 if names else 4, zorder=2, **look.plot)
             if names:
-                axes.plot([len(order)] * 2, [-depth, -deepest], c=colour, lw=0.6, ls=":", zorder=1)
+                x = len(order)
+                axes.plot([x, x], [-depth, -deepest], c=look.colour, lw=0.6, ls=":", zorder=1)
                 spot = {"xytext": (3, -7), "textcoords": "offset points", "rotation": 35}
-                text = {"ha": "right", "va": "top", "fontsize": 7, "color": colour}
+                text = {"ha": "right", "va": "top", "fontsize": 7, "color": look.colour}
                 axes.annotate(
                     f"{task + 1} {drawn(names[task], 24)}", (len(order), -deepest), **spot, **text
                 )

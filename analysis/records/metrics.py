@@ -55,7 +55,13 @@ def running_accuracy(R: np.ndarray) -> list[float]:
     return [row[: i + 1].mean() for i, row in enumerate(R)]
 
 
-SCORES = (acc, bwt_paper, bwt_released, bwt_standard, forgetting, learning_accuracy)
+def incremental_accuracy(R: np.ndarray) -> float:
+    """Average incremental accuracy (iCaRL): the mean over tasks of `running_accuracy`."""
+    return float(np.mean(running_accuracy(R)))
+
+
+SCORES = (acc, incremental_accuracy)
+SCORES += (bwt_paper, bwt_released, bwt_standard, forgetting, learning_accuracy)
 
 
 def measure(record: dict) -> dict[str, float]:
@@ -86,6 +92,7 @@ def _ratio(above: float, below: float) -> float:
 # How each metric is called, in the order of summary.csv; report.html.j2 defines them.
 METRICS = {
     "acc": "ACC, OP",
+    "incremental_accuracy": "Average incremental accuracy",
     "bwt_paper": "BWT (paper)",
     "bwt_released": "BWT (released)",
     "bwt_standard": "BWT (standard)",

@@ -24,6 +24,7 @@ from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measur
 from analysis.records.reading import read
 from analysis.records.schema import only_last_row, scores, task_names
 from analysis.records.trees import Agreement, agreement
+from analysis.text import pathless
 
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = (
@@ -32,6 +33,7 @@ METHOD_ORDER = (
     "hidetreelora",
 )
 UPPER_BOUND = "joint"
+REFERENCE = "treelora"  # what differences are taken to where the suite names nothing else
 # Records that today's code would not give again, by method: of which modality, below which version,
 # and why. They are marked wherever they are shown.
 OUTDATED = {
@@ -104,7 +106,11 @@ def _row(record: dict, panel: str) -> dict[str, object]:
         **{"method": method["label"], "name": method["name"], "version": method["version"]},
         "upper_bound": method["label"] == UPPER_BOUND or (R is not None and only_last_row(R)),
         "seed": spec["seed"],
-        **{"status": record["status"], "error": record["error"] or None, "key": record["key"]},
+        **{
+            "status": record["status"],
+            "error": pathless(record["error"] or "") or None,
+            "key": record["key"],
+        },
         **measure(record),
         **{key: train[key] for key in ("batch_size", "mask", "optimizer_reset")},
         **{key: provenance.get(key) for key in PROVENANCE},
@@ -121,6 +127,7 @@ class Suite:
     file: str
     digest: str
     runs: pd.DataFrame
+    reference: str = REFERENCE
 
     @cached_property
     def panels(self) -> list[Panel]:
@@ -132,10 +139,11 @@ def read_suite(path: Path) -> Suite:
     """Reads and checks a file of records."""
     records, digest = read(path)
     suite = records[0]["suite"]
-    return Suite(suite["name"], suite["label"], path.name, digest, frame(records))
+    reference = suite.get("reference") or REFERENCE
+    return Suite(suite["name"], suite["label"], path.name, digest, frame(records), reference)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what is known of it can be cached
 class Panel:
     """The runs of one stream on one backbone; `slug` is its part of a file name."""
 
@@ -167,6 +175,19 @@ class Panel:
     def specs(self) -> dict[str, dict]:
         """Of every method the spec of its first run."""
         return {label: runs["record"].iloc[0]["spec"] for label, runs in self.methods.items()}
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """How every method is called in tables and legends; by its label where another is so."""
+        titles = {x: spec["method"].get("title") or x for x, spec in self.specs.items()}
+        called = list(titles.values())
+        return {x: t if called.count(t) == 1 else x for x, t in titles.items()}
+
+    @property
+    def reference(self) -> str:
+        """The label that differences are taken to: the suite's, else one that finished."""
+        wanted = (self.suite.reference, REFERENCE, *self.finished)
+        return next((label for label in wanted if label in self.finished), "none")
 
     @cached_property
     def done(self) -> pd.DataFrame:

@@ -84,13 +84,16 @@ RECORD = {
     "status": STATUS,
     "error": OrNull(TEXT),
     "key": TEXT,
-    "suite": {"name": NAME, "label": TEXT},
+    "suite": {"name": NAME, "label": TEXT, "reference?": OrNull(TEXT)},
     "spec": {
         "seed": WHOLE,
         "modality": MODALITY,
         "stream": {"name": NAME, "n_tasks": COUNT},
         "backbone": {"name": NAME},
-        "method": {"label": TEXT, "name": TEXT, "version": WHOLE, "config": {}},
+        "method": {
+            **{"label": TEXT, "title?": OrNull(TEXT), "name": TEXT},
+            **{"version": WHOLE, "config": {}},
+        },
         "train": {
             "epochs": [COUNT],
             "batch_size": COUNT,
@@ -141,6 +144,8 @@ RECORD = {
             "started?": OrNull(TEXT),
             "finished?": OrNull(TEXT),
             "packages?": OrNull({}),
+            "source_digest?": OrNull(TEXT),
+            "sources?": OrNull({}),
         }
     ),
 }

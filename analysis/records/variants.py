@@ -6,6 +6,7 @@ settings in which it differs from that, not by its label.
 
 from __future__ import annotations
 
+from functools import cache
 from math import nan
 
 import pandas as pd
@@ -26,12 +27,14 @@ def plain(value: object) -> object:
     return plain(value[0]) if same else tuple(map(plain, value))
 
 
+@cache
 def settings(panel: Panel, label: str) -> Settings:
     """The method's own settings and those of training. What an older record lacks is left out."""
     spec = panel.specs[label]
     return {key: plain(value) for key, value in (spec["train"] | spec["method"]["config"]).items()}
 
 
+@cache
 def variants(panel: Panel, method: str) -> dict[str, Settings]:
     """The finished labels of a method, each with what differs from the base run; {} for itself."""
     names = {label: panel.specs[label]["method"]["name"] for label in panel.finished}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.catalogue import table
-from analysis.paper import claimed
 from analysis.records.accounting import A3_MODELS, TABLE8_MODEL, TASK, Accounting
+from analysis.records.counterparts import exhibit
 from analysis.records.metrics import Estimate
 from analysis.tables.table import Column, Number, Table, count, two_digits
 
@@ -59,7 +59,7 @@ def operations(accounting: Accounting) -> Table:
         Column("by_seqlora", "Whole step / seqlora", ratio),
     ]
     own = rows[(rows["task"] == TASK) & (rows["model"] == TABLE8_MODEL)].set_index("method")
-    step, paper = own["step_flops_per_token"], claimed.flops()
+    step, paper = own["step_flops_per_token"], exhibit("table8", "flops-per-token").iloc[0]
     own["paper"] = paper
     own["times"] = paper / own["table8_multiply_adds_per_token"]
     for part in ("adapter", "network"):
@@ -131,10 +131,10 @@ def disk(accounting: Accounting) -> Table:
     size = at.index.to_series().map(A3_MODELS)
     frame = disk.rename(columns="after {}".format).assign(
         one=2 * at["adapter_parameters"],
-        paper=size.map(claimed.disk()),
+        paper=size.map(exhibit("appendix-a3", "extra-disk")["treelora"]),
         device=at["tree_device_bytes_float32"],
         network=2 * at["network_parameters"],
-        peak=size.map(claimed.cells("appendix-a3", "gpu-memory")["treelora"]),
+        peak=size.map(exhibit("appendix-a3", "gpu-memory")["treelora"]),
     )
     frame["times"] = frame["paper"] / (frame["one"] * megabytes.scale)
     notes = [

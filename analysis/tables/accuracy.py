@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.catalogue import table
-from analysis.paper.counterparts import published
 from analysis.records import language
+from analysis.records.counterparts import published
 from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
 from analysis.records.schema import task_names
@@ -27,6 +27,7 @@ def accuracy(panel: Panel) -> Table:
     columns = [
         Column("runs", "Seeds"),
         Column("acc", f"{panel.score} ↑", percent, +1),
+        Column("incremental_accuracy", "Incremental ↑", percent, +1),
         Column("bwt_paper", "BWT (paper) ↓", percent, -1),
         Column("bwt_released", "BWT (released) ↑", percent, +1),
         Column("bwt_standard", "BWT (standard) ↑", percent, +1),
@@ -47,7 +48,7 @@ def accuracy(panel: Panel) -> Table:
             row |= {key: training(runs, key) for key in ("mask", "optimizer_reset")}
         for who, (values, source) in published(runs["record"].iloc[0]).items():
             row |= {f"{who}_{metric}": value for metric, value in values.items()}
-            sources.setdefault(source, []).append(label)
+            sources.setdefault(source, []).append(panel.titles[label])
         rows.append(row)
     if not any(row["task_accuracy"].mean >= 0 for row in rows):
         columns = [column for column in columns if column.key != "task_accuracy"]
@@ -60,8 +61,9 @@ def accuracy(panel: Panel) -> Table:
         shown += [column, *(other for other in beside if any(other.key in row for row in rows))]
     notes = [
         "Scores in percent; mean ± sample standard deviation over seeds; best in bold, upper bound "
-        "apart; – is not defined. Mask: class logits that compete in the training loss. Reset: "
-        "the optimiser starts anew for each task.",
+        "apart; – is not defined. Incremental: the average incremental accuracy, a mean over time "
+        "of the mean score over the tasks seen so far. Mask: class logits that compete in the "
+        "training loss. Reset: the optimiser starts anew for each task.",
         "Published numbers, whose times come from other hardware: "
         + "; ".join(f"{source} ({', '.join(labels)})" for source, labels in sources.items())
         + "."
@@ -80,7 +82,7 @@ def accuracy(panel: Panel) -> Table:
 def _cached(panel: Panel) -> list[str]:
     """Whose TIME has the frozen backbone's pass over each training image only once."""
     labels = [
-        label
+        panel.titles[label]
         for label, runs in panel.finished.items()
         for diagnostics in [runs["record"].iloc[0].get("diagnostics") or {}]
         if diagnostics.get("cached_features") or diagnostics.get("cached_queries")
@@ -120,9 +122,9 @@ def _scoring(panel: Panel) -> list[str]:
 
 @table()
 def differences(panel: Panel) -> Table:
-    """Every method minus the reference (treelora where present), paired by seed."""
-    first = next(iter(panel.finished), "none")
-    reference = "treelora" if "treelora" in panel.finished else first
+    """Every method minus the reference of the suite, paired by seed."""
+    reference = panel.reference
+    title = panel.titles.get(reference, reference)
     columns = [
         Column("acc", f"Δ {panel.score}", percent, signed=True),
         Column("bwt_paper", "Δ BWT (paper)", percent, signed=True),
@@ -141,11 +143,11 @@ def differences(panel: Panel) -> Table:
         if label != reference
     ]
     note = (
-        f"Method minus {reference}, paired by seed: mean ± sample standard deviation [95 % paired "
+        f"Method minus {title}, paired by seed: mean ± sample standard deviation [95 % paired "
         "t interval] over the seeds that both finished; scores in percentage points. An interval "
         "that holds 0 shows no difference; with few seeds it is wide."
     )
-    return of_methods(panel, "differences", f"differences to {reference}", columns, rows, [note])
+    return of_methods(panel, "differences", f"differences to {title}", columns, rows, [note])
 
 
 @table()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.catalogue import table
-from analysis.paper.counterparts import elsewhere, peers_of
+from analysis.records.counterparts import elsewhere, peers_of
 from analysis.records.metrics import Estimate
 from analysis.records.runs import Panel
 from analysis.tables.setting import of_methods

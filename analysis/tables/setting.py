@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
@@ -11,6 +13,7 @@ from analysis.records.runs import Panel
 from analysis.records.schema import task_names
 from analysis.tables.table import Column, Table
 
+MOST_LISTED = 20  # entries of a setting's list
 OLD = " †"  # behind a method whose runs today's code would not repeat
 
 
@@ -18,10 +21,15 @@ def brief(value: object) -> str:
     """A setting's value in few characters; a list of equal entries as one."""
     if isinstance(value, list | tuple):
         entries = value[:1] if all(entry == value[0] for entry in value) else value
-        return " ".join(map(brief, entries))
+        more = f" ... ({len(entries)})" if len(entries) > MOST_LISTED else ""
+        return " ".join(map(brief, entries[: 3 if more else None])) + more
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return PureWindowsPath(text).name if absolute else text
 
 
 def words(settings: Mapping[str, object], skip: Iterable[str] = ()) -> str:
@@ -30,6 +38,7 @@ def words(settings: Mapping[str, object], skip: Iterable[str] = ()) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {brief(value)}" for key, value in kept.items())
 
 
+@cache
 def shared_training(panel: Panel) -> tuple[dict, list[str]]:
     """The training settings that all methods share, and the names of those that differ."""
     trains = [record["spec"]["train"] for record in panel.runs["record"]]
@@ -44,6 +53,7 @@ def distinct(runs: pd.DataFrame, key: str) -> list[str]:
     return sorted({brief(entry) for entry in runs[key].dropna()})
 
 
+@cache
 def setting_notes(panel: Panel) -> list[str]:
     """What the footnotes of every table state: label, stream, limits, backbone, seeds, training."""
     stream, backbone = (
@@ -85,20 +95,65 @@ def _compiles(panel: Panel) -> bool:
     return any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
 
 
+@cache
 def missing_notes(panel: Panel) -> list[str]:
     """One sentence per reason why runs of a method did not finish."""
     missing = panel.runs[panel.runs["status"] != "done"].fillna({"error": "no reason recorded"})
     return [
-        f"{label} {status}, seed {', '.join(map(str, seeds))}: {error}"
+        f"{panel.titles[label]} {status}, seed {', '.join(map(str, seeds))}: {error}"
         for (label, status, error), seeds in missing.groupby(
             ["method", "status", "error"], sort=False
         )["seed"]
     ]
 
 
+def _marked(panel: Panel, label: str) -> str:
+    """How a table calls a method: with a mark where its runs are older than today's code."""
+    return panel.titles[label] + (OLD if label in panel.outdated else "")
+
+
 def outdated_notes(panel: Panel) -> list[str]:
-    """What the mark behind a method says: its runs are older than today's code, and why."""
-    return [f"{label}{OLD}: {why}." for label, why in panel.outdated.items()]
+    """What that mark says."""
+    return [f"{_marked(panel, label)}: {why}." for label, why in panel.outdated.items()]
+
+
+@cache
+def source_notes(panel: Panel) -> list[str]:
+    """Which rows, and more loudly which seeds of one row, come from different versions of the code.
+
+    Records that hold the digest of each file are compared file by file, others by that of all code.
+    """
+    versions: dict[str, dict[str, dict[str, None]]] = {}  # of each file the digests, and of whom
+    for run in panel.done.itertuples():
+        provenance = run.record.get("provenance") or {}
+        code = provenance.get("sources") or {"the code": provenance.get("source_digest")}
+        for file, digest in code.items():
+            own = versions.setdefault(file, {}).setdefault(str(digest or "unknown")[:6], {})
+            own[panel.titles[run.method]] = None
+    alike: dict[tuple[int, str], list[str]] = {}  # the files whose digests part the rows alike
+    mixed: dict[str, None] = {}
+    for file, digests in versions.items():
+        labels = [label for own in digests.values() for label in own]
+        mixed |= dict.fromkeys(label for label in labels if labels.count(label) > 1)
+        rest = max(digests.values(), key=len)
+        parts = [
+            f"{digest} ({'the rest' if own is rest and len(own) > 3 else ', '.join(own)})"
+            for digest, own in digests.items()
+        ]
+        alike.setdefault((len(digests), ", ".join(parts)), []).append(file)
+    notes = [
+        f"Made by {n} versions of {', '.join(files)}: {parts}."
+        for (n, parts), files in alike.items()
+        if n > 1
+    ]
+    if mixed:
+        loud = "CAUTION: the seeds of one row come from different versions of the code, so that its"
+        notes.insert(0, f"{loud} mean and deviation are of neither: {', '.join(mixed)}.")
+    return notes
+
+
+# What stands under every table of methods.
+ALL_NOTES = (setting_notes, missing_notes, outdated_notes, source_notes)
 
 
 def counts(runs: pd.DataFrame) -> str:
@@ -145,9 +200,9 @@ def of_methods(
         above,
         [*below, *bounds],
         list(notes),
-        setting_notes(panel) + missing_notes(panel) + outdated_notes(panel),
+        [note for notes in ALL_NOTES for note in notes(panel)],
         facts(panel),
-        dict.fromkeys(panel.outdated, OLD),
+        {label: _marked(panel, label) for label in panel.titles},
     )
 
 
@@ -164,12 +219,13 @@ def stuck_notes(panel: Panel) -> list[str]:
         found = {place for place, share in shares.items() if share > 0.02}
         n_runs = len({seed for seed, _ in shares})
         if len(shares) > n_runs and len({seed for seed, _ in found}) == len(found):
-            stuck[label] = ", ".join(sorted({name for _, name in found})) or "none"
+            stuck[panel.titles[label]] = ", ".join(sorted({name for _, name in found})) or "none"
     if not stuck:
         return []
     words = "; ".join(f"{label} ({tasks})" for label, tasks in stuck.items())
     return [f"Inference of the task fails here, as it finds one and no other: {words}."]
 
 
+@cache
 def facts(panel: Panel) -> dict[str, object]:
     return dict(panel.runs[["suite", "suite_label", "stream", "backbone"]].iloc[0])

@@ -159,7 +159,7 @@ class Table:
 
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
     all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
-    `marks` stand behind the methods that they are of, where a note says why.
+    `names` are what a method's label is printed as where it is not the label itself.
     """
 
     name: str
@@ -170,7 +170,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     setting: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
-    marks: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -181,7 +181,7 @@ class Table:
                 [
                     Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
                     if c.key != "method"
-                    else Cell(row["method"] + self.marks.get(row["method"], ""), False)
+                    else Cell(self.names.get(row["method"], row["method"]), False)
                     for c in self.columns
                 ]
                 for row in rows

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from baselines.common.task import Setting, Task, start_head
+from baselines.common.task import RESERVED, Setting, Task, start_head
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,33 @@ class Needs:
     made_bytes: int = 0
 
 
+def _check_names(cls: type) -> None:
+    """Raise ValueError if a setting of a method would hide another one of that name."""
+    for name in (field.name for field in dataclasses.fields(cls.Config)):
+        own, *hidden = (c for c in cls.Config.__mro__ if name in inspect.get_annotations(c))
+        if name in RESERVED:
+            raise ValueError(
+                f"{name} in {own.__qualname__} is a setting that all methods share: rename it"
+            )
+        for other in hidden:
+            if "inherited" not in own.__dataclass_fields__[name].metadata:
+                raise ValueError(
+                    f"{name} in {own.__qualname__} replaces that of {other.__module__}."
+                    f"{other.__qualname__}: rename it, or say new_default(...) if only its default "
+                    "differs"
+                )
+            own = other
+
+
 class Method:
     """A continual-learning method; subclass it in a file of its own.
 
     A subclass overrides what it needs: `Config` and `version`, `adapt` (what is trained),
-    `plugins` (Avalanche plugins for the shared loop), `penalty` and `batch_penalty` (added to each
-    step's loss), `optimizer`, `begin` and `end` (before and after a task), `state_dict` and
-    `load_state_dict` (what the method remembers beyond the trained parameters), `needs` (what that
-    takes on a language model), `diagnostics`. A method that does not fit the loop overrides
-    `learn`.
+    `plugins` (Avalanche plugins for the shared loop), `batch_loss` and `penalty` (added to each
+    step's loss), `after_step`, `optimizer`, `begin` and `end` (before and after a task),
+    `ready_to_test`, `state_dict` and `load_state_dict` (what the method remembers beyond the
+    trained parameters), `needs` (what that takes on a language model), `diagnostics`. A method that
+    does not fit the loop overrides `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
@@ -57,6 +77,9 @@ class Method:
         reads: how often a task's samples pass through the network beside that, without gradients.
         skips: modalities that it cannot run on -> why, in the words of a report.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
+        title: its name in tables and legends, such as "DER++"; None for that of its file.
+        small: settings with which the contract tests make it for their tiny networks.
+        backbone: as `adapt` left it, with its `head` (on vision) and `width`.
         model: ready for evaluation; never given a task id.
         image_size: height and width of the network's input in pixels; None on language.
     """
@@ -67,13 +90,23 @@ class Method:
     reads = 0
     skips: Mapping[str, str] = {}
     presets: Mapping[str, Mapping[str, Any]] = {}
+    title: str | None = None
+    small: Mapping[str, Any] = {}
 
     @dataclass(frozen=True)
     class Config:
-        """The method's own settings. Checks its values; a bad one raises ValueError."""
+        """The method's own settings. Checks its values; a bad one raises ValueError.
+
+        A name may not be that of an inherited setting, which it would replace; `new_default` gives
+        that another default.
+        """
 
         def check(self, adapted_matrices: int) -> None:
             """Raise ValueError if the settings do not fit that many adapted matrices."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        _check_names(cls)
 
     def __init__(self, backbone: nn.Module, config: Any, setting: Setting):
         from baselines.common.loop import Loop  # avalanche takes seconds to import
@@ -83,8 +116,10 @@ class Method:
         self.image_size = getattr(backbone, "image_size", None)
         if setting.head_init:
             start_head(backbone.head, setting.head_init, setting.seed)
+        self.backbone = backbone
         self.model = self.adapt(backbone)
         self.model.to(setting.device)
+        self._learnt = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self.loop = Loop(method=self)
 
     @classmethod
@@ -112,7 +147,11 @@ class Method:
         return cls.skips.get(modality)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
-        """Freeze and extend the backbone; what requires a gradient afterwards is trained."""
+        """Freeze and extend the backbone; what requires a gradient afterwards is trained.
+
+        Whatever a task is to train requires one here, even if `begin` takes it away for a while:
+        what does not is taken for frozen, and is no part of the state.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say in adapt() what is trained")
 
     def new_head(self, backbone: nn.Module) -> nn.Linear:
@@ -126,13 +165,29 @@ class Method:
         """Avalanche plugins that make the method out of the shared loop."""
         return []
 
+    def batch_loss(self, x: Tensor, y: Tensor, logits: Tensor, positions: Tensor) -> Tensor | float:
+        """A term added to the loss that is a mean over the samples of a batch.
+
+        Of a batch that is split (`Setting.micro_batch_size`) it is asked for each part, so that a
+        term with a pass of its own (replay, distillation) holds no more than a part's activations.
+        Such a pass goes through `self.loop.model`, which has the precision of training.
+
+        Args:
+            x, y, logits: of the batch or the part, see `common.task`.
+            positions: (B,) where the samples lie in the task's training set.
+        """
+        return 0.0
+
     def penalty(self, loss: Tensor) -> Tensor | float:
         """A term added to the loss of the current step, which it may look at; once a step."""
         return 0.0
 
-    def batch_penalty(self) -> Tensor | float:
-        """A term added to the loss that is a mean over the samples of the last forward pass."""
-        return 0.0
+    def after_step(self, x: Tensor, y: Tensor, logits: Tensor, positions: Tensor) -> None:
+        """Called after the optimiser's step with what `batch_loss` was given, logits detached."""
+
+    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The run's loss, with its mask and its mean, for terms on other samples."""
+        return self.loop._criterion(logits, y)
 
     def optimizer(self, parameters: list) -> torch.optim.Optimizer:
         """The optimiser of a task's trained parameters."""
@@ -143,6 +198,48 @@ class Method:
 
     def end(self, task: Task) -> None:
         """Called when a task is learnt."""
+
+    def ready_to_test(self) -> None:
+        """Make what tests need and steps do not keep current (prototypes, merged weights).
+
+        Called after `end`, and before tests in the middle of a task, the first of which come before
+        `begin`. Draws nothing at random and changes nothing that training goes on from.
+        """
+
+    def batches(
+        self, task: Task, size: int | None = None, positions: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """A task's training samples as (x, y, positions) on the run's device, not augmented.
+
+        Args:
+            task: whose.
+            size: samples at a time, by default the run's batch size.
+            positions: (n,) which and in what order; by default all as they lie.
+        """
+        positions = torch.arange(len(task.train)) if positions is None else positions
+        for part in positions.split(size or self.setting.batch_size):
+            yield tuple(t.to(self.setting.device) for t in (*task.train.batch(part), part))
+
+    def features(self, x: Tensor) -> Tensor:
+        """x -> (B, width), by the model as it is: its parameters, and its mode.
+
+        On vision what the classifier `backbone.head` reads, on language the last hidden state of
+        the prompt's last token.
+        """
+        vision = self.setting.modality == "vision"
+        module = self.backbone.head if vision else self.backbone.network.base_model
+        passes = []
+        hook = module.register_forward_hook(lambda _, *pass_: passes.append(pass_))
+        try:
+            self.model(x)
+        finally:
+            hook.remove()
+        inputs, output = passes[-1]
+        if vision:
+            return inputs[0]
+        hidden = output.last_hidden_state
+        last = hidden.shape[1] - 1 - (x[:, 1] == 2).sum(dim=1)  # prompts may stand before x
+        return hidden[torch.arange(len(x), device=x.device), last]
 
     def learn(self, task: Task, report: Callable[[Tensor, int], None] | None = None) -> dict:
         """Learn one task.
@@ -160,7 +257,8 @@ class Method:
 
     def state_dict(self) -> dict:
         """What learning changed, nothing frozen; tensors, numbers, strings, lists and dicts."""
-        parameters = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        own = self.model.named_parameters()
+        parameters = {n: p.detach() for n, p in own if p.requires_grad or n in self._learnt}
         return {"parameters": parameters, "loop": self.loop.state_dict()}
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -200,20 +298,18 @@ class TaskParts(Method):
         self._select(task.index)
         self.loop.optimizer = None  # its moments are the finished task's
 
-    def kept_tasks(self) -> range:
-        """Whose parts the state has; by default not later ones, which are as the seed made them."""
-        return range(self.model.task + 1)
-
     def state_dict(self) -> dict:
-        state = super().state_dict()
-        kept = {id(p) for i in self.kept_tasks() for p in self.model.parts(i)}
-        own = {n: p.detach() for n, p in self.model.named_parameters() if id(p) in kept}
-        return state | {"parameters": state["parameters"] | own, "task": self.model.task}
+        return super().state_dict() | {"task": self.model.task}
 
     def load_state_dict(self, state: Mapping) -> None:
         if state["task"] >= 0:
             self._select(state["task"])
         super().load_state_dict(state)
+
+
+def new_default(value: Any) -> Any:
+    """Another default for a setting that a `Config` inherits: `rank: int = new_default(10)`."""
+    return dataclasses.field(default=value, metadata={"inherited": True})
 
 
 def train_head_only(backbone: nn.Module) -> None:

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from baselines.common import checks
 from baselines.common.base import Method
@@ -247,7 +246,6 @@ class HiDe(Method):
 
     def __init__(self, backbone: nn.Module, config: HiDeSettings, setting: Setting):
         super().__init__(backbone, config, setting)
-        self._learnt = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._statistics = [
             ClassStatistics(config.statistics, config.centroids, setting.seed, setting.device)
             for _ in range(self.stages)
@@ -294,7 +292,7 @@ class HiDe(Method):
         self.select()
         self.loop.optimizer = None
 
-    def batch_penalty(self) -> Tensor | float:
+    def batch_loss(self, x, y, logits, positions) -> Tensor | float:
         if self.model.stage == 0 or self.config.contrast == 0:
             return 0.0
         term = contrast(self.model.features.float(), self._statistics[1].means)
@@ -309,7 +307,7 @@ class HiDe(Method):
                 self.mix()
             self._contrasts.append(self._contrast.item())
         read = model.instructed if model.stage else model.uninstructed
-        features, y = self.read(task.train, read)
+        features, y = self.read(task, read)
         self._statistics[model.stage].add(features, y)
         if task.index > 0:
             n_old, n_seen = ((model.task_of_class < task.index + i).sum().item() for i in (0, 1))
@@ -319,20 +317,14 @@ class HiDe(Method):
             self._routed.append((model.infer(features) == task.index).float().mean().item())
 
     @torch.no_grad()
-    def read(self, data: Dataset, features: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (n, width) and labels (n,) of all samples, as evaluation would see them."""
+    def read(self, task: Task, features: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (n, width) and labels (n,) of a task's samples, as evaluation would see them."""
         self.model.eval()
-        xs, ys = [], []
-        for positions in torch.arange(len(data)).split(READ_SIZE):
-            x, y = (part.to(self.setting.device) for part in data.batch(positions))
-            xs.append(features(x))
-            ys.append(y)
-        return torch.cat(xs), torch.cat(ys)
+        parts = [(features(x), y) for x, y, _ in self.batches(task, READ_SIZE)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def state_dict(self) -> dict:
-        own = self.model.named_parameters()
         return super().state_dict() | {
-            "parameters": {n: p.detach() for n, p in own if n in self._learnt},
             "task": self.model.task,
             "statistics": [statistics.state_dict() for statistics in self._statistics],
             "contrasts": self._contrasts,

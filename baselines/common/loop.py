@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -20,6 +21,7 @@ from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 from baselines.common import compiler  # noqa: E402
 from baselines.common.augment import CropFlip  # noqa: E402
+from baselines.common.base import Method  # noqa: E402
 from baselines.common.task import ClassificationLoss, Setting, Task, TokenLoss  # noqa: E402
 
 
@@ -64,6 +66,17 @@ class TrainableView(nn.Module):
         return iter(self._trainable)
 
 
+class _Around(nn.Module):
+    """Calls a function in which `functional_call` may replace the parameters of `module`."""
+
+    def __init__(self, module: nn.Module, function: Callable):
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
 class Batches:
     """Shuffled mini-batches of a dataset that can be indexed with a tensor of positions."""
 
@@ -90,8 +103,11 @@ class _NoMetrics(SupervisedPlugin):
         return {}
 
 
+TERMS = ("the loss itself", "batch_loss()", "penalty()", "a plugin's term")
+
+
 class Loop(SupervisedTemplate):
-    """Avalanche's strategy for one `Method`: its plugins, its penalty, timing and progress."""
+    """Avalanche's strategy for one `Method`: its plugins, its terms, timing and progress."""
 
     def __init__(self, *, method):
         setting = method.setting
@@ -111,7 +127,8 @@ class Loop(SupervisedTemplate):
             plugins=method.plugins(),
             evaluator=_NoMetrics(),
         )
-        self._augment = None
+        self._crop = None
+        self._keeps_parts = type(method).after_step is not Method.after_step
         if setting.compile:
             compiler.check(setting.device)
 
@@ -130,34 +147,50 @@ class Loop(SupervisedTemplate):
         self.dataloader = Batches(self.adapted_dataset, self.train_mb_size, generator)
         if self.setting.augment:
             own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # the order stays
-            self._augment = CropFlip(self.method.image_size, own)
+            self._crop = CropFlip(self.method.image_size, own)
 
     def check_model_and_optimizer(self, **kwargs):
-        if self.optimizer is None or self.setting.optimizer_reset:
-            self.make_optimizer()
+        old, trained = self.optimizer, dict(self.model.named_parameters())
+        if old is None or self.setting.optimizer_reset:
+            self._optimize(trained)
+        elif set(map(id, trained.values())) != set(map(id, self._optimized.values())):
+            self._optimize(trained)
+            for parameter in trained.values():
+                if parameter in old.state:
+                    self.optimizer.state[parameter] = old.state[parameter]
 
-    def make_optimizer(self, **kwargs):
-        self.optimizer = self.method.optimizer(list(self.model.parameters()))
+    def _optimize(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Make an optimiser of these parameters."""
+        self._optimized = parameters
+        self.optimizer = self.method.optimizer(list(parameters.values()))
 
     def _unpack_minibatch(self):
         self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
-        if self._augment:
-            self.mbatch[0] = self._augment(self.mbatch[0])
+        self.mbatch[0] = self.augment(self.mbatch[0])
 
     def forward(self):
+        self._parts = []  # that pass through the network, for `after_step`
         size = self.setting.micro_batch_size
         if size is None or len(self.mb_y) <= size:
-            self._parts = None
+            self._learnt = None
             return self.model(self.mb_x)
-        self._parts = self._learn_parts(size)
+        self._learnt = self._learn_parts(size)
         return None  # no plugin finds the output of one part and takes it for the batch's
 
     def criterion(self):
-        if self._parts is None:
-            loss, terms = self._criterion(self.mb_output, self.mb_y), self.method.batch_penalty()
+        if self._learnt is None:
+            part = self.mb_x, self.mb_y, self.mb_output, self.mb_positions
+            loss, term = self._criterion(self.mb_output, self.mb_y), self._batch_loss(*part)
         else:
-            loss, terms = self._parts
-        return loss + terms + self.method.penalty(loss)
+            loss, term = self._learnt
+        penalty = self.method.penalty(loss)
+        self._terms.append([loss, term, penalty])
+        return loss + term + penalty
+
+    def _batch_loss(self, x: Tensor, y: Tensor, logits: Tensor, positions: Tensor):
+        if self._keeps_parts:
+            self._parts.append((x, y, logits.detach(), positions))
+        return self.method.batch_loss(x, y, logits, positions)
 
     def _learn_parts(self, size: int) -> tuple[Tensor, Tensor]:
         """The batch's loss and its other terms, after forward and backward passes part by part.
@@ -167,17 +200,25 @@ class Loop(SupervisedTemplate):
         so that hooks of plugins and parameters meet it as that of a batch which was not split.
         """
         twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
-        n_terms = self._criterion.n_terms
+        inside = {f"module.{n}": twin for n, twin in twins.items()}
+        learn = _Around(self.model, self._learn_part)
         loss, terms = 0.0, 0.0
-        for x, y in zip(self.mb_x.split(size), self.mb_y.split(size), strict=True):
-            output = functional_call(self.model, twins, (x,), tie_weights=False)
-            part = self._criterion(output, y) * (n_terms(y) / n_terms(self.mb_y))
-            term = self.method.batch_penalty() * (len(y) / len(self.mb_y))
-            (part + term).backward()
-            loss, terms = loss + part.detach(), terms + torch.as_tensor(term).detach()
+        parts = (part.split(size) for part in (self.mb_x, self.mb_y, self.mb_positions))
+        for part in zip(*parts, strict=True):
+            own, term = functional_call(learn, inside, part, tie_weights=False)
+            loss, terms = loss + own, terms + term
         gradients = [(p, twins[n].grad) for n, p in self.model.named_parameters()]
         products = sum((p * g).sum() for p, g in gradients if g is not None)
         return loss, terms + (products - products.detach())
+
+    def _learn_part(self, x: Tensor, y: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and term of a part, as they count in the batch's, after their backward pass."""
+        n_terms = self._criterion.n_terms
+        output = self.model(x)
+        loss = self._criterion(output, y) * (n_terms(y) / n_terms(self.mb_y))
+        term = self._batch_loss(x, y, output, positions) * (len(y) / len(self.mb_y))
+        (loss + term).backward()
+        return loss.detach(), torch.as_tensor(term).detach()
 
     def optimizer_step(self):
         if self.setting.clip_norm is not None:  # after the plugins' changes of the gradient
@@ -193,8 +234,15 @@ class Loop(SupervisedTemplate):
         self.train_seconds += time.perf_counter() - start - compiled
         self._last_loss = self._check_loss()
 
+    def _after_update(self, **kwargs):
+        super()._after_update(**kwargs)
+        for part in self._parts:
+            self.method.after_step(*part)
+
     def _after_training_iteration(self, **kwargs):
         super()._after_training_iteration(**kwargs)
+        terms = (*self._terms[-1], self.loss)
+        self._terms[-1] = [t.detach() if isinstance(t, Tensor) else t for t in terms]
         self.steps += 1
         self.samples += len(self.mb_y)
         if self._report is not None:
@@ -203,6 +251,10 @@ class Loop(SupervisedTemplate):
             self._check_loss()
 
     # What the methods ask for
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Images as the loop's batches are augmented, for those that a method passes itself."""
+        return self._crop(x) if self._crop else x
 
     def learn(self, task: Task, report=None) -> dict:
         """Train on one task; see `Method.learn`."""
@@ -220,9 +272,10 @@ class Loop(SupervisedTemplate):
             current_experience=task.index,
             origin_stream=SimpleNamespace(name="train"),
         )
-        self._last_loss = None
+        self._last_loss, self._terms = None, []
         self.train(experience, eval_streams=[])
         self.method.end(task)
+        self.method.ready_to_test()
         self._synchronise()
         compiled = compiler.seconds() - compiled
         elapsed = time.perf_counter() - start - compiled
@@ -241,22 +294,29 @@ class Loop(SupervisedTemplate):
         return {
             "finished_tasks": self.clock.train_exp_counter,
             "optimizer": self.optimizer.state_dict() if keep else None,
+            "optimized": list(self._optimized) if keep else [],
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.clock.train_exp_counter = state["finished_tasks"]
         self.model.refresh()
         if state["optimizer"] is not None:
-            self.make_optimizer()
+            parameters = dict(nn.Module.named_parameters(self.model))  # also those frozen now
+            self._optimize({n: parameters[n] for n in state["optimized"]})
             self.optimizer.load_state_dict(state["optimizer"])
 
     def _check_loss(self) -> float:
+        """The last step's loss; which term of which step was not finite first, if it is not."""
         loss = self.loss.item()
         if not math.isfinite(loss):
+            values = torch.tensor([[float(term) for term in step] for step in self._terms])
+            step, term = (~values.isfinite()).nonzero()[0].tolist()
             raise NonFiniteLoss(
-                f"the loss became {loss} at step {self.steps} of the task: "
+                f"the loss became {loss}, first in {TERMS[term]} at step "
+                f"{self.steps - len(values) + step + 1} of the task: "
                 f"lower learning_rate (now {self.setting.learning_rate}) or set clip_norm"
             )
+        self._terms.clear()
         return loss
 
     def _synchronise(self):

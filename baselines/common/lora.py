@@ -84,14 +84,19 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
     return model
 
 
-def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
-    """Parameters of the adapter of each matrix that is to be adapted."""
+def adapted_projections(backbone: nn.Module, settings: LoraSettings) -> list[nn.Linear]:
+    """The matrices that are to be adapted."""
     attentions = [module for module in backbone.modules() if hasattr(module, "q_proj")]
-    projections = [
+    return [
         getattr(attention, f"{letter}_proj")
         for attention in attentions[: settings.layers]
         for letter in settings.targets
     ]
+
+
+def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
+    """Parameters of the adapter of each matrix that is to be adapted."""
+    projections = adapted_projections(backbone, settings)
     return [settings.rank * (p.in_features + p.out_features) for p in projections]
 
 

@@ -186,7 +186,9 @@ class PoolSettings(PromptSettings):
 class PoolMethod(PromptMethod):
     """Prompts from a pool; `model.mismatch` holds 1 - cosine of the chosen keys (B, k)."""
 
-    def batch_penalty(self) -> Tensor:
+    small = {"pool_size": 4, "prompt_length": 2, "top_k": 2}
+
+    def batch_loss(self, x, y, logits, positions) -> Tensor:
         return self.config.pull * self.model.mismatch.sum(dim=1).mean()
 
 
@@ -203,6 +205,3 @@ class TaskPromptMethod(TaskParts, PromptMethod):
     """Prompts of which each task trains its own."""
 
     skips = {"language": "prefixes are there for vision transformers only"}
-
-    def kept_tasks(self) -> range:
-        return range(self.setting.n_tasks)  # all are counted in the footprint of every record

@@ -8,6 +8,7 @@ language (B, A, V) for the last A tokens, A being the longest answer of the batc
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class Setting:
         batch_size: samples per step.
         learning_rate: constant rate of Adam(0.9, 0.999) without weight decay.
         clip_norm: largest gradient norm, None for no clipping.
-        optimizer_reset: a fresh optimiser for each task; otherwise Adam's moments live on.
+        optimizer_reset: a fresh optimiser for each task; otherwise the moments of what is still
+            trained live on.
         mask: the class logits that compete in the training loss: "all" classes, those "seen" so
             far, or those of the sample's own task ("current"); None on language.
         head_init: how the weights of a new classifier start on vision, see `start_head`.
@@ -56,9 +58,9 @@ class Setting:
         precision: "float32", or "bfloat16" for automatic mixed precision in training.
         micro_batch_size: the batch goes through the network in parts of so many samples, and one
             optimiser step follows with the gradient of the whole batch: the same step but for
-            rounding and for what dropout draws. Activations, most of a step's memory, are then
-            those of a part; a second copy of the trained parameters' gradients comes on top, and
-            what a plugin passes through the network itself (GEM's memory) is not split. A term
+            rounding and for what dropout and replay draw. Activations, most of a step's memory, are
+            then those of a part; a second copy of the trained parameters' gradients comes on top,
+            and what a plugin passes through the network itself (GEM's memory) is not split. A term
             that compares a batch's samples with one another (HiDe's contrast) compares a part's.
             None for the whole batch at once.
         compile: torch.compile of the network in training: once for full batches, once for any size,
@@ -90,6 +92,13 @@ class Setting:
     tokenizer: Any = None
     seed: int = 0
     device: str = "cpu"
+
+
+# What a row of a suite says beside a method's own settings, whose names these cannot be.
+RESERVED = {field.name for field in dataclasses.fields(Setting)} | {
+    *("method", "preset", "grid", "title"),
+    *("epochs", "curve_tests", "test_batch_size", "checkpointing"),
+}
 
 
 def start_head(head: nn.Linear, init: str | None = None, seed: int = 0) -> nn.Linear:

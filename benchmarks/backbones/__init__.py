@@ -21,13 +21,11 @@ __all__ = ["NORMALISATIONS", "Backbone", "Embedded", "HubModel", "TimmFile", "fi
 
 KINDS = {"here": Embedded, "file": TimmFile, "hub": HubModel}
 _catalogue = tomllib.loads((Path(__file__).parent / "catalogue.toml").read_text(encoding="utf-8"))
-# Keyword arguments of timm, or of a config.json, known before anything is downloaded.
-ARCHITECTURES: dict[str, dict] = _catalogue["architectures"]
 
 
 def _entry(kind: str, name: str, facts: dict) -> Backbone:
     own = facts["architecture"]
-    architecture = ARCHITECTURES[own] if isinstance(own, str) else own
+    architecture = _catalogue["architectures"][own] if isinstance(own, str) else own
     return parse(KINDS[kind], facts | {"name": name, "architecture": architecture})
 
 

@@ -112,20 +112,17 @@ class Backbone(ABC):
         n_classes: int = 0,
         image_size: int | None = None,
         normalisation: str | None = None,
-        weights: str | None = None,
+        weights: str = "float32",
         device: str = "cpu",
     ) -> nn.Module:
-        """The network with random weights, with none at all on the device "meta".
+        """A `VisionModel` or `LanguageModel` with random weights, with none on the device "meta".
 
         Args:
             n_classes: outputs of the classifier on vision.
             image_size: pixels that vision inputs are resized to; None for the model's own.
             normalisation: of pixels, a name of `NORMALISATIONS`; None for the backbone's.
-            weights: precision of a language model's weights, None for float32.
+            weights: precision of a language model's weights.
             device: where it is made.
-
-        Returns:
-            A `vision.VisionModel` or a `language.LanguageModel`.
         """
         import torch
 
@@ -140,14 +137,7 @@ class Backbone(ABC):
         with torch.device(device):
             return vision.build(self.architecture, n_classes, image_size, *pixels)
 
-    def load(
-        self,
-        manifest: dict,
-        n_classes: int = 0,
-        image_size: int | None = None,
-        normalisation: str | None = None,
-        weights: str | None = None,
-    ) -> nn.Module:
+    def load(self, manifest: dict, *shape, weights: str | None = None) -> nn.Module:
         """The network with the weights that `prepare` found; arguments as in `build`.
 
         Raises:
@@ -157,7 +147,7 @@ class Backbone(ABC):
 
         from benchmarks.backbones import checkpoints
 
-        model = self.build(n_classes, image_size, normalisation)
+        model = self.build(*shape)
         file = Path(manifest["weights"])
         checkpoints.fill(model, checkpoints.read(file), file)
         return model.to(getattr(torch, weights)) if weights else model

@@ -46,9 +46,7 @@ def read(path: Path, entry: str | None = None, prefix: str = "") -> dict[str, Te
     """
     pickled = path.suffix != ".safetensors"
     with one_sentence(
-        lambda why: (
-            f"the weight file {path} cannot be read ({why}): replace or delete it and run again"
-        )
+        f"the weight file {path} cannot be read", "replace or delete it and run again"
     ):
         state = _unpickle(path) if pickled else load_file(path)
     if pickled and entry:

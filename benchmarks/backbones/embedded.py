@@ -68,4 +68,7 @@ class Embedded(Backbone):
 
     def tokenizer(self, manifest: dict) -> Tokenizer:
         """The one that was trained with a language model."""
-        return Tokenizer.from_file(self.file.with_name(f"{self.name}.tokenizer.json"))
+        import tokenizers
+
+        file = self.file.with_name(f"{self.name}.tokenizer.json")
+        return Tokenizer.of(tokenizers.Tokenizer.from_file(str(file)))

@@ -8,7 +8,6 @@ The paper's five have names (`catalogue.toml`). Any other is named by its folder
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,14 @@ from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.options import at
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from benchmarks.backbones.language import LanguageModel
 
 PREFIX = "hf-"  # begins the name of a model that is none of the paper's
 _LONGEST_NAME = 200  # bytes; a file system's limit is 255
 _MOST_LAYERS = 1000  # no model has so many, and each is made before every plan
+_digests: dict[tuple, str] = {}  # of folders that were checked, by name and state of their files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,19 +72,16 @@ class HubModel(Backbone):
             revision=revision,
             pretraining="a user's own",
         )
-        return dataclasses.replace(backbone, architecture=backbone._config(data_dir()))
-
-    def _config(self, data: Path | None) -> dict:
-        folder = self.folder(data)
-        if folder:
+        data = data_dir()
+        if folder := backbone.folder(data):
             config = model_folder.config(folder)
-        elif self.revision:
-            config = model_folder.read_json(self._from_hub("config.json"))
-            model_folder.refuse_quantised(self.name, config.get("quantization_config"))
+        elif revision:
+            config = model_folder.read_json(backbone._from_hub("config.json"))
+            model_folder.refuse_quantised(name, config.get("quantization_config"))
         else:
-            raise DataError(self._missing(data))
-        _layers(self.name, config)
-        return config
+            raise DataError(backbone._missing(data))
+        _layers(name, config)
+        return dataclasses.replace(backbone, architecture=config)
 
     def folder(self, data: Path | None) -> Path | None:
         """The user's own copy in the data directory, if there is one."""
@@ -115,16 +114,33 @@ class HubModel(Backbone):
     pinned = "revision"
 
     def fingerprint(self, data_dir: Path | None) -> str:
-        """Repository and commit, or the content of a checked folder.
-
-        `prepare` records the digest of all of it.
-        """
+        """Repository and commit, or the content of a folder, checked once for each state of it."""
         folder = self.folder(data_dir)
         if folder is None:
             return digest_of([model_folder.READING, self.repo, self.revision])
         stats = [(path.name, path.stat()) for path in model_folder.files(folder)]
         state = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-        return _checked_digest(self.name, self.n_layers, folder, state)
+        state = self.name, self.n_layers, folder, state
+        if state not in _digests:
+            self._check(folder)
+            _digests[state] = model_folder.digest(folder)
+        return _digests[state]
+
+    def _check(self, folder: Path) -> None:
+        """DataError unless configuration and tokenizer make a model that can be adapted."""
+        import torch
+
+        from benchmarks.backbones import language
+
+        config = model_folder.config(folder)
+        if (found := _layers(self.name, config)) != self.n_layers:
+            raise DataError(
+                f"{folder} is not {self.name}: it has {found} layers and should have "
+                f"{self.n_layers}"
+            )
+        with at(str(folder)), torch.device("meta"):
+            language.build(config)
+        self.tokenizer({"weights": folder})
 
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """The folder, as its fingerprint checked it, or a download."""
@@ -136,7 +152,7 @@ class HubModel(Backbone):
         """The folder of `DOWNLOADS` with what is read of a commit: weights last, and no others."""
         folder = DOWNLOADS / self.name
         self._from_hub(model_folder.FILES)
-        _check(self.name, self.n_layers, folder)
+        self._check(folder)
         self._from_hub(model_folder.weight_names(folder))
         return folder
 
@@ -144,10 +160,13 @@ class HubModel(Backbone):
         """One file of the pinned commit, or all that fit a list of patterns, in `DOWNLOADS`."""
         from huggingface_hub import errors, get_token, hf_hub_download, snapshot_download
 
+        put = (
+            f"put the model's folder {self.repo.rpartition('/')[2]} into the folder that "
+            f"{DATA_DIR_VARIABLE} names"
+        )
         access = (
             f"ask for access at https://huggingface.co/{self.repo}, make a token at "
-            "https://huggingface.co/settings/tokens and set HF_TOKEN, or put the model's folder "
-            f"{self.repo.rpartition('/')[2]} into the folder that {DATA_DIR_VARIABLE} names"
+            f"https://huggingface.co/settings/tokens and set HF_TOKEN, or {put}"
         )
         target = DOWNLOADS / self.name
         if self.gated and get_token() is None and not (target / "config.json").exists():
@@ -167,39 +186,21 @@ class HubModel(Backbone):
         except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
             raise DataError(
                 f"{self.repo} at {self.revision} could not be read from the hub "
-                f"({type(error).__name__}): check network and commit, or put the model's folder "
-                f"into the folder that {DATA_DIR_VARIABLE} names"
+                f"({type(error).__name__}): check network and commit, or {put}"
             ) from error
 
-    def load(
-        self,
-        manifest: dict,
-        n_classes: int = 0,
-        image_size: None = None,
-        normalisation: None = None,
-        weights: str | None = None,
-    ) -> LanguageModel:
-        """The network with its weights, in float32 or in the precision asked for.
-
-        Raises:
-            DataError: the weights are damaged or not those of the configuration.
-        """
+    def load(self, manifest: dict, *shape, weights: str | None = None) -> LanguageModel:
         import torch
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         from benchmarks.backbones import language
 
         folder = Path(manifest["weights"])
-        config = language.configuration(model_folder.read_json(folder / "config.json"))
-        with (
-            one_sentence(
-                lambda why: f"the model in {folder} cannot be loaded ({why}): copy it anew"
-            ),
-            model_folder.weights_alone(folder) as view,
-        ):
+        failed = one_sentence(f"the model in {folder} cannot be loaded", "copy it anew")
+        with failed, model_folder.weights_alone(folder) as view:
             network, report = AutoModelForCausalLM.from_pretrained(
                 view,
-                config=config,
+                config=_configuration(folder),
                 dtype=getattr(torch, weights or "float32"),
                 local_files_only=True,
                 use_safetensors=True,
@@ -207,31 +208,32 @@ class HubModel(Backbone):
                 generation_config=GenerationConfig(),
                 output_loading_info=True,
             )
-        if report["missing_keys"] or report["mismatched_keys"]:
-            some = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[:3]
-            raise DataError(f"the weights in {folder} lack {', '.join(some)}: copy the model anew")
+        if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
+            some = ", ".join(sorted(map(str, lacking))[:3])
+            raise DataError(f"the weights in {folder} lack {some}: copy the model anew")
         own = self.tokenizer(manifest).end
         return language.LanguageModel(network, model_folder.ends(folder, own))
 
     def tokenizer(self, manifest: dict) -> Tokenizer:
         """The model's own; DataError if it cannot be used, or has ids beyond its vocabulary."""
-        return _tokenizer(Path(manifest["weights"]))
+        folder = Path(manifest["weights"])
+        config = _configuration(folder)
+        with one_sentence(f"the tokenizer in {folder} cannot be used", "copy the model anew"):
+            found = Tokenizer.from_folder(folder, config)
+        # A folder that holds less than a whole tokenizer may load as an empty one.
+        text = "The cat sat on the mat: 12 + 3 = 15."
+        if found.decode(found.encode(text)).strip() != text:
+            raise DataError(
+                f"the tokenizer in {folder} does not give a plain sentence back: copy "
+                "tokenizer.json or tokenizer.model, and tokenizer_config.json"
+            )
+        return found
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _configuration(folder: Path) -> PreTrainedConfig:
     from benchmarks.backbones import language
 
-    config = language.configuration(model_folder.read_json(folder / "config.json"))
-    with one_sentence(lambda why: f"the tokenizer in {folder} cannot be used ({why})"):
-        found = Tokenizer.from_folder(folder, config)
-    # A folder that holds less than a whole tokenizer may load as an empty one.
-    text = "The cat sat on the mat: 12 + 3 = 15."
-    if found.decode(found.encode(text)).strip() != text:
-        raise DataError(
-            f"the tokenizer in {folder} does not give a plain sentence back: copy tokenizer.json "
-            "or tokenizer.model, and tokenizer_config.json"
-        )
-    return found
+    return language.configuration(model_folder.read_json(folder / "config.json"))
 
 
 def _layers(name: str, config: dict) -> int:
@@ -242,24 +244,3 @@ def _layers(name: str, config: dict) -> int:
             f"says {str(layers)[:40]}: name a causal language model"
         )
     return layers
-
-
-def _check(name: str, n_layers: int, folder: Path) -> None:
-    """Raise DataError unless configuration and tokenizer make a model that can be adapted."""
-    import torch
-
-    from benchmarks.backbones import language
-
-    config = model_folder.config(folder)
-    if (found := _layers(name, config)) != n_layers:
-        raise DataError(f"{folder} is not {name}: it has {found} layers and should have {n_layers}")
-    with at(str(folder)), torch.device("meta"):
-        language.build(config)
-    _tokenizer(folder)
-
-
-@functools.cache
-def _checked_digest(name: str, n_layers: int, folder: Path, state: tuple) -> str:
-    """Digest of a folder that is checked once for each state of its files."""
-    _check(name, n_layers, folder)
-    return model_folder.digest(folder)

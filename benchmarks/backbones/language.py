@@ -144,12 +144,12 @@ class _Draw:
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
 
 
-def build(architecture: dict, weights: str | None = None) -> nn.Module:
+def build(architecture: dict, weights: str = "float32") -> nn.Module:
     """A network of that config.json with random weights, on the default device.
 
     Args:
         architecture: entries of the config.json.
-        weights: their precision, None for float32.
+        weights: their precision.
 
     Raises:
         DataError: no network can be made of it, or none that can be adapted here.
@@ -157,13 +157,11 @@ def build(architecture: dict, weights: str | None = None) -> nn.Module:
     config = configuration(architecture)
     kind = config.model_type
     with one_sentence(
-        lambda why: (
-            f"no causal language model of the type {kind!r} can be made of its config.json "
-            f"({why}), and no code from outside is run: choose another model"
-        )
+        f"no causal language model of the type {kind!r} can be made of its config.json",
+        "choose another model, no code from outside is run",
     ):
         network = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, weights or "float32"), trust_remote_code=False
+            config, dtype=getattr(torch, weights), trust_remote_code=False
         )
     parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
     if missing := [part for part in PROJECTIONS if part not in parts]:
@@ -192,8 +190,6 @@ def configuration(architecture: dict) -> PreTrainedConfig:
     aside = _ASIDE | {"model_type", *(key for key in architecture if key.startswith("_"))}
     options = {key: value for key, value in architecture.items() if key not in aside}
     with one_sentence(
-        lambda why: (
-            f"config.json of a model of the type {kind!r} is damaged ({why}): copy the model anew"
-        )
+        f"config.json of a model of the type {kind!r} is damaged", "copy the model anew"
     ):
         return AutoConfig.for_model(kind, **options)

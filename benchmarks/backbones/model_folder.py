@@ -27,7 +27,7 @@ _N_PROBES, _PROBE_BYTES = 1000, 4096  # of a weight file, spread evenly, that na
 
 def read_json(path: Path) -> dict:
     """A file's object; DataError if it holds none."""
-    with one_sentence(lambda why: f"{path} cannot be read ({why}): copy the model anew"):
+    with one_sentence(f"{path} cannot be read", "copy the model anew"):
         found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise DataError(f"{path} should hold a JSON object, not a {type(found).__name__}")

@@ -30,7 +30,7 @@ from benchmarks.backbones.embedded import COMMITTED
 from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.data_dir import data_dir
 from benchmarks.common.digests import seed_for
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.streams.common.encoding import encode
@@ -66,7 +66,7 @@ def _vision(backbone: Embedded, folder: Path, steps: int) -> dict:
     def pixels(x):
         return (x.float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
 
-    def loss_of(_):
+    def next_loss():
         chosen = torch.randint(len(train_y), (recipe["batch_size"],))
         far = recipe["shift_pixels"]
         shift = torch.randint(-far, far + 1, (2,)).tolist()
@@ -76,7 +76,7 @@ def _vision(backbone: Embedded, folder: Path, steps: int) -> dict:
         smoothing = recipe["label_smoothing"]
         return F.cross_entropy(model(x), train_y[chosen], label_smoothing=smoothing)
 
-    _optimise(model, loss_of, steps, recipe)
+    _optimise(model, next_loss, steps, recipe)
     model.eval()
     with torch.no_grad():
         logits = torch.cat([model(pixels(x)) for x in images[held_out].split(256)])
@@ -108,10 +108,10 @@ def _language(backbone: Embedded, folder: Path, steps: int) -> dict:
 
     ids, held_out = packed(train), packed(items[::every])
 
-    def loss_of(_):
+    def next_loss():
         return loss_at(ids, torch.randint(len(ids) - length, (recipe["batch_size"],)))
 
-    _optimise(model, loss_of, steps, recipe)
+    _optimise(model, next_loss, steps, recipe)
     model.eval()
     with torch.no_grad():
         loss = loss_at(held_out, torch.arange(0, len(held_out) - length, length)).item()
@@ -160,7 +160,7 @@ def _train_tokenizer(texts: list[str], size: int) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
+def _optimise(model, next_loss, steps: int, recipe: dict) -> None:
     """AdamW with linear warm-up and cosine decay."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"]
@@ -172,8 +172,8 @@ def _optimise(model, loss_of, steps: int, recipe: dict) -> None:
     )
     model.train()
     progress = Progress("pre-training", steps, "steps")
-    for step in range(steps):
-        loss = loss_of(step)
+    for _ in range(steps):
+        loss = next_loss()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip_norm"])
@@ -195,16 +195,14 @@ def _weights(model, backbone: Embedded, facts: dict) -> bytes:
     return save(state, about)
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="one of the embedded backbones")
     parser.add_argument("--out", type=Path, default=COMMITTED)
     options = parser.parse_args()
-    try:
-        for suffix, content in pretrain(options.name).items():
-            write_bytes(options.out / f"{options.name}.{suffix}", content)
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    for suffix, content in pretrain(options.name).items():
+        write_bytes(options.out / f"{options.name}.{suffix}", content)
 
 
 if __name__ == "__main__":

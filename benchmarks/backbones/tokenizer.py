@@ -47,13 +47,6 @@ class Tokenizer:
         return cls(lambda text: own.encode(text).ids, own.decode, begin, end)
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
-        """The same from its file."""
-        import tokenizers
-
-        return cls.of(tokenizers.Tokenizer.from_file(str(path)))
-
-    @classmethod
     def from_folder(cls, path: Path, config: PreTrainedConfig | None = None) -> Tokenizer:
         """That of a causal language model of transformers, with the configuration given.
 

@@ -22,7 +22,7 @@ class _SplitQKV(nn.Module):
         super().__init__()
         width = fused.in_features
         for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
-            part = nn.Linear(width, width, bias=fused.bias is not None)
+            part = nn.Linear(width, width, fused.bias is not None, fused.weight.device)
             rows = slice(i * width, (i + 1) * width)
             part.weight.data = fused.weight.data[rows].clone()
             if fused.bias is not None:
@@ -89,18 +89,12 @@ class VisionModel(nn.Module):
 
 
 def build(
-    architecture: dict,
-    n_classes: int = 0,
-    image_size: int | None = None,
-    mean: Channels = 0.5,
-    std: Channels = 0.5,
+    architecture: dict, n_classes: int, image_size: int | None, mean: Channels, std: Channels
 ) -> VisionModel:
-    """A network of timm with a new classifier, on the default device.
+    """A network of timm with a new classifier, on the default device; see `Backbone.build`.
 
     Args:
         architecture: keyword arguments of timm's `create_model`.
-        n_classes: outputs of the classifier.
-        image_size: pixels that inputs are resized to; None for the architecture's own.
         mean, std: of pixels, for all channels or for each.
     """
     own_size = {} if image_size is None else {"img_size": image_size}

@@ -85,7 +85,7 @@ def _digests(digest: str | None, file: Path) -> tuple[str, str | None, str]:
     """The algorithm that `digest` names, the digest it wants, and the one that the file has."""
     algorithm, _, wanted = (digest or "").rpartition(":")
     algorithm = algorithm or "sha256"
-    with one_sentence(lambda why: f"{file} cannot be read ({why}): correct its permissions"):
+    with one_sentence(f"{file} cannot be read", "correct its permissions"):
         return algorithm, wanted.lower() or None, digest_of_file(file, algorithm)
 
 

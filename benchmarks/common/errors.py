@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from analysis.text import visible
@@ -17,18 +17,23 @@ class DataError(ValueError):
 
 
 @contextmanager
-def one_sentence(say: Callable[[str], str]) -> Iterator[None]:
-    """Whatever a library raises while it reads a user's file becomes a DataError.
+def as_exit() -> Iterator[None]:
+    """A command that meets a DataError ends with its sentence, and no traceback: `@as_exit()`."""
+    try:
+        yield
+    except DataError as error:
+        raise SystemExit(str(error)) from error
 
-    Args:
-        say: makes the sentence out of a short reason.
-    """
+
+@contextmanager
+def one_sentence(found: str, remedy: str) -> Iterator[None]:
+    """Whatever a library raises while it reads a user's file becomes "found (reason): remedy"."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # decoders raise thirty kinds, MemoryError among them
-        raise DataError(say(_reason(error))) from error
+        raise DataError(f"{found} ({_reason(error)}): {remedy}") from error
 
 
 def _reason(error: Exception) -> str:

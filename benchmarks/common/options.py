@@ -23,6 +23,8 @@ from benchmarks.common.errors import DataError
 
 MOST = 10**6  # of every whole number: no machine has room for what a larger one asks for
 Count = Annotated[int, Field(ge=1, le=MOST)]
+T = TypeVar("T")
+NonEmpty = Annotated[T, Field(min_length=1)]
 Options = TypeVar("Options")
 
 

@@ -41,7 +41,7 @@ def needed_bytes(spec: dict) -> int:
     config = model.network.config
     weight_bytes = 2 if backbone.get("weights") else 4
     working_bytes = 2 if backbone.get("weights") or train["precision"] == "bfloat16" else 4
-    method = baselines.load(spec["method"]["name"], "language")
+    method = baselines.of(spec["method"], "language")
     needs = method.needs(
         method.Config(**spec["method"]["config"]),
         Needs(

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones
+from benchmarks.backbones import Backbone
 
 
 class Passes(NamedTuple):
@@ -28,11 +29,20 @@ class Passes(NamedTuple):
         return Passes(self.forward - other.forward, self.backward - other.backward)
 
 
+def network(backbone: Backbone, image_size: int | None = None, device: str = "meta") -> nn.Module:
+    """What is counted of a backbone: a `VisionModel`, or transformers' own with eager attention."""
+    model = backbone.build(0, image_size, device=device).split_qkv()
+    if backbone.modality == "vision":
+        return model
+    model.network.config._attn_implementation = "eager"
+    return model.network
+
+
 def run(model: nn.Module, modality: str, tokens: int, prompts: int = 0) -> Tensor:
     """One sequence through a model, behind trained prompt tokens if there are any.
 
     Args:
-        model: a `VisionModel`, or a causal language model of transformers with eager attention.
+        model: a `network`, perhaps with LoRA.
         tokens: of a text; those of an image are the model's own.
 
     Returns:
@@ -69,10 +79,6 @@ def lora_passes(name: str, image_size: int | None, tokens: int) -> tuple[Passes,
     """Of one sample through a backbone with LoRA; and the backbone's parameters, LoRA's too."""
     backbone = backbones.find(name)
     with torch.device("meta"):
-        model = backbone.build(1, image_size, device="meta").split_qkv()
-        model = add_lora(model, LoraSettings())
+        model = add_lora(network(backbone, image_size), LoraSettings())
     n_parameters = sum(p.numel() for p in model.parameters())
-    if backbone.modality == "language":
-        model = model.network
-        model.config._attn_implementation = "eager"
     return passes(model, backbone.modality, tokens), n_parameters

@@ -41,17 +41,18 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
     sizes = items(spec)
     if sizes is None:
         return None
-    n_train, n_test = sizes
     limit, train = spec["stream"]["max_prompt_tokens"], spec["train"]
     cost, n_parameters = lora_passes(
         spec["backbone"]["name"], spec["backbone"]["image_size"], limit
     )
-    method = baselines.load(spec["method"]["name"], spec["modality"])
+    method = baselines.of(spec["method"], spec["modality"])
     config = method.Config(**spec["method"]["config"])
     n_tasks, epochs = spec["stream"]["n_tasks"], train["epochs"]
     lengths = _lengths(spec)
     forward = backward = written = 0.0
-    for task, (item, prompt, answer) in enumerate(lengths):
+    for task, ((item, prompt, answer), (n_train, n_test)) in enumerate(
+        zip(lengths, sizes, strict=True)
+    ):
         # an offline method learns the union, each sample as often as its own task asks for
         before = 0 if method.offline else task
         done = method.passes(config, before, round(n_train), epochs[task], train["batch_size"])
@@ -76,7 +77,7 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
     known = streams.of(stream).n_tokens
     if known is None:
         return [(limit, limit, 0)] * n_tasks
-    if stream["order"] == "seed":
+    if stream["order"] != "fixed":
         known = [tuple(sum(values) / len(known) for values in zip(*known, strict=True))] * n_tasks
     most = stream.get("max_new_tokens") or math.inf
     longest = limit + (stream.get("max_answer_tokens") or ANSWER_TOKENS)
@@ -86,8 +87,8 @@ def _lengths(spec: dict) -> list[tuple[float, float, float]]:
     ]
 
 
-def items(spec: dict) -> tuple[float, float] | None:
-    """Training and test items of a task, on average."""
+def items(spec: dict) -> list[tuple[float, float]] | None:
+    """Training and test items of each task, of tasks that are no splits on average."""
     options = spec["stream"]
     stream = streams.of(options)
     counts = stream.n_items
@@ -95,11 +96,11 @@ def items(spec: dict) -> tuple[float, float] | None:
         return None
     vision = spec["modality"] == "vision"
     unit, n_units = ("class", counts["classes"]) if vision else ("task", stream.n_tasks)
-    # A dataset is split into as many tasks as asked; others have their own.
-    n_tasks = options["n_tasks"] if stream.n_classes else stream.n_tasks
 
-    def of_task(part: str) -> float:
+    def of_all(part: str) -> float:
         limit = options[f"{part}_per_{unit}"]
-        return min(counts[part], (limit or counts[part]) * n_units) / n_tasks
+        return min(counts[part], (limit or counts[part]) * n_units)
 
-    return of_task("train"), of_task("test")
+    n_train, n_test = of_all("train"), of_all("test")
+    whole = stream.n_classes or stream.n_tasks
+    return [(n_train * size / whole, n_test * size / whole) for size in stream.task_sizes()]

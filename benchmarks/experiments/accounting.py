@@ -1,7 +1,7 @@
 """What each method costs on the paper's models: operations, parameters, bytes, without any weights.
 
-`python -m benchmarks.experiments.accounting --out FILE` instantiates the real architectures on meta
-device from `backbones/catalogue.toml`, adds LoRA to query and value projections as the methods do,
+`python -m benchmarks.experiments.accounting --out FILE` builds the real architectures on the meta
+device, adds LoRA to query and value projections as the methods do,
 and counts the operations of forward and backward passes as `costs.operations` does. It needs
 nothing from the network, and a minute.
 
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.common.base import Setting, Task
@@ -26,13 +25,21 @@ from baselines.common.lora import LoraSettings, add_lora
 from baselines.l2p import L2P
 from baselines.olora import OLoRA
 from benchmarks import backbones
-from benchmarks.common.files import write_json
+from benchmarks.backbones import Backbone
+from benchmarks.common.errors import as_exit
+from benchmarks.common.files import check_writable, write_json
 from benchmarks.common.progress import Progress
-from benchmarks.costs.operations import Passes, passes
+from benchmarks.costs.operations import Passes, network, passes
 from benchmarks.runs.record import provenance
 
-PAPER = ("gemma-2b", "llama-2-13b", "llama-2-7b", "llama-3.2-1b", "mistral-7b-v0.3", "vit-b16")
-ARCHITECTURES = {name: shape for name, shape in backbones.ARCHITECTURES.items() if name in PAPER}
+MODELS = {  # the paper's, by a backbone of that architecture
+    "gemma-2b": "gemma-2b-it",
+    "llama-2-13b": "llama-2-13b-chat",
+    "llama-2-7b": "llama-2-7b-chat",
+    "llama-3.2-1b": "llama-3.2-1b-instruct",
+    "mistral-7b-v0.3": "mistral-7b-instruct-v0.3",
+    "vit-b16": "vit-b16-ibot21k",
+}
 METHODS = ("seqlora", "ewc", "gem", "l2p", "olora", "treelora", "ogd")
 POOL = L2P.Config()
 
@@ -57,25 +64,6 @@ class Step:
 
 
 STEPS = {"language": Step(1024, 4, 8), "vision": Step(197, 192, 10)}
-
-
-def names() -> list[str]:
-    """The architectures there are."""
-    return sorted(ARCHITECTURES)
-
-
-def build(name: str, device: str = "meta") -> tuple[nn.Module, str]:
-    """A model with separate projections, and its modality."""
-    with torch.device(device):
-        if "model_name" in ARCHITECTURES[name]:
-            from benchmarks.backbones import vision
-
-            return vision.build(ARCHITECTURES[name]).split_qkv(), "vision"
-        from benchmarks.backbones import language
-
-        model = language.build(ARCHITECTURES[name])
-        model.config._attn_implementation = "eager"
-        return model, "language"
 
 
 @dataclass(frozen=True)
@@ -110,13 +98,13 @@ class Counts:
     prompted: Passes
 
 
-def count(name: str, steps: dict[str, Step] | None = None) -> Counts:
+def count(backbone: Backbone) -> Counts:
     """Build an architecture several times and count.
 
     All that LoRA adds is linear in its rank, so passes at two ranks tell it from the network's.
     """
-    model, modality = build(name)
-    step = (steps or STEPS)[modality]
+    model, modality = network(backbone), backbone.modality
+    step = STEPS[modality]
     of = modality, step.tokens
     parameters = sum(p.numel() for p in model.parameters())
     whole = passes(model, *of)
@@ -128,11 +116,11 @@ def count(name: str, steps: dict[str, Step] | None = None) -> Counts:
             matrix = n.partition(".lora_")[0]
             sizes[matrix] = sizes.get(matrix, 0) + p.numel()
     single = passes(once, *of)
-    double = passes(add_lora(build(name)[0], LoraSettings(rank=2 * step.rank)), *of)
+    double = passes(add_lora(network(backbone), LoraSettings(rank=2 * step.rank)), *of)
     lora = double.minus(single)
 
     setting = Setting(modality, 2, torch.empty(0), step.batch, 1e-4, device="meta")
-    method = OLoRA(build(name)[0], OLoRA.Config(rank=step.rank), setting)
+    method = OLoRA(network(backbone), OLoRA.Config(rank=step.rank), setting)
     with torch.device("meta"):
         method.begin(Task(1, "second", [], 1))
     with FlopCounterMode(display=False) as counter:
@@ -169,9 +157,9 @@ class Added(NamedTuple):
     table8: int | None = None
 
 
-def added(c: Counts, method: str, task: int, step: Step) -> Added:
+def added(c: Counts, method: str, task: int) -> Added:
     """The method's own work at a step of a task, and what is stored when the task is learnt."""
-    old, one = task - 1, c.adapter
+    step, old, one = STEPS[c.modality], task - 1, c.adapter
     match method:
         case "seqlora":
             return Added(0, one, table8=one)
@@ -205,25 +193,24 @@ def added(c: Counts, method: str, task: int, step: Step) -> Added:
             directions = step.directions * c.parameters
             stored = c.parameters + directions * task
             return Added(4 * directions * old, stored, table8=c.parameters)
-    raise ValueError(f"no method is called {method!r}: there are {', '.join(METHODS)}")
 
 
-def row(name: str, c: Counts, method: str, task: int, step: Step) -> dict:
+def row(name: str, c: Counts, method: str, task: int) -> dict:
     """All quantities of a method on a model at a task, with their units; bytes in two precisions.
 
     Operations per token are those of a step divided by its tokens, prompts left aside.
     """
-    more = added(c, method, task, step)
-    network = {"ogd": c.whole, "l2p": c.prompted}.get(method, c.frozen)
+    step, more = STEPS[c.modality], added(c, method, task)
+    base = {"ogd": c.whole, "l2p": c.prompted}.get(method, c.frozen)
     adapter = Passes(0, 0) if method in ("ogd", "l2p") else c.lora
     own = more.operations / (step.batch * step.tokens)
     per_token = {
-        "network_forward": network.forward / step.tokens,
-        "network_backward": network.backward / step.tokens,
+        "network_forward": base.forward / step.tokens,
+        "network_backward": base.backward / step.tokens,
         "adapter_forward": adapter.forward / step.tokens,
         "adapter_backward": adapter.backward / step.tokens,
         "method": own,
-        "step": (sum(network) + sum(adapter)) / step.tokens + own,
+        "step": (sum(base) + sum(adapter)) / step.tokens + own,
     }
     trainable = {"ogd": c.parameters, "l2p": more.stored}.get(method, c.adapter)
     # A byte for each of a pixel's three values, four for a token's number.
@@ -248,48 +235,32 @@ def row(name: str, c: Counts, method: str, task: int, step: Step) -> dict:
     }
 
 
+@as_exit()
 def main() -> None:
-    text, image = STEPS["language"], STEPS["vision"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.json", help="where the counts are written"
     )
+    models = list(MODELS)
+    parser.add_argument("--models", nargs="+", choices=models, default=models, help="default all")
     parser.add_argument(
-        "--models", nargs="+", choices=names(), default=names(), help="default all", metavar="NAME"
+        "--tasks", nargs="+", type=int, default=[1, 2, 8, 10, 15], help="from 1 (1 2 8 10 15)"
     )
-    whole = {"type": int, "metavar": "N"}
-    tasks = {"nargs": "+", "default": [1, 2, 8, 10, 15], "help": "from 1 (default 1 2 8 10 15)"}
-    parser.add_argument("--tasks", **whole, **tasks)
-    for name, default, what in (
-        ("--rank", text.rank, "of LoRA on language"),
-        ("--vision-rank", image.rank, "of LoRA on vision"),
-        ("--tokens", text.tokens, "of a text"),
-        ("--batch", text.batch, "texts of a step"),
-        ("--vision-batch", image.batch, "images of a step"),
-        ("--memory", text.memory, "samples that gem keeps of a task"),
-        ("--directions", text.directions, "gradients that ogd keeps of a task"),
-    ):
-        parser.add_argument(name, **whole, default=default, help=f"{what} (default {default})")
     o = parser.parse_args()
-    numbers = {k: v for k, v in vars(o).items() if k not in ("out", "models", "tasks")}
-    if min(*o.tasks, *numbers.values()) < 1:
-        parser.error(f"all numbers must be at least 1, but --tasks is {o.tasks}, others {numbers}")
-    steps = {
-        "language": Step(o.tokens, o.batch, o.rank, o.memory, o.directions),
-        "vision": Step(image.tokens, o.vision_batch, o.vision_rank, o.memory, o.directions),
-    }
+    if min(o.tasks) < 1:
+        parser.error(f"--tasks count from 1, but are {o.tasks}")
+    check_writable(o.out.absolute().parent)
     rows = []
     progress = Progress("accounting", len(o.models), "models")
     for name in o.models:
-        counts = count(name, steps)
-        step = steps[counts.modality]
-        rows += [row(name, counts, method, n, step) for method in METHODS for n in o.tasks]
+        counts = count(backbones.find(MODELS[name]))
+        rows += [row(name, counts, method, n) for method in METHODS for n in o.tasks]
         progress.advance()
     settings = {
         "targets": "query and value projections",
-        "steps": {modality: dataclasses.asdict(step) for modality, step in steps.items()},
+        "steps": {modality: dataclasses.asdict(step) for modality, step in STEPS.items()},
         "l2p": dataclasses.asdict(POOL),
     }
     data = {"schema": 1, "kind": "accounting", "provenance": provenance()}

@@ -22,7 +22,7 @@ import numpy as np
 from numpy import ndarray
 
 from benchmarks.common.digests import seed_for
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.experiments.bandits import (
@@ -176,6 +176,7 @@ def check(options: argparse.Namespace) -> None:
         raise DataError(f"--out {options.out} must be a file in a folder that exists")
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -205,19 +206,16 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.exponents = sorted(set(options.exponents))
-    try:
-        check(options)
-        settings = {key: value for key, value in vars(options).items() if key != "out"}
-        settings |= {"growth": GROWTH, "structures": list(options.structures)}
-        settings["reach"] = {
-            name: {"largest_n": 2 ** min(top, options.exponents[-1]), "horizon": horizon}
-            for name, (top, horizon) in ((name, reach(name, options)) for name in POLICIES)
-        }
-        head = {"schema": 1, "kind": "regret", "settings": settings}
-        head["provenance"] = provenance()
-        save(options.out, head, rows(options))
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    check(options)
+    settings = {key: value for key, value in vars(options).items() if key != "out"}
+    settings |= {"growth": GROWTH, "structures": list(options.structures)}
+    settings["reach"] = {
+        name: {"largest_n": 2 ** min(top, options.exponents[-1]), "horizon": horizon}
+        for name, (top, horizon) in ((name, reach(name, options)) for name in POLICIES)
+    }
+    head = {"schema": 1, "kind": "regret", "settings": settings}
+    head["provenance"] = provenance()
+    save(options.out, head, rows(options))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common import devices
-from benchmarks.common.files import read_json, write_json
+from benchmarks.common.errors import DataError, as_exit
+from benchmarks.common.files import check_writable, read_json, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs.record import PUBLISHED, provenance
 from benchmarks.streams.common.tasks import Samples
@@ -72,6 +73,11 @@ def clocked(device: str, work: Callable, *arguments) -> float:
     work(*arguments)
     devices.synchronise(device)
     return time.perf_counter() - start
+
+
+def milliseconds(seconds: list[float], steps: int) -> float:
+    """Of a step, the median over rounds of so many steps each."""
+    return 1000 * statistics.median(seconds) / steps
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
@@ -173,7 +179,7 @@ def loop(o: argparse.Namespace) -> dict:
         rows.append(
             {
                 "backbone": name,
-                "plain_ms_per_step": 1000 * statistics.median(seconds["plain"]) / o.steps,
+                "plain_ms_per_step": milliseconds(seconds["plain"], o.steps),
                 "seqlora_over_plain": ratio(seconds["seqlora"], seconds["plain"]),
                 "treelora_over_seqlora": ratio(seconds["treelora"], seconds["seqlora"]),
             }
@@ -274,16 +280,15 @@ def penalty(o: argparse.Namespace) -> dict:
             {
                 "shape": shape,
                 "finished_tasks": n_tasks,
-                "empty_ms": 1000 * statistics.median(seconds["empty"]) / o.steps,
-                "ours_ms": 1000 * statistics.median(seconds["ours"]) / o.steps,
+                "empty_ms": milliseconds(seconds["empty"], o.steps),
+                "ours_ms": milliseconds(seconds["ours"], o.steps),
                 "loops_over_ours": ratio(seconds["loops"], seconds["ours"]),
             }
         )
     model = add_lora(network_of(VIT), LoraSettings()).to(o.device)
     x = torch.rand(o.batch_size, 3, *model.image_size, device=o.device)
     whole = partial(clocked, o.device, lambda: model(x).logsumexp(dim=1).sum().backward())
-    vit_step_ms = 1000 * statistics.median(turns({VIT: whole}, 3)[VIT])
-    return {"vit_step_ms": vit_step_ms, "rows": rows}
+    return {"vit_step_ms": milliseconds(turns({VIT: whole}, 3)[VIT], 1), "rows": rows}
 
 
 # ---------------------------------------------------------------------------- schedules
@@ -336,7 +341,7 @@ def step_seconds(name: str, o: argparse.Namespace) -> tuple[list[float], int | N
 
 def schedules(o: argparse.Namespace) -> dict:
     if "seqlora" not in o.methods:
-        raise SystemExit("--methods must have seqlora, which the others are compared with")
+        raise DataError("--methods must have seqlora, which the others are compared with")
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     found = turns({name: partial(step_seconds, name, o) for name in o.methods}, o.rounds)
     seconds = {
@@ -385,8 +390,11 @@ def command() -> argparse.ArgumentParser:
     return parser
 
 
+@as_exit()
 def main() -> None:
     o = command().parse_args()
+    check_writable(o.out.absolute().parent)
+    before = read_json(o.out)["parts"] if o.out.exists() else {}
     torch.set_num_threads(o.threads)
     o.device = devices.find()
     measured = {
@@ -398,7 +406,6 @@ def main() -> None:
         **{name: getattr(o, name) for name in PARTS[o.measure]},
         **o.measure(o),
     }
-    before = read_json(o.out)["parts"] if o.out.exists() else {}
     data = {"schema": 1, "kind": "timing", "parts": before | {o.part: measured}}
     write_json(o.out, data)
 

@@ -1,4 +1,4 @@
-"""The page of measured times, docs/speed.md, from what `timing.py` wrote; without torch."""
+"""The page of measured times, docs/speed.md, from what `timing.py` wrote."""
 
 from __future__ import annotations
 

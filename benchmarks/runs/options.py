@@ -9,7 +9,7 @@ from pydantic import Field
 
 from baselines.common.task import MASKS
 from benchmarks.backbones import NORMALISATIONS
-from benchmarks.common.options import Count
+from benchmarks.common.options import Count, NonEmpty
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -51,7 +51,7 @@ class Training:
         test_batch_size: items tested at a time, None for 128; changes memory and no score.
     """
 
-    epochs: Count | Annotated[list[Count], Field(min_length=1)]
+    epochs: Count | NonEmpty[list[Count]]
     batch_size: Count = 32
     learning_rate: Positive = 0.005
     clip_norm: Positive | None = 1.0

@@ -134,6 +134,7 @@ class Plan:
     name: str
     label: str
     threads: int
+    reference: str | None
     runs: list[PlannedRun]
     skipped: list[PlannedRun]
 
@@ -192,6 +193,7 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         suite.name,
         suite.label,
         suite.threads,
+        suite.reference,
         [run for run in runs if not run.skip],
         [run for run in runs if run.skip],
     )

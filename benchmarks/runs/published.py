@@ -21,7 +21,7 @@ from pathlib import Path
 
 from analysis.records import reading
 from benchmarks import streams
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
 from benchmarks.runs.record import PUBLISHED, ROOT
@@ -131,15 +131,13 @@ def _numbers(code: Path, published: dict) -> tuple | None:
     return (record["R"], record["diagnostics"]) if record["status"] == "done" else None
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("commit", help="whose code gives the published numbers")
-    try:
-        compare(parser.parse_args().commit)
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    compare(parser.parse_args().commit)
 
 
 if __name__ == "__main__":

@@ -14,21 +14,22 @@ from pathlib import Path
 
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import write_bytes
 from benchmarks.runs import published
-from benchmarks.runs.plan import Plan, load_plan
+from benchmarks.runs.plan import Plan, PlannedRun, load_plan
 from benchmarks.runs.record import SCHEMA, read_record, without_curve, write_record
 
 
 def collect(plan: Plan, out: Path) -> None:
     """Join the records of all runs of a plan, sorted, one per line; bytes depend on them only."""
     suite = {"name": plan.name, "label": plan.label}
+    if plan.reference:
+        suite["reference"] = plan.reference
     lines = []
     for run in plan.runs:
         record = read_record(Path(run.record), run.key)
-        record["spec"]["method"]["label"] = run.label
-        record["spec"]["stream"] |= streams.of(run.spec["stream"]).content  # may have been moved
+        _name(record, run)
         lines.append(record | {"suite": suite})
     for run in plan.skipped:
         lines.append(
@@ -44,6 +45,18 @@ def collect(plan: Plan, out: Path) -> None:
     lines.sort(key=_place)
     text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in lines)
     write_bytes(out, text.encode())
+
+
+def _name(record: dict, run: PlannedRun) -> None:
+    """Give a record the names that its suite has for the run now, and the places of its files."""
+    stream, method = run.spec["stream"], record["spec"]["method"]
+    for name in ("label", "title", "origin"):
+        method.pop(name, None)
+        if name in run.spec["method"]:
+            method[name] = run.spec["method"][name]
+    record["spec"]["stream"] |= streams.of(stream).content
+    if "origin" in stream:
+        record["spec"]["stream"]["origin"] = stream["origin"]
 
 
 def _place(record: dict) -> tuple:
@@ -96,7 +109,7 @@ def restore(plan: Plan) -> str:
                 outdated[run.key] = files
                 continue
             del record["suite"]
-            record["spec"]["method"]["label"] = run.label
+            _name(record, run)
             record["provenance"]["sources"] = run.sources
             write_record(Path(run.record), without_curve(record))
             outdated.pop(run.key, None)
@@ -120,6 +133,7 @@ def forget_failed(plan: Plan) -> int:
     return forgotten
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -129,19 +143,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: results/SUITE/runs.jsonl")
     add_data_dir_option(parser)
     options = parser.parse_args()
-    try:
-        plan = load_plan(options.suite, options.data_dir)
-        out = options.out or Path("results") / plan.name / "runs.jsonl"
-        if options.action == "collect":
-            collect(plan, out)
-        elif options.action == "publish":
-            print(f"published {publish(plan, out)}")
-        elif options.action == "restore":
-            print(restore(plan))
-        else:
-            print(f"{forget_failed(plan)} failed runs will be made again")
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    plan = load_plan(options.suite, options.data_dir)
+    out = options.out or Path("results") / plan.name / "runs.jsonl"
+    if options.action == "collect":
+        collect(plan, out)
+    elif options.action == "publish":
+        print(f"published {publish(plan, out)}")
+    elif options.action == "restore":
+        print(restore(plan))
+    else:
+        print(f"{forget_failed(plan)} failed runs will be made again")
 
 
 if __name__ == "__main__":

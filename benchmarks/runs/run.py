@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Collection
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +110,7 @@ class Run:
             len(self.task_of_class),
             options["image_size"],
             options.get("normalisation"),
-            options.get("weights"),
+            weights=options.get("weights"),
         )
         if spec["modality"] == "language":
             network.decoding = spec["stream"].get("decoding", "greedy")
@@ -126,7 +125,7 @@ class Run:
 
     def _method(self, network: torch.nn.Module) -> Method:
         spec = self.spec
-        method = baselines.load(spec["method"]["name"], spec["modality"])
+        method = baselines.of(spec["method"], spec["modality"])
         shared = {field.name for field in dataclasses.fields(Setting)}
         setting = Setting(
             modality=spec["modality"],
@@ -207,7 +206,11 @@ class Run:
         """The method's report, and the test scores taken meanwhile."""
         tests = self.method.stages and not self.method.offline
         n_tests = self.spec["train"]["curve_tests"] if tests else 0
-        test = partial(self.test, task.index, task.index)
+
+        def test() -> float:
+            self.method.ready_to_test()
+            return self.test(task.index, task.index)
+
         curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
 
         def after_step(loss: torch.Tensor, n_samples: int) -> None:

@@ -109,7 +109,7 @@ def reached(file: Path) -> frozenset[Path]:
             top = name.partition(".")[0]
             if top in _OURS:
                 left += _module(ROOT, name)
-            elif top == own or not _is_installed(home):  # beside it, then, is any package
+            elif top == own or not _is_installed(home):  # whose neighbours are other packages
                 left += _module(home, name)
     return frozenset(found)
 
@@ -127,17 +127,19 @@ def _imports(file: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
-            module = ".".join([*above, *filter(None, [node.module])])
-            found += [f"{module}.{alias.name}" for alias in node.names]
+            module = [*above, *filter(None, [node.module])]
+            found += [".".join([*module, alias.name]) for alias in node.names]
     return found
 
 
 def _module(folder: Path, name: str) -> list[Path]:
     """The file of a module under a folder, or of the one that `name` is defined in, if there is."""
-    path = folder.joinpath(*name.split("."))
-    places = (path.with_suffix(".py"), path / "__init__.py")
-    places += (path.parent.with_suffix(".py"), path.parent / "__init__.py")
-    return [file for file in places if file != folder / "__init__.py" and file.is_file()][:1]
+    for module in filter(None, (name, name.rpartition(".")[0])):
+        path = folder.joinpath(*module.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return [file]
+    return []
 
 
 def _home(file: Path) -> Path:

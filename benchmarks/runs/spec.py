@@ -68,6 +68,8 @@ class Row:
         name: of the method's file.
         config: the method's own settings.
         train: of `runs.options`, with the epochs of each task.
+        title: its name in tables, None for the label.
+        origin: where the method is from if it is from outside, see `baselines.load`.
     """
 
     label: str
@@ -75,6 +77,8 @@ class Row:
     method: type[Method]
     config: Any
     train: Any
+    title: str | None = None
+    origin: str | None = None
 
 
 def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
@@ -93,14 +97,20 @@ def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
         "train": {"mask": None} | changed(row.train),
     }
     spec = base | {
-        "stream": _STREAM | asked,
+        "stream": _STREAM | asked | _stated(origin=stream.origin),
         "backbone": {"image_size": None} | backbone,
         "method": {
             "label": row.label,
             "name": row.name,
             "version": row.method.version,
             "config": dataclasses.asdict(row.config),
+            **_stated(title=row.title, origin=row.origin),
         },
         "train": _TRAIN | dataclasses.asdict(row.train) | {"optimizer": "adam"},
     }
     return RunSpec(spec, digest_of(key)[:12], row.method.skip(modality))
+
+
+def _stated(**values: str | None) -> dict[str, str]:
+    """Those that are not None; records are silent about the others."""
+    return {name: value for name, value in values.items() if value is not None}

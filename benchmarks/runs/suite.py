@@ -5,6 +5,7 @@ and the methods with what they set themselves:
 
     label: what the numbers are, printed wherever they appear
     seeds: [0, 1, 2]
+    reference: seqlora                  # the row that differences are taken to, treelora otherwise
     experiments:
       - stream: {name: glyphs, train_per_class: 40}
         backbone: {name: micro-vit}
@@ -14,13 +15,22 @@ and the methods with what they set themselves:
           l2p: {learning_rate: 0.03, pool_size: 10}     # own settings, or shared ones overridden
           treelora-strong: {method: treelora, strength: 1.0}
           treelora-released: {method: treelora, preset: released}
+          treelora-tuned: {method: treelora, grid: {learning_rate: [0.001, 0.003], rank: [4, 8]}}
+          derpp: {method: ../derpp/derpp.py, title: DER++}      # a file from outside, or a module
+
+A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
+and three more. A path is relative to the suite's file, and `name` of a stream can be one, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+import os
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,26 +38,31 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import baselines
-from analysis.text import quoted, suggest
-from baselines.common.base import Method
+from analysis.text import quoted, suggest, visible
 from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import at, check_names, field_names, parse
+from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
 from benchmarks.runs import suite_text
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
 from benchmarks.streams import Stream
 
 SUITES = Path(__file__).parents[1] / "suites"
+MOST_ROWS = 1000  # of a grid
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A validated suite."""
+    """A validated suite.
+
+    Attributes:
+        reference: the label of the row that differences are taken to, None if the suite names none.
+    """
 
     name: str
     label: str
     threads: int
+    reference: str | None
     runs: list[RunSpec] = field(repr=False)
 
 
@@ -56,9 +71,10 @@ class _Document:
     """A suite file. Seeds end where those of scikit-learn's generators do."""
 
     label: Annotated[str, Field(max_length=500)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+    seeds: NonEmpty[list[Annotated[int, Field(ge=0, lt=2**32)]]]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    experiments: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    reference: str | None = None
+    experiments: NonEmpty[list[dict[str, Any]]]
 
     def __post_init__(self):
         if not self.label.strip():
@@ -74,7 +90,33 @@ class _Experiment:
     stream: dict[str, Any]
     backbone: dict[str, Any]
     train: dict[str, Any]
-    methods: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    methods: NonEmpty[dict[str, dict[str, Any] | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    """What a row says beside settings; a grid has values of some."""
+
+    method: str | None = None
+    preset: str | None = None
+    title: Annotated[str, Field(max_length=60)] | None = None
+    grid: dict[str, NonEmpty[list[Any]]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.title is not None:
+            if not self.title or visible(self.title).strip() != self.title:
+                raise ValueError(f"title must be a line of text, but is {quoted(self.title)}")
+            if self.grid:
+                raise ValueError("the rows of a grid are told apart by their names: omit title")
+        for name, values in self.grid.items():
+            if nested := [value for value in values if isinstance(value, (list, dict))]:
+                raise ValueError(
+                    f"grid, {quoted(name)} takes numbers, texts, true, false and null, but has "
+                    f"{quoted(nested[0])}: write a row for it"
+                )
+
+
+WORDS = field_names(_Words)
 
 
 def find(name: str) -> Path:
@@ -105,9 +147,16 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
         runs = []
         for i, experiment in enumerate(document.experiments):
             with at(f"experiment {i + 1}"):
-                runs += _runs(parse(_Experiment, experiment), document.seeds, data_dir)
+                parsed = parse(_Experiment, experiment)
+                runs += _runs(parsed, document.seeds, path.parent, data_dir)
         _check_unique(runs)
-    return Suite(path.stem, document.label, document.threads, runs)
+        labels = dict.fromkeys(run.spec["method"]["label"] for run in runs)
+        if document.reference not in (None, *labels):
+            raise DataError(
+                f"reference must be the name of a row, but is {quoted(document.reference)}: "
+                f"{suggest(document.reference, labels)}"
+            )
+    return Suite(path.stem, document.label, document.threads, document.reference, runs)
 
 
 def _check_name(name: str) -> None:
@@ -124,8 +173,16 @@ def _check_name(name: str) -> None:
 
 
 def _check_unique(runs: list[RunSpec]) -> None:
-    found = set()
+    """No two rows of one place on disk, and no two files behind one name."""
+    found, origins = set(), {}
     for spec in (run.spec for run in runs):
+        for what in ("stream", "method"):
+            name, origin = spec[what]["name"], spec[what].get("origin")
+            if origins.setdefault((what, name), origin) != origin:
+                raise DataError(
+                    f"{origin} and {origins[what, name]} would both be the {what} {name}: rename "
+                    "one of them"
+                )
         stream, label = streams.place(spec["stream"]), spec["method"]["label"]
         name = stream, spec["backbone"]["name"], label, spec["seed"]
         if name in found:
@@ -133,38 +190,36 @@ def _check_unique(runs: list[RunSpec]) -> None:
         found.add(name)
 
 
-def _runs(experiment: _Experiment, seeds: list[int], data_dir: Path | None) -> list[RunSpec]:
-    """All runs of an experiment, methods in the order of the suite."""
+def _runs(
+    experiment: _Experiment, seeds: list[int], folder: Path, data_dir: Path | None
+) -> list[RunSpec]:
+    """All runs of an experiment, methods in the order of the suite, which lies in the folder."""
     with at("stream"):
-        stream = streams.make(experiment.stream, data_dir)
+        asked = experiment.stream | {"name": _from_here(experiment.stream.get("name"), folder)}
+        path = asked.get("path")
+        if isinstance(path, str) and Path(path).is_relative_to(Path.cwd()):
+            asked["path"] = os.path.relpath(path)  # records are published
+        stream = streams.make(asked, data_dir)
         stream_digest = stream.fingerprint()
-        n_tasks = _n_tasks(stream)
+        n_tasks = len(stream.task_sizes())
         _check_limits(stream, n_tasks)
     with at("backbone"):
         backbone, network = _backbone(experiment.backbone, stream)
         backbone_digest = network.fingerprint(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
     rows = []
-    for label, own in experiment.methods.items():
+    for label, words, own in _written_out(experiment.methods, folder):
         with at(f"method {label[:100]}"):
-            row = _row(label, own or {}, experiment.train, stream.modality, n_tasks)
+            row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
             row.config.check(network.adapted_matrices)
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
 
 
-def _n_tasks(stream: Stream) -> int:
-    """How many tasks are learnt."""
-    name, n_tasks = stream.options.name, stream.options.n_tasks or stream.n_tasks
-    if n_tasks is None:
-        raise DataError(f"n_tasks is missing: say how many {name} has")
-    if stream.n_classes and stream.n_classes % n_tasks:
-        raise DataError(
-            f"n_tasks of {name} must divide its {stream.n_classes} classes, but is {n_tasks}"
-        )
-    if not stream.n_classes and n_tasks > (stream.n_tasks or n_tasks):
-        raise DataError(f"n_tasks of {name} must be at most {stream.n_tasks}, but is {n_tasks}")
-    return n_tasks
+def _from_here(place: Any, folder: Path) -> Any:
+    """A path as it is from the current folder, where runs are made; anything else as it is."""
+    is_path = isinstance(place, str) and ("/" in place or place.endswith(".py"))
+    return os.path.relpath(folder / Path(place).expanduser()) if is_path else place
 
 
 def _check_limits(stream: Stream, n_tasks: int) -> None:
@@ -211,19 +266,40 @@ def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
     return options, network
 
 
-def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Row:
+def _written_out(
+    methods: dict[str, dict | None], folder: Path
+) -> Iterator[tuple[str, _Words, dict[str, Any]]]:
+    """Label, words and settings of each row; for one with a grid of all that it stands for."""
+    for label, own in methods.items():
+        with at(f"method {label[:100]}"):
+            own = dict(own or {})
+            words = parse(_Words, {name: own.pop(name) for name in WORDS & own.keys()})
+            if both := sorted(words.grid.keys() & own.keys()):
+                raise DataError(f"{both[0]} stands beside the grid and in it: leave one out")
+            if math.prod(map(len, words.grid.values())) > MOST_ROWS:
+                raise DataError(f"grid stands for more than {MOST_ROWS} rows: leave values out")
+        words = dataclasses.replace(words, method=_from_here(words.method or label, folder))
+        for values in itertools.product(*words.grid.values()):
+            settings = dict(zip(words.grid, values, strict=True))
+            named = (str(word).lower() for setting in settings.items() for word in setting)
+            slugs = (re.sub(r"[^a-z0-9.]+", "-", word).strip("-") for word in named)
+            yield "-".join([label, *slugs]), words, own | settings
+
+
+def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_tasks: int) -> Row:
     """A method with its own settings, and those shared ones that it does not override."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", label):
         raise DataError("a name has lower-case letters, digits, hyphens and dots only, up to 100")
-    own = dict(own)
-    name = own.pop("method", label)
-    if not isinstance(name, str):
-        raise DataError(f"method must be a method's name, but is {quoted(name)}")
-    if name not in baselines.names():
-        raise DataError(f"no method is called {quoted(name)}: {suggest(name, baselines.names())}")
-    method = baselines.load(name, modality)
-    own = _preset(method, own) | own
+    name, method = baselines.name_of(words.method), baselines.load(words.method, modality)
     of_train, of_method = field_names(TRAINING[modality]), field_names(method.Config)
+    if taken := sorted(of_method & (of_train | WORDS)):
+        raise DataError(
+            f"the Config of {name} has {taken[0]}, which a suite says of every method: rename it"
+        )
+    if words.preset not in (None, *method.presets):
+        hint = suggest(words.preset, method.presets)
+        raise DataError(f"preset {quoted(words.preset)} is not known: {hint}")
+    own = {**method.presets.get(words.preset, {}), **own}
     check_names(own, of_train | of_method)
     config = parse(method.Config, {k: v for k, v in own.items() if k in of_method})
     with at("train"):
@@ -236,17 +312,9 @@ def _row(label: str, own: dict, shared: dict, modality: str, n_tasks: int) -> Ro
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "
             "leave one of the two out"
         )
-    return Row(label, name, method, config, train)
-
-
-def _preset(method: type[Method], own: dict) -> dict:
-    """Takes `preset` out of a method's own settings and returns what it stands for."""
-    if "preset" not in own:
-        return {}
-    name = own.pop("preset")
-    if name not in list(method.presets):
-        raise DataError(f"preset {quoted(name)} is not known: {suggest(name, method.presets)}")
-    return dict(method.presets[name])
+    title = words.title or (method.title if label == name else None)
+    origin = None if name in baselines.names() else words.method
+    return Row(label, name, method, config, train, title, origin)
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:

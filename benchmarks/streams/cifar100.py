@@ -53,6 +53,7 @@ class Cifar100(VisionStream):
 
     n_tasks = 10
     n_classes = len(CLASSES)
+    unit_names = CLASSES
     n_items = {"classes": 100, "train": 50_000, "test": 10_000}
 
     def fingerprint(self) -> str:
@@ -77,26 +78,21 @@ class Cifar100(VisionStream):
             kind, files = "archive", [canonical.download(URLS, SHA256, ARCHIVE, self.data_dir)]
         classes, splits, source = _READERS[kind](files)
         if len(classes) != len(CLASSES):
-            raise DataError(
-                f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names "
-                f"{len(classes)}: use a complete copy"
+            raise canonical.incomplete(
+                f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names {len(classes)}"
             )
         arrays = {}
         for name, (images, labels) in splits.items():
             order = _by_class(labels, name, classes, files[0])
             if len(images) != len(labels):
-                raise DataError(
+                raise canonical.incomplete(
                     f"CIFAR-100 needs one label per image, {files[0]} has {len(labels)} "
-                    f"{name} labels for {len(images)} images: use a complete copy"
+                    f"{name} labels for {len(images)} images"
                 )
             arrays |= {f"{name}_images": images[order], f"{name}_labels": labels[order]}
-        n_bytes = write_npz(out / "data.npz", arrays)
         return {
-            "name": "cifar100",
-            "modality": self.modality,
-            "fingerprint": self.fingerprint(),
             "source": f"CIFAR-100, {source}",
-            "n_bytes": n_bytes,
+            "n_bytes": write_npz(out / "data.npz", arrays),
             "image_size": SIZE,
             "classes": classes,
         }
@@ -122,16 +118,16 @@ def _by_class(labels: np.ndarray, split: str, classes: list[str], file: Path) ->
     """Positions sorted by class, the order within a class kept; checks the number of each."""
     needed = int(np.prod(GRIDS[split]))
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise DataError(
+        raise canonical.incomplete(
             f"CIFAR-100 needs labels from 0 to {len(classes) - 1}, {file} has labels "
-            f"from {labels.min()} to {labels.max()}: use a complete copy"
+            f"from {labels.min()} to {labels.max()}"
         )
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count != needed:
-            raise DataError(
+            raise canonical.incomplete(
                 f"CIFAR-100 needs {needed} {split} images of each class, {file} has "
-                f"{count} of {name!r}: use a complete copy"
+                f"{count} of {name!r}"
             )
     return np.argsort(labels, kind="stable")
 
@@ -158,17 +154,14 @@ def _empty_array(*_: object) -> np.ndarray:
 def _read_archive(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     [file] = files
     wanted = (*GRIDS, "meta")
-
-    def different(reason: str) -> str:
-        return (
-            f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python archive, their "
-            f"content is different ({reason}): delete it, the official one comes from {URLS[0]}"
-        )
-
     archive = Archive(file, URLS[0])
     paths = [path for path in archive.names if path.rpartition("/")[2] in wanted]
     found = {path.rpartition("/")[2]: data for path, data in archive.read(paths)}
-    with one_sentence(different):
+    with one_sentence(
+        f"{file} needs the members {', '.join(wanted)} of the CIFAR-100 python archive, their "
+        "content is different",
+        f"delete it, the official one comes from {URLS[0]}",
+    ):
         for name, content in found.items():
             found[name] = _Arrays(io.BytesIO(content), encoding="bytes").load()
         classes = [name.decode() for name in found["meta"][b"fine_label_names"]]
@@ -205,10 +198,8 @@ def _read_parquet(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
         own = [file for file in files if split in file.name]
         for file in own:
             with one_sentence(
-                lambda reason, file=file: (
-                    f"{file} needs the columns img (with bytes) and fine_label of a whole parquet "
-                    f"file ({reason}): download it again"
-                )
+                f"{file} needs the columns img (with bytes) and fine_label of a whole parquet file",
+                "download it again",
             ):
                 classes = class_names(file, "fine_label") or classes
                 for batch in batches(file, ["img", "fine_label"]):
@@ -238,9 +229,7 @@ def _decode(image: bytes, file: Path) -> np.ndarray:
 
 def _read_sheets(files: list[Path]) -> tuple[list[str], dict[str, Split], str]:
     listing, *sheets = files
-    with one_sentence(
-        lambda reason: f"{listing} needs a JSON list of class names ({reason}): write it again"
-    ):
+    with one_sentence(f"{listing} needs a JSON list of class names", "write it again"):
         classes = [str(name) for name in json.loads(content(listing))]
     splits = {}
     for split, (rows, columns) in GRIDS.items():

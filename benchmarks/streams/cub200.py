@@ -16,12 +16,12 @@ import re
 
 from benchmarks.common.errors import DataError
 from benchmarks.streams.common.canonical import (
-    Canonical,
     CanonicalStream,
     Copy,
     Folder,
     Parquet,
     Source,
+    incomplete,
 )
 from benchmarks.streams.common.splits import Splits, in_order
 
@@ -29,29 +29,26 @@ N_CLASSES = 200
 N_IMAGES = {"train": 5_994, "test": 5_794}
 
 LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
-DATASET = Canonical(
-    title="CUB-200-2011",
-    archive="CUB_200_2011.tgz",
-    md5="97eceeb196236b17998738112f37df78",
-    urls=("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
-    folder="CUB_200_2011",
-    images="images",
-    column="label",
-    texts=LISTS,
-)
 
 
 class Cub200(CanonicalStream):
     """CUB-200-2011."""
 
-    dataset = DATASET
+    title = "CUB-200-2011"
+    archive = "CUB_200_2011.tgz"
+    md5 = "97eceeb196236b17998738112f37df78"
+    urls = ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",)
+    folder = "CUB_200_2011"
+    images = "images"
+    column = "label"
+    texts = LISTS
     rule = "the dataset's own"
     n_classes = N_CLASSES
     n_items = {"classes": N_CLASSES, **N_IMAGES}
 
     def split(self, source: Source) -> tuple[list[str], Splits]:
         """The dataset's own."""
-        split_of = source.splits if isinstance(source, Parquet) else _listed(source)
+        split_of = source.splits if isinstance(source, Parquet) else self._listed(source)
         class_of = {name: name.partition("/")[0] for name in split_of}
         classes = sorted(set(class_of.values()))
         for name in classes:
@@ -66,39 +63,39 @@ class Cub200(CanonicalStream):
             for split in N_IMAGES
         }
         images = {f"{split}_images": (len(splits[split]), n) for split, n in N_IMAGES.items()}
-        DATASET.require(source, classes=(len(classes), N_CLASSES), **images)
+        self.require(source, classes=(len(classes), N_CLASSES), **images)
         return classes, splits
 
-
-def _listed(source: Copy | Folder) -> dict[str, str]:
-    """The split of each image "class/file", as the dataset's lists give it."""
-    texts = DATASET.read_texts(source)
-    classes, images, labels, flags = (_table(texts[name], name, source) for name in LISTS)
-    for name, table in zip(LISTS[2:], (labels, flags), strict=True):
-        for key in images.keys() ^ table.keys():
-            lacking = name if key in images else "images.txt"
-            raise DataError(
-                f"{source.place} needs the same images in images.txt and {name}, {lacking} does "
-                f"not have number {key}: use a complete copy"
-            )
-    present = set(source.names)
-    for key, image in images.items():
-        if not re.fullmatch(r"[^/]+/[^/.][^/]*", image) or image not in present:
-            raise DataError(
-                f"{source.place} needs the image {image} that images.txt names, there is none in "
-                "its folder of images: use a complete copy"
-            )
-        if classes.get(labels[key]) != image.partition("/")[0]:
-            raise DataError(
-                f"{source.place} needs the class of {image} in image_class_labels.txt, which has "
-                f"class {labels[key]}, {classes.get(labels[key])!r}: use a complete copy"
-            )
-        if flags[key] not in ("0", "1"):
-            raise DataError(
-                f"{source.place} needs 0 or 1 for {image} in train_test_split.txt, which has "
-                f"{flags[key]!r}: use a complete copy"
-            )
-    return {image: "train" if flags[key] == "1" else "test" for key, image in images.items()}
+    def _listed(self, source: Copy | Folder) -> dict[str, str]:
+        """The split of each image "class/file", as the dataset's lists give it."""
+        texts = self.read_texts(source)
+        classes, images, labels, flags = (_table(texts[name], name, source) for name in LISTS)
+        for name, table in zip(LISTS[2:], (labels, flags), strict=True):
+            for key in images.keys() ^ table.keys():
+                lacking = name if key in images else "images.txt"
+                raise incomplete(
+                    f"{source.place} needs the same images in images.txt and {name}, {lacking} "
+                    f"does not have number {key}"
+                )
+        present = set(source.names)
+        for key, image in images.items():
+            label, flag = labels[key], flags[key]
+            if not re.fullmatch(r"[^/]+/[^/.][^/]*", image) or image not in present:
+                raise incomplete(
+                    f"{source.place} needs the image {image} that images.txt names, there is none "
+                    "in its folder of images"
+                )
+            if classes.get(label) != image.partition("/")[0]:
+                raise incomplete(
+                    f"{source.place} needs the class of {image} in image_class_labels.txt, which "
+                    f"has class {label}, {classes.get(label)!r}"
+                )
+            if flag not in ("0", "1"):
+                raise incomplete(
+                    f"{source.place} needs 0 or 1 for {image} in train_test_split.txt, which has "
+                    f"{flag!r}"
+                )
+        return {image: "train" if flags[key] == "1" else "test" for key, image in images.items()}
 
 
 def _table(text: str, name: str, source: Source) -> dict[str, str]:
@@ -107,9 +104,8 @@ def _table(text: str, name: str, source: Source) -> dict[str, str]:
     for line in text.splitlines():
         number, _, value = line.strip().partition(" ")
         if not value or number in rows:
-            raise DataError(
-                f"{name} of {source.place} needs lines of a new number and a value, it has "
-                f"{line!r}: use a complete copy"
+            raise incomplete(
+                f"{name} of {source.place} needs lines of a new number and a value, it has {line!r}"
             )
         rows[number] = value
     return rows

@@ -123,6 +123,7 @@ class Docs(LanguageStream):
     """Eight tasks of docstrings."""
 
     n_tasks = len(TASKS)
+    unit_names = list(TASKS)
     n_items = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 
     def fingerprint(self) -> str:
@@ -148,9 +149,6 @@ class Docs(LanguageStream):
         for name, content in contents.items():
             write_bytes(out / name, content)
         return {
-            "name": "docs",
-            "modality": self.modality,
-            "fingerprint": DIGEST,
             "source": "docstrings of " + ", ".join(f"{k} {v}" for k, v in PACKAGES.items()),
             "packages": PACKAGES,
             "n_bytes": sum(map(len, contents.values())),
@@ -183,7 +181,7 @@ def build() -> tuple[list[dict], list[dict]]:
                 continue
             item = {"text": text}
             if part not in answers:
-                prompt = _shorten(_mask([part]).sub(MASK, text)) + QUESTION
+                prompt = _shorten(text, _mask([part])) + QUESTION
                 item |= {"prompt": prompt, "answer": part}
             pretrain.append(item)
         progress.advance()
@@ -200,7 +198,7 @@ def _task(name: str, parts: dict[str, str], seen: set[str]) -> dict:
         for _, text in _texts(package, paths):
             # A word with any of the task's answers in it is masked, whichever is the right one:
             # the mask alone gives nothing away.
-            text = _shorten(mask.sub(MASK, text))
+            text = _shorten(text, mask)
             if len(text.split()) >= MIN_WORDS and _new(text, seen):
                 prompts.append(text + QUESTION)
         if len(prompts) < n_train + n_test:
@@ -257,8 +255,9 @@ def _runs(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)}
 
 
-def _shorten(text: str) -> str:
-    words = text.split()[:MAX_WORDS]
+def _shorten(text: str, mask: re.Pattern) -> str:
+    """The first words, of which those that the mask matches are masked."""
+    words = mask.sub(MASK, " ".join(text.split()[:MAX_WORDS])).split()
     while len(" ".join(words)) > MAX_CHARACTERS:
         words.pop()
     return " ".join(words)

@@ -42,35 +42,35 @@ class Folder(VisionStream):
     @property
     def n_classes(self) -> int:
         """How many classes the folder has."""
-        return len(self._found[0])
+        return len(self.unit_names)
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The classes."""
+        return self._found[0]
 
     def fingerprint(self) -> str:
         """Digest of the classes, the split and the content of all images, not of their place."""
-        return self._digest
-
-    def prepare(self, out: Path) -> dict:
-        """Write the images and their labels."""
-        classes, splits, paths = self._found
-        fraction = self.options.test_fraction
-        return pictures.store(
-            out,
-            Files(Path(self.options.path).expanduser(), paths),
-            "folder",
-            classes,
-            splits,
-            fingerprint=self._digest,
-            source=f"the user's own images in {self.options.path}",
-            split="folders train and test"
-            if fraction is None
-            else f"by rule, {fraction} of each class held out by the SHA-256 of the names",
-        )
-
-    @cached_property
-    def _digest(self) -> str:
         classes, splits, paths = self._found
         names = [name for split in splits.values() for name, _ in split]
         content = digest_of_files({name: paths[name] for name in names})
         return digest_of([pictures.READER, content, classes, splits])
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and their labels."""
+        path, fraction = self.options.path, self.options.test_fraction
+        classes, splits, paths = self._found
+        return pictures.store(
+            out,
+            Files(Path(path).expanduser(), paths),
+            "folder",
+            classes,
+            splits,
+            source=f"the user's own images in {path}",
+            split="folders train and test"
+            if fraction is None
+            else f"by rule, {fraction} of each class held out by the SHA-256 of the names",
+        )
 
     @cached_property
     def _found(self) -> tuple[list[str], Splits, dict[str, Path]]:

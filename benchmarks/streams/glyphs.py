@@ -73,6 +73,16 @@ class Glyphs(VisionStream):
     n_tasks = len(TASKS)
     n_items = {"classes": N_CLASSES, "train": N_CLASSES * N_TRAIN, "test": N_CLASSES * N_TEST}
 
+    @property
+    def n_classes(self) -> int | None:
+        """Tasks that differ in size are splits of all classes, and no writing systems."""
+        return N_CLASSES if self.options.first_task_classes else None
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The characters where these are split, else the writing systems."""
+        return [c for _, task in TASKS.values() for c in task] if self.n_classes else list(TASKS)
+
     def fingerprint(self) -> str:
         """Digest of the content, known beforehand."""
         return DIGEST
@@ -89,9 +99,6 @@ class Glyphs(VisionStream):
             )
         n_bytes = write_npz(out / "data.npz", data) + write_npz(out / "pretrain.npz", pretrain)
         return {
-            "name": "glyphs",
-            "modality": self.modality,
-            "fingerprint": DIGEST,
             "source": "characters rendered from the fonts that ship with matplotlib",
             "n_bytes": n_bytes,
             "image_size": SIZE,

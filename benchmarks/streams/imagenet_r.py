@@ -12,28 +12,24 @@ Without any of them the archive is downloaded. The dataset has no split of its o
 paper's split, most of which were drawn at random. Classes are named by their WordNet id.
 """
 
-from benchmarks.streams.common.canonical import Canonical, CanonicalStream, Source
+from benchmarks.streams.common.canonical import CanonicalStream, Source
 from benchmarks.streams.common.splits import Splits, split_by_rule
 
 N_CLASSES = 200
 N_IMAGES = 30_000
 TEST_FRACTION = 0.2
 
-DATASET = Canonical(
-    title="ImageNet-R",
-    archive="imagenet-r.tar",
-    md5="a61312130a589d0ca1a8fca1f2bd3337",
-    urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",),
-    folder="imagenet-r",
-    images="",
-    column="wnid",
-)
-
 
 class ImageNetR(CanonicalStream):
     """ImageNet-R."""
 
-    dataset = DATASET
+    title = "ImageNet-R"
+    archive = "imagenet-r.tar"
+    md5 = "a61312130a589d0ca1a8fca1f2bd3337"
+    urls = ("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",)
+    folder = "imagenet-r"
+    images = ""
+    column = "wnid"
     rule = f"by rule, {TEST_FRACTION} of each class held out by the SHA-256 of the names"
     n_classes = N_CLASSES
     n_items = {"classes": N_CLASSES, "train": 24_000, "test": 6_000}
@@ -41,7 +37,7 @@ class ImageNetR(CanonicalStream):
     def split(self, source: Source) -> tuple[list[str], Splits]:
         """By the names alone."""
         classes, splits = split_by_rule(source.names, TEST_FRACTION)
-        DATASET.require(
+        self.require(
             source, classes=(len(classes), N_CLASSES), images=(len(source.names), N_IMAGES)
         )
         return classes, splits

@@ -13,20 +13,14 @@ prompts unless a file has no other. A relative path starts at the folder in whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import at
+from benchmarks.common.options import NonEmpty, at
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import packs
 from benchmarks.streams.common.base import LanguageOptions
 from benchmarks.streams.common.sources import composed
-
-VERSION = 2  # raise it when the same files give other items
 
 
 class Text(packs.TextStream):
@@ -35,7 +29,7 @@ class Text(packs.TextStream):
     @dataclass(frozen=True, kw_only=True)
     class Options(LanguageOptions):
         path: str
-        tasks: Annotated[dict[str, str], Field(min_length=1)]
+        tasks: NonEmpty[dict[str, str]]
         keep_leaks: bool | None = None
 
         def __post_init__(self):
@@ -48,15 +42,8 @@ class Text(packs.TextStream):
                 )
 
     content_options = ("path", "tasks", "keep_leaks")
+    version = 2
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
-        self.n_tasks = len(options.tasks)
-
-    @cached_property
-    def found(self) -> packs.Tasks:
-        o = self.options
-        metrics = {composed(task): metric for task, metric in o.tasks.items()}
-        place = packs.own_path(o.path)
-        keep = bool(o.keep_leaks)
-        return packs.Tasks("text", metrics, place, None, o.path, keep, VERSION)
+        self.metrics = {composed(task): metric for task, metric in options.tasks.items()}

@@ -1,6 +1,5 @@
 """Drawing: every announced file, the same bytes each time, the report, and the command line."""
 
-import json
 import os
 import random
 import shutil
@@ -89,19 +88,31 @@ def test_text_is_text_everywhere(tmp_path):
     assert "| a\\|b\\`c\\`&lt;i>&amp;amp; |" in made["tables/accuracy-glyphs.md"].decode()
 
 
+BLOCKED = """
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "transformers", "benchmarks", "baselines"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+sys.argv = ["analysis", *sys.argv[1:]]
+runpy.run_module("analysis", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A small suite with an unknown method, drawn twice, the second time from another place."""
-    made = []
-    for _ in range(2):
+    """A small suite with an unknown method, drawn here, and in a process that has no torch."""
+    command, made = [sys.executable, "-c", BLOCKED], []
+    for run in (lambda own: main(own), lambda own: subprocess.call(command + own, cwd=ROOT)):
         folder = tmp_path_factory.mktemp("drawn")
         source = write(folder / "runs.jsonl", suite(("glyphs",), ("seqlora", "mine", "joint"), 2))
-        assert main([str(source), "--out", str(folder / "out")]) == 0
+        assert run([str(source), "--out", str(folder / "out")]) == 0
         made.append(folder / "out")
     return made
 
 
-def test_two_runs_give_the_same_bytes(drawn):
+def test_two_processes_give_the_same_bytes_of_every_announced_file(drawn):
     first, second = (sorted(p for p in out.rglob("*") if p.is_file()) for out in drawn)
     assert [p.name for p in first] == [p.name for p in second]
     assert {p.suffix for p in first} == {".csv", ".md", ".tex", ".pdf", ".svg", ".html"}
@@ -109,6 +120,13 @@ def test_two_runs_give_the_same_bytes(drawn):
         assert a.read_bytes() == b.read_bytes(), a.name
     declared = draw.files([record(method="mine")["spec"]])
     assert sorted(str(drawn[0] / name) for name in declared) == [str(path) for path in first]
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Panels without figures, which take most of the time."""
+    kept = {name: own for name, own in FIGURES.items() if own.of is not Panel}
+    monkeypatch.setattr(draw, "FIGURES", kept)
 
 
 def test_report_is_self_contained_and_complete(drawn):
@@ -124,7 +142,7 @@ def test_report_is_self_contained_and_complete(drawn):
     assert links and all((drawn[0] / link).is_file() for link in links)
 
 
-def test_report_escapes_every_string(tmp_path):
+def test_report_escapes_every_string(tmp_path, no_figures):
     evil = "<script>alert('x')</script>"
     run = set_paths(record(), spec__method__label=evil, suite__label=evil, key=evil)
     run["spec"]["method"]["config"] = {"name": evil}
@@ -148,6 +166,11 @@ def test_exhibits_choose_what_is_written(tmp_path, capsys):
     assert len((out / "summary.csv").read_text().splitlines()) == 1 + len(SMALL)
     assert main([str(source), "--out", str(out), "--exhibits", "acuracy"]) == 2
     assert capsys.readouterr().err == "There is no exhibit 'acuracy': did you mean 'accuracy'?\n"
+    command = [str(source), "--out", str(out), "--exhibits", "differences", "--reference"]
+    assert main([*command, "seqlora"]) == 0
+    assert "treelora" in (out / "tables/differences-glyphs.csv").read_text().splitlines()[1]
+    assert main([*command, "seqlra"]) == 2
+    assert "no row 'seqlra'" in capsys.readouterr().err
 
 
 def test_several_files_get_a_folder_each(tmp_path, capsys):
@@ -165,7 +188,7 @@ def test_several_files_get_a_folder_each(tmp_path, capsys):
     assert "another suite" in capsys.readouterr().err
 
 
-def test_odd_names_are_folders_and_links(tmp_path):
+def test_odd_names_are_folders_and_links(tmp_path, no_figures):
     names = ["javascript:alert(1)", 'my suite "2" #1%']
     sources = [
         write(tmp_path / f"{i}.jsonl", [failed(record(suite=name))]) for i, name in enumerate(names)
@@ -261,28 +284,6 @@ def test_missing_file_and_full_disk_are_one_sentence(tmp_path, capsys, monkeypat
     assert [path.name for path in out.iterdir()] == ["summary.csv"]
 
 
-BLOCKED = """
-import runpy, sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "transformers", "benchmarks", "baselines"):
-            raise ImportError("blocked: " + name)
-sys.meta_path.insert(0, Block())
-sys.argv = ["analysis", *sys.argv[1:]]
-runpy.run_module("analysis", run_name="__main__", alter_sys=True)
-"""
-
-
-def test_everything_is_drawn_without_torch(tmp_path):
-    source = write(tmp_path / "runs.jsonl", suite(("docs",), ("seqlora", "treelora"), 2))
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", BLOCKED, str(source), "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    made = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file()}
-    assert made == set(draw.files([json.loads(line)["spec"] for line in source.open()]))
-
-
 def test_every_figure_and_file_that_was_announced_is_made(panel, tmp_path):
     made = draw.make(panel.suite, tmp_path)[1].keys()
     assert made == set(draw.files([record["spec"] for record in panel.runs["record"]]))
@@ -295,7 +296,7 @@ def test_a_panel_without_variants_has_none_of_their_exhibits():
     assert not [n for n in names if any(x in n for x in ("ablations", "sensitivity", "fig1"))]
 
 
-def test_several_suites_have_one_overview(tmp_path):
+def test_several_suites_have_one_overview(tmp_path, no_figures):
     sources = [
         write(tmp_path / f"{name}.jsonl", [*seeds("treelora", 0.5, suite=name), *extra])
         for name, extra in (("one", seeds("seqlora", 0.4, suite="one")), ("two", []))
@@ -330,6 +331,7 @@ def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch):
     def seen(panel: Panel) -> Figure:
         return Figure()
 
+    monkeypatch.setattr(draw, "FIGURES", {"seen": FIGURES["seen"]})  # the others take seconds
     specs = [record["spec"] for record in panel.runs["record"]]
     assert {"tables/mine-glyphs.csv", "figures/seen-glyphs.svg"} <= set(draw.files(specs))
     assert "tables/mine-docs.csv" not in draw.files([record("docs")["spec"]])

@@ -2,7 +2,7 @@
 
 import matplotlib
 import pytest
-from fake_records import METHODS, changed, panel_of, record, suite_of
+from fake_records import changed, panel_of, record, suite_of
 from matplotlib import font_manager
 
 from analysis import draw, report
@@ -12,14 +12,24 @@ from analysis.figures.sensitivity import sensitivity, swept_settings
 from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
 
 
-def test_every_method_has_its_own_fixed_style():
-    alone, unknown = style.styles(["mymethod"]), [f"method{i}" for i in range(30)]
-    together = style.styles([*METHODS, *unknown, "mymethod"])
-    assert len(set(together.values())) == len(together)
-    assert all(together[label] == style.KNOWN[label] for label in METHODS)
-    few = style.styles([*METHODS, "mymethod", "other"])
-    assert few["mymethod"].colour not in {style.KNOWN[label].colour for label in METHODS}
-    assert style.styles(["mymethod", "treelora"])["mymethod"] == alone["mymethod"]
+def test_a_method_looks_the_same_whatever_stands_beside_it():
+    added = [f"method{i}" for i in range(50)]
+    looks = {name: style.style(name) for name in [*style.KNOWN, *added]}
+    assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
+    known = {look.colour for look in style.KNOWN.values()}
+    assert len(known) == len(style.KNOWN) and set(METHOD_ORDER) <= style.KNOWN.keys()
+    assert not known & {looks[name].colour for name in added}
+
+
+def test_a_variant_has_the_colour_of_its_method_and_another_line_and_fill():
+    names = {f"ewc-{i}": "ewc" for i in range(10)} | {"ewc": "ewc", "mine": "mine", "a": "mine"}
+    looks = style.styles(names)
+    assert len(set(looks.values())) == len(names)
+    for label, name in names.items():
+        assert looks[label][:2] == style.style(name)[:2]
+        assert (looks[label] == style.style(name)) == (label == name)
+    alone = style.styles({"a": "mine"})
+    assert alone["a"] == looks["a"]
 
 
 def test_letters_without_a_glyph_are_escapes_and_the_report_says_so(tmp_path, monkeypatch):
@@ -35,6 +45,7 @@ def test_letters_without_a_glyph_are_escapes_and_the_report_says_so(tmp_path, mo
     assert lettering.not_drawn(["a\u200d"]) == ""
     monkeypatch.undo()
     monkeypatch.setattr(report, "not_drawn", lambda texts: f"no letter for {min(texts)}")
+    monkeypatch.setattr(draw, "FIGURES", {})
     _, made = draw.make(suite_of(tmp_path, [record(label="日")]), tmp_path, ["report"])
     assert "no letter for a<" in made["report/index.html"].decode()
 
@@ -48,13 +59,6 @@ def test_figures_ask_the_fonts_that_are_installed(monkeypatch):
         lettering.use_fallbacks()
         assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK SC"]
     assert matplotlib.rcParams["font.family"] == family
-
-
-def test_every_shown_method_has_a_colour_of_its_own():
-    looks = [style.KNOWN[label] for label in METHOD_ORDER]
-    colours = {look.colour for look in style.KNOWN.values()}
-    assert len(set(looks)) == len(METHOD_ORDER) and len(colours) == len(style.KNOWN)
-    assert not colours & set(style.SPARE)
 
 
 def test_settings_that_were_varied_alone_are_swept_with_no_limit_last(panel, tmp_path):

@@ -9,9 +9,9 @@ from fake_records import panel_of, record, set_paths, suite_of, with_tasks
 
 from analysis import draw
 from analysis.catalogue import TABLES, fitting
+from analysis.claims import claimed
 from analysis.claims.judge import judge, measure
-from analysis.paper import claimed
-from analysis.paper import counterparts as compare
+from analysis.records import counterparts as compare
 from analysis.tables.accuracy import accuracy
 from analysis.tables.published import ordering, peers
 
@@ -47,6 +47,8 @@ def test_counterparts_stand_beside_the_same_setting(tmp_path):
         ("spec__stream__name", "cifar10", False),
         ("spec__stream__train_per_class", 100, False),
         ("spec__stream__test_per_class", 10, False),
+        ("spec__stream__first_task_classes", 28, False),
+        ("spec__stream__order", "fixed", False),
         ("spec__backbone__name", "vit-ti", False),
         ("spec__backbone__image_size", 64, False),
         ("spec__train__batch_size", 64, True),

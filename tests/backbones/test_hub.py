@@ -16,6 +16,7 @@ from tests.outside import change, network, save
 
 NAME = "hf-tiny-llama"
 IDS = torch.arange(3, 30)[None]
+QUANTISERS = ("quantize_config.json", "quant_config.json")
 
 
 def digest(data):
@@ -77,10 +78,19 @@ def test_a_configuration_that_is_none_is_named(text, data):
         backbones.find(NAME)
 
 
-@pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json"])
-def test_quantisers_that_leave_a_file_are_named_by_it(file, data):
-    (save(data) / file).write_text(json.dumps({"bits": 4, "quant_method": "gptq"}))
-    with pytest.raises(DataError, match="quantised .gptq."):
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        *((f, {"quant_method": "gptq"}, "quantised .gptq.") for f in QUANTISERS),
+        *(
+            (model_folder.INDEX, {"weight_map": shards}, model_folder.INDEX)
+            for shards in (None, {}, {"a": ["x"]}, {"a": "../other/model.safetensors"})
+        ),
+    ],
+)
+def test_files_of_quantisers_and_an_index_of_nothing_are_named(file, content, named, data):
+    (save(data) / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=named):
         digest(data)
 
 
@@ -228,13 +238,6 @@ def test_shards_are_those_of_the_index_and_leftovers_are_not_read(data):
         digest(data)
 
 
-@pytest.mark.parametrize("shards", [None, {}, {"a": ["x"]}, {"a": "../other/model.safetensors"}])
-def test_an_index_that_names_no_shard_beside_it_is_refused(shards, data):
-    (save(data) / model_folder.INDEX).write_text(json.dumps({"weight_map": shards}))
-    with pytest.raises(DataError, match=model_folder.INDEX):
-        digest(data)
-
-
 def test_ids_beyond_the_models_vocabulary_are_named_in_the_plan(data):
     folder = save(data)
     own = transformers.AutoTokenizer.from_pretrained(folder)
@@ -249,22 +252,17 @@ def test_ids_beyond_the_models_vocabulary_are_named_in_the_plan(data):
         load(folder)
 
 
-def test_damaged_weights_are_named(data):
-    folder = save(data)
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(DataError, match="tiny-llama cannot be loaded"):
-        load(folder)
-
-
-def test_answers_end_where_the_tokenizer_and_the_model_say(data):
+def test_answers_end_where_the_tokenizer_and_the_model_say_and_damaged_weights_are_named(data):
     folder = save(data, eos_token_id=7)
-    settings = folder / "generation_config.json"
+    settings, file = folder / "generation_config.json", folder / "model.safetensors"
     assert load(folder).ends == [2, 7]
     change(settings, eos_token_id=[9, 2, 8])
     assert load(folder).ends == [2, 8, 9]
     settings.unlink()
     assert load(folder).ends == [2, 7]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(DataError, match="tiny-llama cannot be loaded"):
+        load(folder)
 
 
 def test_the_key_changes_with_whatever_changes_a_text_or_a_number(data, monkeypatch):
@@ -283,18 +281,12 @@ def test_the_key_changes_with_whatever_changes_a_text_or_a_number(data, monkeypa
         (folder / left).write_bytes(b"x")
     (folder / "tokenizer_old").mkdir()
     assert digest(data) == known[-1]
+    of_a_commit = backbones.find("smollm2-135m-instruct")
+    known.append(of_a_commit.fingerprint(None))
     monkeypatch.setattr(model_folder, "READING", model_folder.READING + 1)
-    hub._checked_digest.cache_clear()
-    known.append(digest(data))
+    hub._digests.clear()
+    known += digest(data), of_a_commit.fingerprint(None)
     assert len(set(known)) == len(known)
-
-
-def test_the_reading_is_part_of_the_key_of_a_commit_and_of_no_embedded_model(monkeypatch):
-    outside, here = (backbones.find(n) for n in ("smollm2-135m-instruct", "micro-llama"))
-    before = outside.fingerprint(None), here.fingerprint(None)
-    monkeypatch.setattr(model_folder, "READING", model_folder.READING + 1)
-    assert outside.fingerprint(None) != before[0]
-    assert here.fingerprint(None) == before[1]
 
 
 def test_one_fine_tuned_matrix_of_a_large_file_changes_the_key(data, monkeypatch):

@@ -45,8 +45,7 @@ def test_only_the_logits_that_predict_an_answer_are_computed():
     torch.testing.assert_close(model(x[1:]), every[1:, -2:-1])
 
 
-@pytest.mark.parametrize("micro", [None, 2])
-@pytest.mark.parametrize("name", ["seqlora", "hidelora", "l2p"])
+@pytest.mark.parametrize(("name", "micro"), [("seqlora", None), ("hidelora", 2), ("l2p", 2)])
 def test_checkpointing_changes_no_step(name, micro):
     both = []
     for checkpointing in (False, True):

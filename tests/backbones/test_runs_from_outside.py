@@ -14,15 +14,17 @@ from tests.outside import KINDS, made, network, save, suite
 
 pytestmark = pytest.mark.slow
 
+METHODS = ("hidelora", "treelora", "fix", "treelora")
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path, monkeypatch):
+
+@pytest.mark.parametrize(("kind", "method"), list(zip(KINDS, METHODS, strict=True)))
+def test_a_local_folder_runs_from_a_suite_file_alone(kind, method, data, tmp_path, monkeypatch):
     save(data, kind)
     changes = {
         "backbone": {"weights": "bfloat16"},
         "train": {"precision": "bfloat16", "checkpointing": True, "micro_batch_size": 2},
         "stream": {"decoding": "released", "truncation": "left", "max_prompt_tokens": 24},
-        "methods": {"treelora": {"rank": 2}, "fix": {}, "hidelora": {"rank": 2}},
+        "methods": {method: {} if method == "fix" else {"rank": 2}},
     }
     seen = []
     for name in ("save_memory", "generate_from"):
@@ -33,17 +35,17 @@ def test_a_local_folder_runs_from_a_suite_file_alone(kind, data, tmp_path, monke
             return original(self, *arguments)
 
         monkeypatch.setattr(LanguageModel, name, spy)
-    for record in made(suite(kind, tmp_path, **changes), data):
-        assert record["status"] == "done", record["error"]
-        assert {(name, what) for name, *_, what in seen} == {
-            ("save_memory", torch.bfloat16),
-            ("generate_from", torch.bfloat16),
-        }
-        assert {decoding for name, decoding, _ in seen if name == "generate_from"} == {"released"}
-        assert [d["kind"] for d in record["stream"]["defects"]] == ["train prompt in test"]
-        assert record["R"][1][0] is not None
-        assert [f["task"] for f in record["stream"]["floor"]] == ["first", "second"]
-        assert all(len(t["router_accuracy"]) == i + 1 for i, t in enumerate(record["tasks"]))
+    [record] = made(suite(kind, tmp_path, **changes), data)
+    assert record["status"] == "done", record["error"]
+    assert {(name, what) for name, *_, what in seen} == {
+        ("save_memory", torch.bfloat16),
+        ("generate_from", torch.bfloat16),
+    }
+    assert {decoding for name, decoding, _ in seen if name == "generate_from"} == {"released"}
+    assert [d["kind"] for d in record["stream"]["defects"]] == ["train prompt in test"]
+    assert record["R"][1][0] is not None
+    assert [f["task"] for f in record["stream"]["floor"]] == ["first", "second"]
+    assert all(len(t["router_accuracy"]) == i + 1 for i, t in enumerate(record["tasks"]))
 
 
 def test_a_moved_folder_keeps_its_runs_and_other_weights_do_not(data, tmp_path):

@@ -213,35 +213,22 @@ def test_features_are_those_of_a_plain_forward_pass():
     assert model.training
 
 
-def test_downloads_are_pinned_or_recorded_and_a_mismatch_is_refused():
+def test_the_fingerprint_follows_the_data_directory_and_no_download():
     save_file(trunk(), "published.safetensors")
     digest = hashlib.sha256(Path("published.safetensors").read_bytes()).hexdigest()
     url = Path("published.safetensors").resolve().as_uri()
-
-    manifest = known("pinned", url=url, sha256=digest).prepare(Path("out"), None)
-    assert manifest["weights"] == os.path.join("resources", "downloads", "pinned.safetensors")
-    assert manifest["weights_sha256"] == digest
-    with pytest.raises(DataError, match=f"should have sha256 {'0' * 64}"):
-        known("other", url=url, sha256="0" * 64).prepare(Path("out"), None)
-
-    first = known("first", url=url)
-    before = first.fingerprint(None)
-    first.prepare(Path("out"), None)
-    record = Path("resources/downloads/first.safetensors.sha256")
-    assert record.read_text().strip() == digest
-    assert first.fingerprint(None) == before
-    save_file(trunk(seed=1), "resources/downloads/first.safetensors")
-    with pytest.raises(DataError, match=f"should have sha256 {digest}"):
-        first.prepare(Path("out"), None)
-
-
-def test_the_fingerprint_follows_the_file_of_the_data_directory():
-    backbone = known("own", url="https://example.org/own.safetensors")
+    backbone = known("own", url=url, sha256=digest)
     found = [backbone.fingerprint(None), backbone.fingerprint(Path())]
+    manifest = backbone.prepare(Path("out"), None)
+    found.append(backbone.fingerprint(None))
     for content in (b"one", b"two"):
         Path("own.fp16.safetensors").write_bytes(content)
         found.append(backbone.fingerprint(Path()))
-    assert found[0] == found[1] and len(set(found)) == 3
+    assert found[0] == found[1] == found[2] and len(set(found)) == 3
+    assert manifest["weights"] == os.path.join("resources", "downloads", "own.safetensors")
+    assert manifest["weights_sha256"] == digest
+    with pytest.raises(DataError, match=f"should have sha256 {'0' * 64}"):
+        known("other", url=url, sha256="0" * 64).prepare(Path("out"), None)
 
 
 @pytest.mark.parametrize("pixels", [16, 48])

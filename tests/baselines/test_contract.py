@@ -1,69 +1,210 @@
 """What every method must keep, on vision and language; a new file in baselines/ is tested too.
 
-So is the method that docs show to whoever adds one, `examples/anchor.py`.
+`make contract METHOD=...` asks it of one method, by name, module or path, and with every option of
+training alone. The method that docs show to whoever adds one, `examples/anchor.py`, is asked too.
 """
 
-import copy
 import functools
 import io
 import json
+import os
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import baselines
+from baselines.common import compiler
 from baselines.common.base import TaskParts
+from baselines.common.lora import LoraMethod
+from baselines.common.replay import ReplayBuffer
 from benchmarks.runs.state import check_state
 from tests import tiny
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-EXAMPLE = [("anchor", modality) for modality in tiny.MODALITIES]
+ANCHOR = str(Path(__file__).parents[2] / "examples/anchor.py")
+# What a suite can say of training that `tiny.setting` does not.
+OPTIONS = [
+    {"optimizer_reset": False},
+    {"micro_batch_size": 3},
+    {"clip_norm": None},
+    {"precision": "bfloat16"},
+]
+OPTIONS = {
+    "vision": [{"mask": "all"}, {"head_init": "zero"}, {"augment": "crop_flip"}, *OPTIONS],
+    "language": [{"loss_mean": "samples"}, *OPTIONS],
+}
+ALONE = {"vision": [{"mask": "seen"}, {"head_init": "linear"}, {"compile": True}], "language": []}
 
 
-PAIRS = tiny.pairs() + EXAMPLE
-ALL = pytest.mark.parametrize("case", PAIRS, ids="-".join)
-LANGUAGE = pytest.mark.parametrize("case", [p for p in PAIRS if p[1] == "language"], ids="-".join)
-PARTS = [p for p in tiny.pairs() if issubclass(baselines.load(*p), TaskParts)]
+def pytest_generate_tests(metafunc):
+    """Which methods a test is asked of, and on which modality."""
+    only = metafunc.config.getoption("method")
+    pairs = tiny.pairs(only) if only else [*tiny.pairs(), *tiny.pairs(ANCHOR)]
+    asked = {
+        "case": pairs,
+        "text_case": [pair for pair in pairs if pair[1] == "language"],
+        "parts_case": [pair for pair in pairs if has_parts(*pair)],
+    }
+    for argument in asked.keys() & set(metafunc.fixturenames):
+        ids = [f"{Path(place).stem}-{modality}" for place, modality in asked[argument]]
+        metafunc.parametrize(argument, asked[argument], ids=ids)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def example():
-    """The example stands where a new method would."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "__path__", [*baselines.__path__, str(EXAMPLES)])
-        yield
+def has_parts(place: str, modality: str) -> bool:
+    try:
+        return issubclass(tiny.loaded(place, modality), TaskParts)
+    except ValueError:
+        return False
+
+
+def attributes(value, place: str, seen: set) -> dict:
+    """Numbers, texts and tensors in an object by their place there, as they are now.
+
+    Nothing of networks and functions, nor what was seen already.
+    """
+    if isinstance(value, torch.Generator):
+        value = value.get_state()
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return {place: value.detach().clone()}
+    if value is None or isinstance(value, str | bytes | int | float):
+        return {place: value}
+    if isinstance(value, nn.Module) or callable(value) or id(value) in seen:
+        return {}
+    seen.add(id(value))
+    if isinstance(value, dict):
+        parts = {f"{place}[{key!r}]": part for key, part in value.items()}
+    elif isinstance(value, list | tuple | set):
+        value = sorted(map(repr, value)) if isinstance(value, set) else value
+        parts = {f"{place}[{i}]": part for i, part in enumerate(value)}
+    else:
+        parts = {f"{place}.{name}": part for name, part in getattr(value, "__dict__", {}).items()}
+    return {k: v for name, part in parts.items() for k, v in attributes(part, name, seen).items()}
+
+
+def memory(method) -> dict:
+    """What a method has beside its network and the loop."""
+    own = {k: v for k, v in vars(method).items() if k not in ("model", "loop", "setting", "config")}
+    seen = {id(method), id(method.loop), id(method.setting), id(method.config)}
+    return {k: v for name in own for k, v in attributes(own[name], name, seen).items()}
+
+
+def network(method) -> dict[str, Tensor]:
+    """Parameters and buffers, as they are now."""
+    named = [*method.model.named_parameters(), *method.model.named_buffers()]
+    return {name: value.detach().clone() for name, value in named}
+
+
+def state(method) -> dict:
+    """What a run would save of a method, but for the loop, which counts tasks."""
+    parts = {name: part for name, part in method.state_dict().items() if name != "loop"}
+    return {k: v for name in parts for k, v in attributes(parts[name], name, set()).items()}
+
+
+def different(one: dict, other: dict) -> list[str]:
+    """The attributes that are not the same in both, however deep the difference lies."""
+
+    def same(a, b) -> bool:
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+            return type(a) is type(b) and (a == b or a != a and b != b)
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return alike and bool((a.eq(b) | a.ne(a) & b.ne(b)).all())
+
+    missing = object()
+    names = sorted(one.keys() | other.keys())
+    unlike = [n for n in names if not same(one.get(n, missing), other.get(n, missing))]
+    return list(dict.fromkeys(name.partition("[")[0] for name in unlike))
+
+
+def live(method, task) -> SimpleNamespace:
+    """Learn a task.
+
+    Attributes:
+        report: of `learn`.
+        begun: what the method remembers when the loop begins.
+        moved: parameters and buffers that the task has changed.
+        trained: parameters that it was to train.
+        learnt: parts of its state that are others than before.
+        after: what the method remembers then.
+        outputs: of its model then.
+        traces: what making these has changed in it.
+    """
+    begun, begin, before, known = {}, method.begin, network(method), state(method)
+
+    def noted(task):
+        begin(task)
+        begun.update(begun or memory(method))
+
+    method.begin = noted
+    report = tiny.learn(method, task)
+    del method.begin
+    parameters, after, left = network(method), memory(method), network(method)
+    outputs = tiny.outputs(method, method.setting.modality)
+    return SimpleNamespace(
+        report=report,
+        begun=begun,
+        moved=different(before, left),
+        trained=[n for n, p in method.model.named_parameters() if p.requires_grad],
+        learnt=different(known, state(method)),
+        after=after,
+        outputs=outputs,
+        traces=different(after, memory(method)) + different(parameters, network(method)),
+    )
+
+
+def saved(method) -> dict:
+    """A method's state as a run finds it again."""
+    check_state(method.state_dict(), "its state")  # or a run would not save it
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def check_same(restored: SimpleNamespace, whole: SimpleNamespace) -> None:
+    """A task learnt by a restored method and by one that was never stopped."""
+    later = different(whole.after, restored.after)
+    if later or not torch.equal(whole.outputs, restored.outputs):
+        # What a task sets anew when it begins need not be kept.
+        forgotten = different(whole.begun, restored.begun) or later or ["something of the network"]
+        raise AssertionError(f"state_dict() forgets {', '.join(f'`{n}`' for n in forgotten)}")
+
+
+def check_moved(life: SimpleNamespace) -> None:
+    """A task changes what it trains, beside the classifier if it trains more."""
+
+    def body(names):
+        return [name for name in names if "head" not in name.split(".")]
+
+    moved = body(life.moved) if body(life.trained) else life.moved
+    changed = moved if life.trained else moved + life.learnt
+    assert changed, f"a task changes nothing of what it trains: {', '.join(life.trained)[:200]}"
 
 
 @functools.cache
 @torch.enable_grad()  # whoever asks first
-def learnt(name: str, modality: str) -> SimpleNamespace:
+def learnt(place, modality: str) -> SimpleNamespace:
     """A method that has learnt three tasks, and what it was on the way.
 
     Attributes:
         frozen: parameters that require no gradient at first, by name.
-        reports: of `learn`, for each task.
-        outputs: after each task.
-        state: of the method after two tasks, as a run saves it.
+        lives: the tasks, see `live`.
+        state: of the method after two tasks.
     """
-    method = tiny.method(name, modality)
+    method = tiny.method(place, modality)
     frozen = {n: p.clone() for n, p in method.model.named_parameters() if not p.requires_grad}
-    reports, outputs, file = [], [], io.BytesIO()
+    lives = []
     for task in tiny.tasks(modality, epochs=1):
-        reports.append(tiny.learn(method, task))
-        outputs.append(tiny.outputs(method, modality))
-        if task.index == 1:
-            check_state(method.state_dict(), "its state")  # or a run would not save it
-            torch.save(method.state_dict(), file)
-            file.seek(0)
-            state = torch.load(file, weights_only=True)
-    return SimpleNamespace(
-        method=method, frozen=frozen, reports=reports, outputs=outputs, state=state
-    )
+        kept = saved(method) if task.index == 2 else None
+        lives.append(live(method, task))
+    return SimpleNamespace(method=method, frozen=frozen, lives=lives, state=kept)
 
 
-@ALL
 def test_learning_reports_its_work_and_lowers_the_loss(case):
     name, modality = case
     method, seen = tiny.method(name, modality), []
@@ -84,43 +225,102 @@ def test_learning_reports_its_work_and_lowers_the_loss(case):
     assert report["last_loss"] == pytest.approx(seen[-1][0])
 
 
-@ALL
 def test_frozen_parameters_stay_bitwise(case):
     life = learnt(*case)
     after = dict(life.method.model.named_parameters())
     assert life.frozen
-    assert all(torch.equal(value, after[n]) for n, value in life.frozen.items())
+    changed = different(life.frozen, {n: after[n] for n in life.frozen})
+    assert not changed, f"learning changes {', '.join(changed)}, which is frozen"
 
 
-@ALL
 def test_the_same_seed_gives_the_same_model(case):
+    """Also where it is tested on the way, which the second one is not."""
     again = tiny.method(*case)
-    for task, before in zip(tiny.tasks(case[1], 2, epochs=1), learnt(*case).outputs, strict=False):
+    for task in tiny.tasks(case[1], 2, epochs=1):
         tiny.learn(again, task)
-        assert torch.equal(tiny.outputs(again, case[1]), before)
+    same = torch.equal(tiny.outputs(again, case[1]), learnt(*case).lives[1].outputs)
+    assert same, "the same seed gives another model"
 
 
-@ALL
+def test_a_test_leaves_no_trace(case):
+    traces = {name for life in learnt(*case).lives for name in life.traces}
+    assert not traces, f"being tested changes {', '.join(traces)}"
+
+
+def test_every_task_changes_what_it_trains(case):
+    before = tiny.outputs(tiny.method(*case), case[1])
+    for life in learnt(*case).lives:
+        check_moved(life)
+        assert not torch.equal(life.outputs, before), "a task changes no output"
+        before = life.outputs
+
+
 def test_a_restored_method_learns_on_as_if_never_stopped(case):
     life, fresh = learnt(*case), tiny.method(*case)
     fresh.load_state_dict(life.state)
-    assert torch.equal(tiny.outputs(fresh, case[1]), life.outputs[1])
-    tiny.learn(fresh, tiny.tasks(case[1], epochs=1)[2])
-    assert torch.equal(tiny.outputs(fresh, case[1]), life.outputs[2])
+    assert torch.equal(tiny.outputs(fresh, case[1]), life.lives[1].outputs)
+    check_same(live(fresh, tiny.tasks(case[1], epochs=1)[2]), life.lives[2])
 
 
-@ALL
-def test_moments_that_live_on_are_restored_too(case):
-    whole, fresh = (tiny.method(*case, shared={"optimizer_reset": False}) for _ in range(2))
+def check_options(case, options: dict) -> None:
+    """A method learns, is stopped and goes on with these options of training."""
+    whole, fresh = (tiny.method(*case, shared=options) for _ in range(2))
     first, second = tiny.tasks(case[1], 2, epochs=1)
     tiny.learn(whole, first)
-    fresh.load_state_dict(copy.deepcopy(whole.state_dict()))
-    for method in (fresh, whole):
-        tiny.learn(method, second)
-    assert torch.equal(tiny.outputs(fresh, case[1]), tiny.outputs(whole, case[1]))
+    fresh.load_state_dict(saved(whole))
+    lives = [live(method, second) for method in (fresh, whole)]
+    check_same(*lives)
+    check_moved(lives[0])
+    assert lives[0].outputs.isfinite().all()
 
 
-@ALL
+def test_the_options_of_training(case, request, monkeypatch):
+    """All that go together, and each alone where one method is asked for."""
+    options = OPTIONS[case[1]]
+    asked = [functools.reduce(dict.__or__, options)]
+    if request.config.getoption("method"):
+        monkeypatch.setattr(compiler, "BACKEND", "eager")  # traced, but no code is made
+        asked = [*options, *ALONE[case[1]]]
+    for each in asked:
+        try:
+            check_options(case, each)
+        except Exception as error:
+            raise AssertionError(f"with {each}: {error}") from error
+
+
+@pytest.mark.slow
+def test_micro_batches_make_the_same_steps(case):
+    """Parts of 4 and 2, answers of different length; every hook meets one gradient a step."""
+    draw = ReplayBuffer.draw
+
+    def everything(buffer, n):
+        before = buffer._generator.get_state()
+        rows = draw(buffer, len(buffer))
+        buffer._generator.set_state(before)  # or what is kept would depend on how often it draws
+        return rows
+
+    def trained(size):
+        own = {field.name for field in fields(tiny.loaded(*case).Config)}
+        config = {"contrast": 0.0} if "contrast" in own else {}  # of a part's samples only
+        shared = {"batch_size": 6, "micro_batch_size": size}
+        method = tiny.method(*case, shared=shared, **config)
+        # Not Adam: it divides by a gradient's size, and steps by what is zero but for rounding.
+        method.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.05)
+        reports = [tiny.learn(method, task) for task in tiny.tasks(case[1], 2)]
+        return reports, {n: p for n, p in method.model.named_parameters() if p.requires_grad}
+
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.ragged(patch)
+        patch.setattr(ReplayBuffer, "draw", everything)
+        (before, whole), (after, parts) = trained(None), trained(4)
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-3, msg=name)
+    for one, other in zip(before, after, strict=True):
+        assert (one["steps"], one["samples"]) == (other["steps"], other["samples"])
+        assert (other["last_loss"] or 0) == pytest.approx(one["last_loss"] or 0, rel=1e-3)
+
+
 @torch.no_grad()
 def test_a_prediction_does_not_depend_on_its_batch(case):
     """Samples of all tasks, shuffled, against each alone."""
@@ -133,9 +333,8 @@ def test_a_prediction_does_not_depend_on_its_batch(case):
         torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
 
 
-@LANGUAGE
-def test_greedy_answers_do_not_depend_on_padding(case):
-    model = learnt(*case).method.model.eval()
+def test_greedy_answers_do_not_depend_on_padding(text_case):
+    model = learnt(*text_case).method.model.eval()
     prompts = tiny.samples("language", 0).x[:, :, :-2]
     together = model.generate(prompts, 3)
     for row, prompt in zip(together.tolist(), prompts, strict=True):
@@ -144,7 +343,6 @@ def test_greedy_answers_do_not_depend_on_padding(case):
         assert row[: len(alone)] == alone
 
 
-@ALL
 def test_diagnostics_and_footprint_fit_a_record(case):
     method = learnt(*case).method
     json.dumps(method.diagnostics(), allow_nan=False)
@@ -153,11 +351,22 @@ def test_diagnostics_and_footprint_fit_a_record(case):
     assert 0 < footprint["stored_values"] >= footprint["trainable_parameters"]
 
 
+def test_a_task_changes_no_part_of_another(parts_case):
+    method = tiny.method(*parts_case, shared={"optimizer_reset": False})
+    for task in tiny.tasks(parts_case[1], 2, epochs=1):
+        before = [[p.clone() for p in method.model.parts(i)] for i in range(tiny.N_TASKS)]
+        tiny.learn(method, task)
+        for i in range(tiny.N_TASKS):
+            pairs = zip(before[i], method.model.parts(i), strict=True)
+            same = [torch.equal(old, new) for old, new in pairs]
+            assert all(same) == (i != task.index)
+
+
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
-@pytest.mark.parametrize("name", ["anchor", "ewc", "gem", "ogd", "olora", "tasl", "treelora"])
+@pytest.mark.parametrize("name", [ANCHOR, "ewc", "gem", "ogd", "olora", "tasl", "treelora"])
 def test_on_the_first_task_lora_methods_equal_seqlora(name, modality):
-    both = [learnt(which, modality).outputs for which in ("seqlora", name)]
-    assert torch.equal(both[0][0], both[1][0])
+    both = [learnt(which, modality).lives[0].outputs for which in ("seqlora", name)]
+    assert torch.equal(*both)
 
 
 @pytest.mark.parametrize("init", [None, "linear", "zero"])
@@ -187,25 +396,8 @@ def test_a_method_runs_somewhere_and_says_why_not_elsewhere(name):
     assert all("\n" not in reason and reason.split()[3:] for reason in reasons if reason)
 
 
-def test_an_unknown_method_is_refused_with_a_near_name():
-    with pytest.raises(ValueError, match="'treelor'.*treelora"):
-        baselines.load("treelor")
-
-
 def test_the_example_is_as_short_as_it_claims():
-    assert len((EXAMPLES / "anchor.py").read_text().splitlines()) <= 40
-
-
-@pytest.mark.parametrize("case", PARTS, ids="-".join)
-def test_a_task_changes_no_part_of_another(case):
-    method = tiny.method(*case, shared={"optimizer_reset": False})
-    for task in tiny.tasks(case[1], 2, epochs=1):
-        before = [[p.clone() for p in method.model.parts(i)] for i in range(tiny.N_TASKS)]
-        tiny.learn(method, task)
-        for i in range(tiny.N_TASKS):
-            pairs = zip(before[i], method.model.parts(i), strict=True)
-            same = [torch.equal(old, new) for old, new in pairs]
-            assert all(same) == (i != task.index)
+    assert len(Path(ANCHOR).read_text().splitlines()) <= 40
 
 
 def test_masked_training_leaves_other_classes_alone():
@@ -221,3 +413,82 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence():
     method = tiny.method("seqlora", "vision", shared={"learning_rate": 1e30, "clip_norm": None})
     with pytest.raises(RuntimeError, match="nan.*lower learning_rate"):
         tiny.learn(method, tiny.tasks("vision", epochs=6)[0])
+
+
+# The contract itself: each of these breaks one clause.
+
+
+class Forgetful(LoraMethod):
+    learnt = 0
+
+    def penalty(self, loss):
+        return self.learnt * loss
+
+    def end(self, task):
+        self.learnt += 1
+
+
+class Idle(LoraMethod):
+    def optimizer(self, parameters):
+        rate = 0.0 if self.loop.clock.train_exp_counter else self.setting.learning_rate
+        return torch.optim.Adam(parameters, lr=rate)
+
+
+class Thawing(LoraMethod):
+    def end(self, task):
+        next(p for p in self.model.parameters() if not p.requires_grad).data += 1
+
+
+class Unseeded(LoraMethod):
+    def penalty(self, loss):
+        return int.from_bytes(os.urandom(4)) / 2**32 * loss
+
+
+class Summing(LoraMethod):
+    def batch_loss(self, x, y, logits, positions):
+        return 0.01 * logits.square().sum()
+
+
+class Wrapped(LoraMethod):
+    """A model of which `change` makes other logits."""
+
+    class Model(nn.Module):
+        def __init__(self, network, change):
+            super().__init__()
+            self.network, self.change = network, change
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            return self.change(self, x, self.network(x))
+
+    def adapt(self, backbone):
+        return self.Model(super().adapt(backbone), type(self).change)
+
+
+class Batchwise(Wrapped):
+    def change(model, x, logits):
+        return logits - logits.mean(dim=0)
+
+
+class Watching(Wrapped):
+    def change(model, x, logits):
+        model.seen += 0 if model.training else x.mean()
+        return logits * (1 + model.seen)
+
+
+@pytest.mark.parametrize(
+    ("method", "clause", "found"),
+    [
+        (Forgetful, test_a_restored_method_learns_on_as_if_never_stopped, "forgets `learnt`"),
+        (Idle, test_every_task_changes_what_it_trains, "changes nothing of .*lora_A"),
+        (Thawing, test_frozen_parameters_stay_bitwise, "changes .*cls_token"),
+        (Unseeded, test_the_same_seed_gives_the_same_model, "another model"),
+        (Summing, test_micro_batches_make_the_same_steps, "lora"),
+        (Batchwise, test_a_prediction_does_not_depend_on_its_batch, ""),
+        (Watching, test_a_test_leaves_no_trace, "changes seen"),
+    ],
+)
+def test_a_broken_method_is_found(method, clause, found):
+    with pytest.raises(AssertionError, match=found):
+        clause((method, "vision"))
+    tiny.learn(tiny.method(method, "vision"), tiny.tasks("vision")[0])  # it does run

@@ -157,7 +157,7 @@ def test_checkpointing_in_parts_leaves_what_is_learnt(name, monkeypatch):
         if checkpointing:
             network.save_memory()
         cls = baselines.load(name, "language")
-        settings = cls.Config(**tiny.SMALL.get(name, {}), **config)
+        settings = cls.Config(**cls.small, **config)
         method = cls(network, settings, tiny.setting("language", **options))
         for task in tiny.tasks("language", 2):
             tiny.learn(method, task)
@@ -174,7 +174,7 @@ def test_checkpointing_in_parts_leaves_what_is_learnt(name, monkeypatch):
 def test_a_bfloat16_model_can_be_learnt_with(name):
     cls = baselines.load(name, "language")
     network = tiny.network("language").to(torch.bfloat16)
-    settings = cls.Config(**tiny.SMALL.get(name, {}))
+    settings = cls.Config(**cls.small)
     method = cls(network, settings, tiny.setting("language", precision="bfloat16"))
     for task in tiny.tasks("language", 2):
         tiny.learn(method, task)

@@ -21,8 +21,14 @@ KEPT = {"optimizer_reset": False}  # most methods start a task with a fresh opti
 # Of each method and modality the settings that are compared, `train` for those of the run.
 CASES = {
     ("codaprompt", "vision"): [{"orthogonality": 0.1, "train": KEPT}],
+    ("derpp", "vision"): [
+        {"buffer": 7, "train": KEPT | {"mask": "seen"}},
+        {"buffer": 3, "logit_weight": 0.0},
+    ],
+    ("derpp", "language"): [{"buffer": 7}],
     ("dualprompt", "vision"): [{}, {"inherit": False, "pull": 0.3, "train": KEPT}],
     ("dualprompt", "language"): [{"train": KEPT}],
+    ("ease", "vision"): [{"train": KEPT}, {"donors": "new", "reweight": 0.7}],
     ("ewc", "vision"): [{"fisher_samples": 8}],
     ("ewc", "language"): [{"fisher_samples": 8, "fisher_batch_size": 4}, {"trained": "all"}],
     ("fix", "language"): [{}],
@@ -43,6 +49,8 @@ CASES = {
     ("joint", "language"): [{}],
     ("l2p", "vision"): [{}, {"positions": "none", "head_input": "cls"}],
     ("l2p", "language"): [{}],
+    ("magmax", "vision"): [{"train": KEPT}, {"merge": "mean"}, {"merge": "ties", "density": 0.4}],
+    ("magmax", "language"): [{"scale": 1.2}, {"merge": "ties"}],
     ("ogd", "vision"): [
         {"directions": 8},
         {"directions": 8, "project": "gradient", "optimizer": "sgd"},

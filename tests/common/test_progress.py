@@ -25,8 +25,7 @@ def test_a_line_says_how_far_how_fast_and_how_long_still(clock, capsys):
 
 
 def test_without_a_total_there_is_no_time_left(clock, capsys):
-    progress = Progress("file", None, "MB")
-    clock["now"] = 10.0
+    progress, clock["now"] = Progress("file", None, "MB"), 10.0
     progress.advance(5.0)
     assert capsys.readouterr().err == "file: 5.0 MB, 0.5 MB/s\n"
 

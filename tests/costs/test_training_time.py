@@ -49,12 +49,14 @@ def test_methods_say_how_many_passes_they_take():
 
 def test_items_follow_the_limits_and_the_number_of_tasks():
     spec = spec_of("seqlora", "cifar")
-    assert training_time.items(spec) == (24 * 10, spec["stream"]["test_per_class"] * 10)
+    assert training_time.items(spec) == [(24 * 10, spec["stream"]["test_per_class"] * 10)] * 10
     docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")
-    assert training_time.items(docs) == tuple(
-        docs["stream"][f"{p}_per_task"] for p in ("train", "test")
-    )
-    assert training_time.items(spec_of("joint")) == pytest.approx((5000, 1000))
+    each = tuple(docs["stream"][f"{p}_per_task"] for p in ("train", "test"))
+    assert training_time.items(docs) == [each] * docs["stream"]["n_tasks"]
+    whole = spec_of("joint")
+    assert training_time.items(whole)[0] == pytest.approx((5000, 1000))
+    whole["stream"] |= {"first_task_classes": 50, "n_tasks": 6}
+    assert training_time.items(whole) == [(25_000, 5000)] + [(5000, 1000)] * 5
 
 
 def test_counting_operations_leaves_timm_as_it_is():
@@ -73,7 +75,7 @@ def test_an_estimate_on_text_knows_its_lengths_and_its_answers():
     stream, train = spec["stream"], spec["train"]
     cost, n = lora_passes(spec["backbone"]["name"], None, stream["max_prompt_tokens"])
     tokens = streams.of({"name": "trace"}).n_tokens
-    n_train, n_test = training_time.items(spec)
+    n_train, n_test = training_time.items(spec)[0]
     seconds = 0.0
     for task, (item, prompt, answer) in enumerate(tokens):
         tests = 8 - task  # after each task from its own on

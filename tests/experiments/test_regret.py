@@ -125,9 +125,9 @@ def test_the_released_search_prefers_far_arms_and_its_opposite_near_ones():
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_run_depends_on_its_seed_only(name):
     means, gammas = trees(n_runs=4)
-    together = regrets(name, means, gammas)
-    assert np.array_equal(together, regrets(name, means, gammas))
-    assert np.array_equal(together[:, :2], regrets(name, means[:2], gammas[:2]))
+    together = regrets(name, means, gammas, 300)
+    assert np.array_equal(together, regrets(name, means, gammas, 300))
+    assert np.array_equal(together[:, :2], regrets(name, means[:2], gammas[:2], 300))
 
 
 def run(monkeypatch, tmp_path, *arguments):

@@ -7,7 +7,18 @@ test draws them. Attention is written out, and texts are never padded, which tho
 under test are.
 """
 
-from tests.references import adapters, hide, mixtures, prompts, subspaces, trees, untrained
+from tests.references import (
+    adapters,
+    ease,
+    hide,
+    merging,
+    mixtures,
+    prompts,
+    replay,
+    subspaces,
+    trees,
+    untrained,
+)
 from tests.references.common import Start
 
 __all__ = ["REFERENCES", "Start"]
@@ -15,7 +26,9 @@ __all__ = ["REFERENCES", "Start"]
 # By the method's name, with the modality where it is another one there.
 REFERENCES = {
     "codaprompt": prompts.codaprompt,
+    "derpp": replay.derpp,
     "dualprompt": prompts.dualprompt,
+    "ease": ease.ease,
     "ewc": adapters.ewc,
     "fix": untrained.fix,
     "gem": adapters.gem,
@@ -26,6 +39,7 @@ REFERENCES = {
     "inflora": subspaces.inflora,
     "joint": adapters.seqlora,
     "l2p": prompts.l2p,
+    "magmax": merging.magmax,
     "ogd": adapters.ogd,
     "olora": adapters.olora,
     "ranpac": untrained.ranpac,

@@ -1,6 +1,6 @@
 """The examples run, and the Trainer callback and the Avalanche plugin do what a plain loop does.
 
-The example of a method, `anchor.py`, is tested as methods are: `tests/baselines/test_contract.py`.
+Those of a method, `anchor.py`, and of a stream, `shades.py`, are tested by the contracts.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCRIPTS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in ("anchor", "tiny_llama"))
+MODULES = ("anchor", "shades", "tiny_llama")
+SCRIPTS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in MODULES)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

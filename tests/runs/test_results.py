@@ -181,6 +181,18 @@ def test_the_same_suite_collects_to_the_same_bytes(project, whole):
     assert "4 runs: 4 done" in describe(plan)
 
 
+def test_collected_records_have_the_names_that_the_suite_has_now(project, whole):
+    plan = dataclasses.replace(plan_of({"seqlora": {"title": "Sequential"}}), reference="seqlora")
+    write_json(Path(plan.runs[0].record), whole)  # of another title
+    results.collect(plan, Path("runs.jsonl"))
+    record = json.loads(Path("runs.jsonl").read_text())
+    assert record["suite"]["reference"] == "seqlora"
+    assert record["spec"]["method"]["title"] == "Sequential"
+    results.collect(plan_of({"seqlora": {}}), Path("runs.jsonl"))
+    record = json.loads(Path("runs.jsonl").read_text())
+    assert "reference" not in record["suite"] and "title" not in record["spec"]["method"]
+
+
 def test_records_of_earlier_versions_lose_the_losses_of_their_steps(project, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs

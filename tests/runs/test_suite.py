@@ -15,6 +15,7 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.suite import SUITES, load_suite
+from tests.own_suite import own_suite
 
 SUITE = {
     "label": "a test",
@@ -147,6 +148,19 @@ WRONG = [
     ("experiments.0.methods.treelora.depth", 9, "8"),
     ("experiments.0.methods.treelora.rank", 10**18, "1,000,000"),
     ("experiments.0.methods.l2p", {"cache_queries": True, "augment": "crop_flip"}, "cache_queries"),
+    ("experiments.0.methods.seqlora.title", "two\nlines", "title"),
+    ("experiments.0.methods.seqlora.title", " ", "title"),
+    ("experiments.0.methods.seqlora", {"title": "A", "grid": {"rank": [2]}}, "title"),
+    ("experiments.0.methods.seqlora.grid", ["rank"], "grid"),
+    ("experiments.0.methods.seqlora.grid", {"rank": []}, "grid, 'rank'"),
+    ("experiments.0.methods.seqlora.grid", {"rank": [[2]]}, "grid, 'rank'", "[2]"),
+    ("experiments.0.methods.seqlora.grid", {"rnk": [2]}, "seqlora-rnk-2", "'rank'"),
+    ("experiments.0.methods.seqlora.grid", {"rank": [2, "a"]}, "seqlora-rank-a", "'a'"),
+    ("experiments.0.methods.seqlora.grid", {"targets": ["v" * 99]}, "up to 100"),
+    ("experiments.0.methods.seqlora", {"rank": 2, "grid": {"rank": [2]}}, "rank stands beside"),
+    ("experiments.0.methods.seqlora.grid", {"rank": [*range(40)], "layers": [*range(40)]}, "1000"),
+    ("experiments.0.methods.seqlora.method", "no/such.py", "no/such.py"),
+    ("reference", "treelorra", "'treelora'"),
 ]
 
 
@@ -346,7 +360,8 @@ def test_a_setting_at_its_default_keeps_the_key(suite):
     assert keys(same) == keys(suite())
     off = {"micro_batch_size": None, "compile": False, "augment": None}
     assert keys(suite(lambda d: first(d)["train"].update(off))) == keys(suite())
-    same = suite(lambda d: first(d)["stream"].update(n_tasks=10))
+    unsplit = {"n_tasks": 10, "order": "seed", "first_task_classes": None}
+    same = suite(lambda d: first(d)["stream"].update(unsplit))
     assert keys(same) == keys(suite())
 
 
@@ -362,6 +377,119 @@ def test_a_method_may_stand_twice_under_two_names(suite):
 
     runs = [r for r in suite(add).runs if r.spec["method"]["label"] == "treelora-free"]
     assert {r.spec["method"]["name"] for r in runs} == {"treelora"}
+
+
+def test_a_grid_is_short_for_the_rows_of_all_combinations(suite):
+    def short(document):
+        grid = {"learning_rate": [0.001, 1e-5], "search": ["lcb_flat", "random"]}
+        first(document)["methods"]["t"] = {"method": "treelora", "rank": 4, "grid": grid}
+
+    def written_out(document):
+        for rate in (0.001, 1e-5):
+            for search in ("lcb_flat", "random"):
+                row = {"method": "treelora", "rank": 4, "learning_rate": rate, "search": search}
+                label = f"t-learning-rate-{rate}-search-{search.replace('_', '-')}"
+                first(document)["methods"][label] = row
+
+    assert keys(suite(short)) == keys(suite(written_out))
+    assert ("t-learning-rate-1e-05-search-lcb-flat", 1) in keys(suite(short))
+
+
+def test_a_value_that_stands_twice_in_a_grid_is_refused(suite):
+    with pytest.raises(DataError, match="seqlora-rank-4 stands twice"):
+        suite(lambda d: first(d)["methods"]["seqlora"].update(grid={"rank": [4, 4]}))
+
+
+def test_a_reference_is_a_row_of_any_experiment(suite):
+    assert suite().reference is None
+    assert suite(lambda d: d.update(reference="olora")).reference == "olora"
+
+
+METHOD = """
+from dataclasses import dataclass
+from baselines.common.lora import LoraMethod, LoraSettings
+
+
+class Mine(LoraMethod):
+    title = "Mine++"
+
+    @dataclass(frozen=True)
+    class Config(LoraSettings):
+        {setting}: float = 1.0
+"""
+
+
+def words(run):
+    method = run.spec["method"]
+    return {name: method.get(name) for name in ("label", "name", "title", "origin")}
+
+
+def test_a_method_from_outside_is_named_by_its_file_wherever_the_suite_lies(
+    tmp_path, suite, monkeypatch
+):
+    (tmp_path / "mine.py").write_text(METHOD.format(setting="pull"))
+
+    def add(document):
+        rows = {"mine": {}, "mine-strong": {"pull": 2.0}, "ours": {"title": "Ours"}}
+        document["experiments"] = [first(document)]
+        first(document)["methods"] = {n: {"method": "./mine.py"} | row for n, row in rows.items()}
+
+    monkeypatch.chdir(tmp_path.parent)
+    runs = suite(add).runs[::2]
+    shared = {"name": "mine", "origin": f"{tmp_path.name}/mine.py"}
+    assert [words(run) for run in runs] == [
+        shared | {"label": "mine", "title": "Mine++"},
+        shared | {"label": "mine-strong", "title": None},
+        shared | {"label": "ours", "title": "Ours"},
+    ]
+    assert runs[0].key == runs[2].key != runs[1].key  # its name and its place decide no number
+    assert all(baselines.of(run.spec["method"]).__name__ == "Mine" for run in runs)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, suite):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(METHOD.format(setting="pull"))
+    with pytest.raises(DataError, match="b/mine.py and .*a/mine.py .* the method mine: rename"):
+        suite(
+            lambda d: first(d)["methods"].update(
+                x={"method": "a/mine.py"}, y={"method": "b/mine.py"}
+            )
+        )
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "preset", "grid"])
+def test_a_method_s_setting_may_not_hide_one_of_every_method(tmp_path, suite, setting):
+    (tmp_path / "mine.py").write_text(METHOD.format(setting=setting))
+    with pytest.raises(DataError, match=f"Config of mine has {setting}, .* rename it"):
+        suite(lambda d: first(d)["methods"].update(mine={"method": "mine.py"}))
+
+
+def test_a_stream_from_outside_is_named_by_its_file(tmp_path, suite, monkeypatch):
+    (tmp_path / "shades.py").write_text(
+        "from benchmarks.streams.common.base import VisionStream\n\n\n"
+        "class Shades(VisionStream):\n"
+        "    n_tasks, n_classes = 2, 4\n\n"
+        "    def fingerprint(self):\n"
+        "        return 'd' * 64\n"
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    runs = suite(lambda d: first(d)["stream"].update(name="shades.py")).runs
+    stream = runs[0].spec["stream"]
+    origin = f"{tmp_path.name}/shades.py"
+    assert (stream["name"], stream["origin"], stream["n_tasks"]) == ("shades", origin, 2)
+    assert streams.of(stream).arguments == [origin]
+    assert "origin" not in runs[-1].spec["stream"]
+
+
+def test_a_path_in_the_working_directory_is_kept_without_what_lies_above(tmp_path, monkeypatch):
+    (tmp_path / "own/first").mkdir(parents=True)
+    for part in ("train", "test"):
+        (tmp_path / f"own/first/{part}.json").write_text(f'[{{"prompt": "{part}", "answer": "b"}}]')
+    monkeypatch.chdir(tmp_path)
+    stream = {"name": "text", "path": str(tmp_path / "own"), "tasks": {"first": "exact"}}
+    [run] = load_suite(str(own_suite(tmp_path, stream, backbone="micro-llama"))).runs
+    assert run.spec["stream"]["path"] == "own"
 
 
 def test_a_preset_is_spelt_out_and_can_be_changed(suite):
@@ -424,7 +552,7 @@ LANGUAGE = [f"table{i}" for i in (3, 4, 5, 7, 9, 10, 12, 13)]
 
 
 def test_the_paper_suite_has_a_run_for_every_cell_of_the_paper():
-    from analysis.paper import counterparts as compare
+    from analysis.records import counterparts as compare
 
     covered = {cell for run in load_suite("paper").runs for cell in compare.cells(run.spec)}
     values = compare.table("reported_values.csv")

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from benchmarks import streams
 from benchmarks.common.errors import DataError
 from benchmarks.streams import cifar100
 from benchmarks.streams.common import canonical, sources
+from tests.containers import archive_of, in_two_tables, with_classes
 
 
 def fingerprint(data_dir):
@@ -64,16 +64,6 @@ def old_pickle(value):
     return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
-def write_tar(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(f"cifar-100-python/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
 def archive_members(small, dump=old_pickle):
     members = {"file.txt~": b"no pickle", "meta": dump({"fine_label_names": NAMES})}
     for split, (images, labels) in small.items():
@@ -82,12 +72,25 @@ def archive_members(small, dump=old_pickle):
     return members
 
 
+def write_tar(file, members):
+    archive_of(file, [(f"cifar-100-python/{name}", own) for name, own in members.items()])
+
+
 def write_archive(folder, small):
-    write_tar(folder / "cifar-100-python.tar.gz", archive_members(small))
+    write_tar(folder / cifar100.ARCHIVE, archive_members(small))
+
+
+def write_archive_of_today(folder, small):
+    """Text and bytes are two types, and the classes of numpy have moved."""
+
+    def dump(value):
+        names = {"fine_label_names": [name.encode() for name in NAMES]}
+        return pickle.dumps({key.encode(): names.get(key, own) for key, own in value.items()})
+
+    write_tar(folder / "cifar100/copy.tar.gz", archive_members(small, dump))
 
 
 def write_parquet(folder, small, metadata=True):
-    (folder / "cifar100" / "data").mkdir(parents=True)
     for split, (images, labels) in small.items():
         encoded = []
         for image in images:
@@ -96,14 +99,12 @@ def write_parquet(folder, small, metadata=True):
             encoded.append({"bytes": file.getvalue(), "path": None})
         table = pyarrow.table({"img": encoded, "fine_label": labels, "coarse_label": labels * 0})
         if metadata:
-            features = {"fine_label": {"names": NAMES, "_type": "ClassLabel"}}
-            table = table.replace_schema_metadata(
-                {"huggingface": json.dumps({"info": {"features": features}})}
-            )
-        half = len(labels) // 2  # two files of each split
-        for i, part in enumerate((table[:half], table[half:])):
-            name = f"{split}-{i:05d}-of-00002.parquet"
-            pyarrow.parquet.write_table(part, folder / "cifar100" / "data" / name)
+            table = with_classes(table, "fine_label", NAMES)
+        in_two_tables(table, folder / "cifar100/data", split)
+
+
+def write_bare_parquet(folder, small):
+    write_parquet(folder, small, metadata=False)
 
 
 def write_sheets(folder, small, suffix="png"):
@@ -123,11 +124,9 @@ def write_lossy_sheets(folder, small):
 
 LAYOUTS = {  # how it is written -> what the source is called
     write_archive: "python archive",
-    lambda folder, small: write_tar(
-        folder / "cifar100" / "copy.tar.gz", archive_members(small)
-    ): "python archive",
+    write_archive_of_today: "python archive",
     write_parquet: "parquet",
-    lambda folder, small: write_parquet(folder, small, metadata=False): "parquet",
+    write_bare_parquet: "parquet",
     write_sheets: "class sheets",
 }
 
@@ -147,23 +146,6 @@ def test_all_layouts_give_the_same_arrays(small, tmp_path, write, source):
         assert np.array_equal(data[f"{split}_images"], expected)
         assert np.array_equal(data[f"{split}_labels"], np.sort(labels))
         assert data[f"{split}_labels"].dtype == np.int64
-
-
-def test_today_s_pickles_are_read_too(small, tmp_path):
-    def dump(value):
-        return pickle.dumps(
-            {
-                key.encode(): [v.encode() for v in values]
-                if key[-1] == "s" and isinstance(values[0], str)
-                else values
-                for key, values in value.items()
-            }
-        )
-
-    path = write_tar(tmp_path / "cifar100" / "new.tar.gz", archive_members(small, dump))
-    classes, splits, _ = cifar100._read_archive([path])
-    assert classes == NAMES
-    assert all(np.array_equal(splits[split][0], small[split][0]) for split in GRIDS)
 
 
 def test_lossy_sheets_are_called_recompressed(small, tmp_path):
@@ -254,6 +236,7 @@ BROKEN_FILES = [
     (write_sheets, SHEETS.format("test/02_crab.png"), Path.unlink, "missing"),
     (write_sheets, SHEETS.format("test/02_crab.png"), device, "a device"),
     (write_sheets, SHEETS.format("classes.json"), holds(b"apple, bear"), "class names"),
+    (write_sheets, SHEETS.format("classes.json"), holds(b'["apple", "bear"]'), "needs 3 .* 2"),
     (write_sheets, SHEETS.format("classes.json"), holds(b"[" * 100_000), "class names"),
 ]
 
@@ -262,7 +245,7 @@ def refused(folder, *named):
     with pytest.raises(DataError) as caught:
         streams.prepare("cifar100", folder / "out", folder)
     sentence = str(caught.value)
-    assert "\n" not in sentence and str(folder) in sentence
+    assert str(folder) in sentence
     assert all(re.search(word, sentence) for word in named), sentence
     assert not list((folder / "out").iterdir())
 
@@ -271,8 +254,7 @@ def refused(folder, *named):
 def test_a_broken_file_is_one_sentence(small, tmp_path, write, file, damage, named):
     write(tmp_path, small)
     damage(tmp_path / file)
-    place = file if file != SHEETS.format("test/02_crab.png") else "02_crab"
-    refused(tmp_path, named, place)
+    refused(tmp_path, named, file.partition(".")[0].partition("/classes")[0])
 
 
 BROKEN_MEMBERS = [  # of the archive, and what the sentence names
@@ -284,6 +266,7 @@ BROKEN_MEMBERS = [  # of the archive, and what the sentence names
         "the label '0' is no whole number",
     ),
     ("meta", lambda x, y: old_pickle({"fine_label_names": NAMES[:2]}), "needs 3 classes, .* 2"),
+    ("meta", None, "train, test, meta"),
 ]
 
 
@@ -291,14 +274,13 @@ BROKEN_MEMBERS = [  # of the archive, and what the sentence names
 def test_a_broken_member_is_one_sentence(small, tmp_path, member, content, named):
     images, labels = small["train" if member == "meta" else member]
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
-    members = archive_members(small) | {member: content(rows, labels.tolist())}
+    members = archive_members(small)
+    if content:
+        members[member] = content(rows, labels.tolist())
+    else:
+        del members[member]
     write_tar(tmp_path / cifar100.ARCHIVE, members)
     refused(tmp_path, named)
-
-
-def test_an_archive_of_something_else_is_one_sentence(small, tmp_path):
-    write_tar(tmp_path / cifar100.ARCHIVE, {"readme": b"hello"})
-    refused(tmp_path, "train, test, meta")
 
 
 BROKEN_DATA = [  # a layout, its images and labels changed, and what the sentence names
@@ -315,12 +297,6 @@ BROKEN_DATA = [  # a layout, its images and labels changed, and what the sentenc
 def test_broken_data_is_one_sentence(small, tmp_path, write, split, change, named):
     write(tmp_path, small | {split: change(*small[split])})
     refused(tmp_path, named)
-
-
-def test_too_few_sheets_are_one_sentence(small, tmp_path):
-    write_sheets(tmp_path, small)
-    (tmp_path / "cifar100/classes.json").write_text(json.dumps(NAMES[:2]))
-    refused(tmp_path, "needs 3 classes, .* 2")
 
 
 class Malicious:
@@ -344,33 +320,21 @@ def test_a_malicious_archive_runs_nothing(small, tmp_path, member):
     assert marker.exists()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "builtins eval",
-        "numpy load",
-        "numpy.core.multiarray scalar",
-        "evil.core.multiarray _reconstruct",
-    ],
-)
+@pytest.mark.parametrize("call", ["builtins eval", "numpy load", "numpy.core.multiarray scalar"])
 def test_what_the_archive_may_ask_for(call):
-    module, name = call.split()
     reader = cifar100._Arrays(io.BytesIO())
-    if name == "_reconstruct":  # never looked up in the module it names
-        assert reader.find_class(module, name) is cifar100._empty_array
-    else:
-        with pytest.raises(pickle.UnpicklingError, match="refused"):
-            reader.find_class(module, name)
+    with pytest.raises(pickle.UnpicklingError, match="refused"):
+        reader.find_class(*call.split())
+    # Never looked up in the module that is named.
+    assert reader.find_class("evil.core.multiarray", "_reconstruct") is cifar100._empty_array
 
 
 @pytest.mark.data
 def test_the_real_images(tmp_path):
-    folder = os.environ.get("TREELORA_DATA")
-    if not folder:
+    folder = Path(os.environ.get("TREELORA_DATA") or "nowhere")
+    if cifar100._find(folder)[0] is None:
         pytest.skip("TREELORA_DATA names no folder with CIFAR-100")
-    if cifar100._find(Path(folder))[0] is None:
-        pytest.skip("there is no CIFAR-100 in the folder TREELORA_DATA")
-    manifest = streams.prepare("cifar100", tmp_path, Path(folder))
+    manifest = streams.prepare("cifar100", tmp_path, folder)
     assert manifest["classes"] == cifar100.CLASSES
     with np.load(tmp_path / "data.npz") as data:
         assert data["train_images"].shape == (50_000, 32, 32, 3)

@@ -94,8 +94,18 @@ def test_damaged_arrays_are_one_sentence(damage, tmp_path):
     write_npz(file, ARRAYS)
     assert data._arrays(tmp_path).keys() == ARRAYS.keys()
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
-    with pytest.raises(DataError, match=f"cannot be read .*: delete {tmp_path} and run again"):
+    with pytest.raises(DataError, match=f"npz cannot be read .*: delete {tmp_path} and run again"):
         data._arrays(tmp_path)
-    write_npz(file, ARRAYS | {"train_labels": np.zeros(2, np.uint8)})
-    with pytest.raises(DataError, match="not one label for each image"):
+
+
+def test_images_and_labels_that_do_not_belong_together_are_named(tmp_path):
+    write_npz(tmp_path / "data.npz", ARRAYS | {"train_labels": np.zeros(2, np.uint8)})
+    with pytest.raises(DataError, match="data.npz .*not one label for each image"):
+        data._arrays(tmp_path)
+    own = tmp_path / "train_images.npy"  # mapped from the disk where it has a file of its own
+    np.save(own, np.zeros((3, 8), np.uint8))
+    write_npz(tmp_path / "data.npz", {k: v for k, v in ARRAYS.items() if k != own.stem})
+    assert isinstance(data._arrays(tmp_path)[own.stem], np.memmap)
+    own.write_bytes(own.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"npy cannot be read .*: delete {tmp_path} and run again"):
         data._arrays(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -35,12 +34,17 @@ def download(urls: tuple[str, ...], digest: str, archive: str, data_dir: Path | 
     return fetch(urls, digest, (data_dir if writable else DOWNLOADS) / archive)
 
 
+def incomplete(found: str) -> DataError:
+    """A copy that lacks what a dataset has."""
+    return DataError(f"{found}: use a complete copy")
+
+
 class Copy(Archive):
     """An archive of a dataset; its images are named "class/file", its text files "file"."""
 
     title = "a copy of the archive"
 
-    def __init__(self, place: Path, dataset: Canonical):
+    def __init__(self, place: Path, dataset: type[CanonicalStream]):
         super().__init__(place, dataset.urls[0])
         self._dataset = dataset
 
@@ -61,7 +65,7 @@ class Folder(Files):
 
     title = "a folder of images"
 
-    def __init__(self, place: Path, dataset: Canonical):
+    def __init__(self, place: Path, dataset: type[CanonicalStream]):
         classes = folders_in(place / dataset.images)
         images = {f"{c}/{n}": p for c, own in classes.items() for n, p in files_in(own).items()}
         super().__init__(place, {text: place / text for text in dataset.texts} | images)
@@ -121,11 +125,9 @@ class Parquet:
     def _rows(self, file: Path, field: str) -> Iterator[tuple[str, bytes | str]]:
         """The name of each image, "class/file", with a field of it."""
         with one_sentence(
-            lambda reason: (
-                f"{file} needs the columns image (bytes and path) and {self._column} (with the "
-                f"classes' names) of a whole parquet file ({reason}): use another copy, or the "
-                "archive"
-            )
+            f"{file} needs the columns image (bytes and path) and {self._column} (with the "
+            "classes' names) of a whole parquet file",
+            "use another copy, or the archive",
         ):
             titles = dict(enumerate(class_names(file, self._column) or ()))
             for batch in batches(file, sorted({"image.path", f"image.{field}", self._column})):
@@ -149,11 +151,11 @@ def _of_archive(md5: str) -> str:
     return pictures.digest_as_read(f"md5:{md5}")
 
 
-@dataclass(frozen=True)
-class Canonical:
-    """A published dataset and the places it is looked for.
+class CanonicalStream(VisionStream):
+    """A published dataset, split into tasks of classes, and the places it is looked for.
 
     Attributes:
+        title: as it is called.
         archive: the official archive's file name.
         md5: its published digest.
         urls: its official addresses.
@@ -161,103 +163,79 @@ class Canonical:
         images: the folder of the class folders in there.
         column: the class column of a parquet copy.
         texts: the text files it needs from the top folder.
+        rule: in words for the manifest, how `split` parts training from test.
     """
 
-    title: str
-    archive: str
-    md5: str
-    urls: tuple[str, ...]
-    folder: str
-    images: str
-    column: str
-    texts: tuple[str, ...] = ()
+    n_tasks = 10
+    title: ClassVar[str]
+    archive: ClassVar[str]
+    md5: ClassVar[str]
+    urls: ClassVar[tuple[str, ...]]
+    folder: ClassVar[str]
+    images: ClassVar[str]
+    column: ClassVar[str]
+    texts: ClassVar[tuple[str, ...]] = ()
+    rule: ClassVar[str]
 
-    def find(self, data_dir: Path | None) -> Source | None:
+    def fingerprint(self) -> str:
+        """Digest of what would be read; the same for the official archive, fetched or not."""
+        source = self._find()
+        return source.fingerprint() if source else _of_archive(self.md5)
+
+    def prepare(self, out: Path) -> dict:
+        """Write the images and labels into `out`, downloading the archive if no source is found."""
+        source = self._find()
+        if source is None:
+            file = download(self.urls, f"md5:{self.md5}", self.archive, self.data_dir)
+            source = Copy(file, type(self))
+        official = source.fingerprint() == _of_archive(self.md5)
+        return pictures.store(
+            out,
+            source,
+            self.options.name,
+            *self.split(source),
+            source=f"{self.title}, {'official archive' if official else source.title}",
+            split=self.rule,
+        )
+
+    def _find(self) -> Source | None:
         """The first of archive, parquet copy and folder, in the data directory or downloaded."""
-        for place in filter(None, (data_dir, DOWNLOADS)):
+        for place in filter(None, (self.data_dir, DOWNLOADS)):
             root = place / self.folder
             for file in (place / self.archive, root / self.archive):
                 if file.exists():
-                    return Copy(file, self)
+                    return Copy(file, type(self))
             if tables := sorted(root.glob("**/*.parquet")):
                 return Parquet(root, tables, self.column)
             images = root / self.images
             if images.is_dir() and folders_in(images):
-                return Folder(root, self)
+                return Folder(root, type(self))
         return None
 
-    def fingerprint(self, data_dir: Path | None) -> str:
-        """Names the content found; if none is, that of the official archive."""
-        source = self.find(data_dir)
-        return source.fingerprint() if source else _of_archive(self.md5)
-
-    def open(self, data_dir: Path | None) -> Source:
-        """The first source there is, downloading the archive if there is none."""
-        return self.find(data_dir) or Copy(
-            download(self.urls, f"md5:{self.md5}", self.archive, data_dir), self
-        )
+    def split(self, source: Source) -> tuple[list[str], Splits]:
+        """The classes and the images of each split; DataError if the copy is not complete."""
+        raise NotImplementedError
 
     def read_texts(self, source: Copy | Folder) -> dict[str, str]:
         """The content of the text files by name."""
         contents = dict(source.read(set(self.texts) & source.paths.keys()))
         for name in self.texts:
             if name not in contents:
-                raise DataError(f"{source.place} needs {name}, it is missing: use a complete copy")
+                raise incomplete(f"{source.place} needs {name}, it is missing")
             try:
                 contents[name] = contents[name].decode()
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{source.where(name)} is no text ({error}): use a complete copy"
-                ) from error
+                raise incomplete(f"{source.where(name)} is no text ({error})") from error
         return contents
 
-    def described(self, source: Source, fingerprint: str) -> str:
-        """The source in words for the manifest."""
-        official = fingerprint == _of_archive(self.md5)
-        return f"{self.title}, {'official archive' if official else source.title}"
-
     def require(self, source: Source, **numbers: tuple[int, int]) -> None:
-        """Compare numbers, each (found, needed); DataError at the first that differs.
+        """DataError at the first of the numbers, each (found, needed), that differs.
 
         To be called before minutes go into decoding.
         """
         for what, (found, needed) in numbers.items():
             if found != needed:
-                raise DataError(
+                raise incomplete(
                     f"{self.title} needs {needed:,} {what.replace('_', ' ')}, {source.place} has "
-                    f"{found:,}: use a complete copy"
+                    f"{found:,}"
                 )
-
-
-class CanonicalStream(VisionStream):
-    """A published dataset, split into tasks of classes.
-
-    Attributes:
-        rule: in words for the manifest, how `split` parts training from test.
-    """
-
-    n_tasks = 10
-    dataset: ClassVar[Canonical]
-    rule: ClassVar[str]
-
-    def fingerprint(self) -> str:
-        """Digest of what would be read; the same for the official archive, fetched or not."""
-        return self.dataset.fingerprint(self.data_dir)
-
-    def prepare(self, out: Path) -> dict:
-        """Write the images and labels into `out`, downloading the archive if no source is found."""
-        source = self.dataset.open(self.data_dir)
-        digest = source.fingerprint()
-        return pictures.store(
-            out,
-            source,
-            self.options.name,
-            *self.split(source),
-            fingerprint=digest,
-            source=self.dataset.described(source, digest),
-            split=self.rule,
-        )
-
-    def split(self, source: Source) -> tuple[list[str], Splits]:
-        """The classes and the images of each split; DataError if the copy is not complete."""
-        raise NotImplementedError

@@ -166,8 +166,7 @@ class Task:
         return [(row[fields[0]], row[fields[1]]) for row in rows]
 
     def _json(self, name: str, contents: Mapping[str, bytes]):
-        where = self.place.where(name)
-        with one_sentence(lambda reason: f"{where} is no valid JSON ({reason}): replace it"):
+        with one_sentence(f"{self.place.where(name)} is no valid JSON", "replace it"):
             return json.loads(contents[name], object_pairs_hook=unique_keys)
 
 

@@ -22,8 +22,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -40,8 +39,6 @@ from benchmarks.streams.common.defects import asked, inspect
 from benchmarks.streams.common.items import Task, tasks_in
 from benchmarks.streams.common.text_tasks import TASKS
 
-VERSION = 1  # raise it when the same files give other items
-
 EXTENSIONS = (".tar.xz", ".tar.gz", ".tgz", ".zip")
 ORIGIN = (
     "they come from the authors of TRACE (github.com/BeyonderXX/TRACE) and of O-LoRA "
@@ -49,39 +46,29 @@ ORIGIN = (
 )
 
 
-def own_path(path: str | None) -> Path | None:
-    """The user's folder or archive; DataError if it is not there."""
-    if path is None:
-        return None
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise DataError(f"path {path} is not there: correct it, or leave it out")
-    if not place.is_dir():
-        require_plain(place)
-    return place
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """The tasks of a stream with their metrics, in order, and where to look for them.
+class TextStream(LanguageStream):
+    """A stream of text tasks; its options have `path` and `keep_leaks`.
 
     Attributes:
-        place: a folder or an archive; None if there is no data directory.
+        metrics: of the tasks by name, in their order.
         size: of the pack; None for 500, or for what there is.
-        path: as the user wrote it, if he did.
-        keep_leaks: whether training items whose prompt is in the test set stay.
-        version: of the reader, where it is not that of published records.
+        version: of the reader, to be raised when the same files give other items.
     """
 
-    name: str
-    metrics: Mapping[str, str]
-    place: Path | None
+    metrics: dict[str, str]
     size: int | None = None
-    path: str | None = None
-    keep_leaks: bool = False
-    version: int = VERSION
+    version = 1
 
-    @cached_property
+    @property
+    def n_tasks(self) -> int:
+        """As many as have a metric."""
+        return len(self.metrics)
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The tasks."""
+        return list(self.metrics)
+
     def fingerprint(self) -> str:
         """Digest of the tasks' names, order, metrics and files; of the pack if there are none."""
         if self.found:
@@ -95,8 +82,8 @@ class Tasks:
         else:
             digests = dict.fromkeys(self.metrics, f"no pack of {self.size} found")
         rows = [[name, metric, digests[name]] for name, metric in self.metrics.items()]
-        parts = ["text", self.version, self.keep_leaks, rows]
-        if self.name == "text":  # the known streams' scores are those of version 1
+        parts = ["text", self.version, bool(self.options.keep_leaks), rows]
+        if self.options.name == "text":  # the known streams' scores are those of version 1
             parts.append(text_metrics.VERSION)
         return digest_of(parts)
 
@@ -111,21 +98,22 @@ class Tasks:
     @cached_property
     def found(self) -> dict[str, Task]:
         """The tasks by name; empty if a known stream has none of them in the data directory."""
-        every: dict[str, Task] = {}
-        for place in _places_in(self.place, self.size):
+        path, every = self.options.path, {}
+        root = self.data_dir if path is None else _own(path)
+        for place in _places_in(root, self.size):
             every = tasks_in(place) | every
             if every.keys() >= self.metrics.keys():
                 break
         found = {name: every[name] for name in self.metrics if name in every}
-        if not found and self.path is None:
+        if not found and path is None:
             return {}
         if not every:
             raise self._missing()
         for name in self.metrics:
             if name not in found:
                 raise DataError(
-                    f"the stream {self.name} needs the task {name!r}, which is not in "
-                    f"{self.place}: {suggest(name, every)}"
+                    f"the stream {self.options.name} needs the task {name!r}, which is not in "
+                    f"{root}: {suggest(name, every)}"
                 )
             found[name].check()
         return found
@@ -133,44 +121,39 @@ class Tasks:
     def _missing(self) -> DataError:
         originals = "" if self.size else " or O-LoRA's CL_Benchmark"
         return DataError(
-            f"the stream {self.name} needs the tasks {', '.join(self.metrics)}, none of them is in "
-            f"{self.path or self.place or 'a data directory'}: put {' or '.join(_stems(self.size))}"
-            f" (a folder, or an archive {', '.join(EXTENSIONS)}){originals} into the folder that "
-            f"{DATA_DIR_VARIABLE} or path names, {ORIGIN}"
+            f"the stream {self.options.name} needs the tasks {', '.join(self.metrics)}, none of "
+            f"them is in {self.options.path or self.data_dir or 'a data directory'}: put "
+            f"{' or '.join(_stems(self.size))} (a folder, or an archive {', '.join(EXTENSIONS)})"
+            f"{originals} into the folder that {DATA_DIR_VARIABLE} or path names, {ORIGIN}"
         )
 
     def prepare(self, out: Path) -> dict:
         """Write data.json into `out` and return the manifest."""
         if not self.found:
             raise self._missing()
+        name, path, keep_leaks = self.options.name, self.options.path, bool(self.options.keep_leaks)
         tasks, defects = [], []
-        progress = Progress(f"prepare {self.name}", len(self.found), "tasks")
+        progress = Progress(f"prepare {name}", len(self.found), "tasks")
         contents = {place: dict(place.read(names)) for place, names in self._places.items()}
-        for name, task in self.found.items():
+        for title, task in self.found.items():
             items, labels = task.read(contents[task.place])
-            own, train = inspect(name, items, labels, self.keep_leaks)
+            own, train = inspect(title, items, labels, keep_leaks)
             defects += own
-            tasks.append(
-                {
-                    "name": name,
-                    "group": TASKS[name].group if name in TASKS else "",
-                    "metric": self.metrics[name],
-                    "train": train,
-                    "test": asked(items["test"]),
-                }
-            )
+            facts = {
+                "name": title,
+                "group": TASKS[title].group if title in TASKS else "",
+                "metric": self.metrics[title],
+            }
+            tasks.append(facts | {"train": train, "test": asked(items["test"])})
             progress.advance()
         # One item per line keeps a task readable.
         content = json.dumps(tasks, indent=0, ensure_ascii=False).encode() + b"\n"
         write_bytes(out / "data.json", content)
         origins = dict.fromkeys(task.origin for task in self.found.values())
         return {
-            "name": self.name,
-            "modality": "language",
-            "fingerprint": self.fingerprint,
-            "source": f"the user's own tasks in {self.path}" if self.path else ", ".join(origins),
+            "source": f"the user's own tasks in {path}" if path else ", ".join(origins),
             "n_bytes": len(content),
-            "keep_leaks": self.keep_leaks,
+            "keep_leaks": keep_leaks,
             "defects": defects,
             "tasks": [
                 {key: task[key] for key in ("name", "group", "metric")}
@@ -180,24 +163,17 @@ class Tasks:
         }
 
 
-class TextStream(LanguageStream):
-    """A stream of text tasks."""
-
-    @cached_property
-    def found(self) -> Tasks:
-        """Its tasks, wherever they lie."""
-        raise NotImplementedError
-
-    def fingerprint(self) -> str:
-        """Digest of the tasks' names, order, metrics and files; see `Tasks.fingerprint`."""
-        return self.found.fingerprint
-
-    def prepare(self, out: Path) -> dict:
-        """Write data.json."""
-        return self.found.prepare(out)
-
-
 # ---------------------------------------------------------------------------- places
+
+
+def _own(path: str) -> Path:
+    """The user's folder or archive; DataError if it is not there."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise DataError(f"path {path} is not there: correct it, or leave it out")
+    if not place.is_dir():
+        require_plain(place)
+    return place
 
 
 def _stems(size: int | None) -> list[str]:

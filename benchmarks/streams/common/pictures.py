@@ -66,10 +66,8 @@ def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
     """
     from PIL import Image
 
-    def unfit(reason: str) -> str:
-        return f"{where} is truncated or no image ({reason}): replace or remove it"
-
-    with warnings.catch_warnings(), one_sentence(unfit):
+    unfit = one_sentence(f"{where} is truncated or no image", "replace or remove it")
+    with warnings.catch_warnings(), unfit:
         if len(content) > sources.MAX_BYTES:
             raise ValueError(f"it has more than {sources.MAX_BYTES >> 20} MiB")
         warnings.simplefilter("ignore")  # of Pillow: about size, which is looked at here, and tags
@@ -204,8 +202,6 @@ def store(
         for images in stores.values():
             images.discard()
     return {
-        "name": name,
-        "modality": "vision",
         "image_size": SIZE,
         "classes": classes,
         "n_images": {split: len(images) for split, images in splits.items()},

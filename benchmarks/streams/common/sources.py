@@ -250,10 +250,8 @@ class Archive:
     def _walk(self, wanted: Callable[[int, str], bool]) -> Iterator[tuple[int, str, bytes | None]]:
         """Position and path of all files, after a look at every member, and content if wanted."""
         with one_sentence(
-            lambda reason: (
-                f"{self.place} is truncated or no archive that can be trusted ({reason}): get "
-                f"another from {self.origin}, or unpack it yourself"
-            )
+            f"{self.place} is truncated or no archive that can be trusted",
+            f"get another from {self.origin}, or unpack it yourself",
         ):
             require_plain(self.place)
             with open(self.place, "rb") as file:

@@ -11,7 +11,6 @@ not print their order, it is that of the authors' code. `packs` has where their 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -59,18 +58,10 @@ class TextBenchmark(packs.TextStream):
 
     def __init__(self, options: Options, data_dir: Path | None = None):
         super().__init__(options, data_dir)
-        self.tasks = TASK_LISTS[options.name]
-        self.n_tasks = len(self.tasks)
-        self.n_tokens = [TASKS[task].tokens for task in self.tasks]
+        tasks = {name: TASKS[name] for name in TASK_LISTS[options.name]}
+        self.size, released = options.size, options.scoring == "released"
+        self.metrics = {name: METRICS[task.kind][released] for name, task in tasks.items()}
+        self.n_tokens = [task.tokens for task in tasks.values()]
         if options.size != 5000:
-            sizes = [TASKS[task].n_items for task in self.tasks]
-            n_train, n_test = map(sum, zip(*sizes, strict=True))
+            n_train, n_test = map(sum, zip(*(t.n_items for t in tasks.values()), strict=True))
             self.n_items = {"train": n_train, "test": n_test}
-
-    @cached_property
-    def found(self) -> packs.Tasks:
-        o = self.options
-        released = o.scoring == "released"
-        metrics = {task: METRICS[TASKS[task].kind][released] for task in self.tasks}
-        place = packs.own_path(o.path) or self.data_dir
-        return packs.Tasks(o.name, metrics, place, o.size, o.path, bool(o.keep_leaks))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.files import read_json
 from benchmarks.scoring.text_metrics import answer_tokens
-from benchmarks.streams.common.base import LanguageOptions, Options, VisionOptions
+from benchmarks.streams.common.base import LanguageOptions, VisionOptions
 from benchmarks.streams.common.encoding import encode
 
 RESOURCES = Path("resources")
@@ -104,20 +106,25 @@ def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], 
             f"run again"
         )
     options = streams.of(spec).options
+    task_of_class = torch.empty(0, dtype=torch.long)
     if manifest["modality"] == "vision":
-        return _vision(options, seed, manifest, folder)
-    return _language(options, seed, folder, tokenizer), torch.empty(0, dtype=torch.long)
-
-
-def _order(n: int, options: Options, seed: int) -> list[int]:
-    if options.order == "fixed":
-        return list(range(n))
-    return np.random.default_rng(seed_for(seed, "order")).permutation(n).tolist()
+        tasks, task_of_class = _vision(options, seed, manifest, folder)
+    else:
+        tasks = _language(options, seed, folder, tokenizer)
+    if len(tasks) != options.n_tasks:
+        raise DataError(
+            f"{options.name} has {len(tasks)} tasks, not {options.n_tasks}: ask for less"
+        )
+    return tasks, task_of_class
 
 
 def _require(name: str, limit: int | None, n: int, owner: str) -> None:
     if limit is not None and n < limit:
         raise DataError(f"{name} asks for {limit} items, but {owner} has {n}: lower it")
+
+
+def _reading(file: Path) -> AbstractContextManager:
+    return one_sentence(f"{file} cannot be read", f"delete {file.parent} and run again")
 
 
 # ---------------------------------------------------------------------------- images
@@ -126,17 +133,18 @@ def _require(name: str, limit: int | None, n: int, owner: str) -> None:
 def _vision(
     options: VisionOptions, seed: int, manifest: dict, folder: Path
 ) -> tuple[list[TaskData], Tensor]:
-    data = _arrays(folder)
-    n_tasks = options.n_tasks
-    if "tasks" in manifest:
-        per_task = len(manifest["tasks"][0]["classes"])
-        chosen = _order(len(manifest["tasks"]), options, seed)[:n_tasks]
-        groups = [list(range(t * per_task, (t + 1) * per_task)) for t in chosen]
-        names = [(manifest["tasks"][t]["name"], manifest["tasks"][t]["group"]) for t in chosen]
+    data, n_tasks = _arrays(folder), options.n_tasks
+    own = manifest.get("tasks", [])
+    if own and options.first_task_classes is None:
+        sizes = [len(task["classes"]) for task in own]
+        labels = _parts(range(sum(sizes)), sizes)
+        chosen = options.arranged([task["name"] for task in own], seed)[:n_tasks]
+        groups = [labels[t] for t in chosen]
+        names = [(own[t]["name"], own[t]["group"]) for t in chosen]
     else:
-        classes = _order(len(manifest["classes"]), options, seed)
-        size = len(classes) // n_tasks
-        groups = [classes[t * size : (t + 1) * size] for t in range(n_tasks)]
+        classes = manifest.get("classes") or [c for task in own for c in task["classes"]]
+        chosen = options.arranged(classes, seed)
+        groups = _parts(chosen, options.split(len(chosen), n_tasks))
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
@@ -149,20 +157,26 @@ def _vision(
         tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
-    return tasks, torch.arange(n_tasks).repeat_interleave(sizes)
+    return tasks, torch.arange(len(tasks)).repeat_interleave(sizes)
+
+
+def _parts(labels: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
+    """The labels shared out in their order."""
+    return [labels[end - n : end] for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _arrays(folder: Path) -> dict[str, np.ndarray]:
     """Images and labels of both parts; images in a .npy of their own are left on the disk."""
     file = folder / "data.npz"
-    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
-        with np.load(file, allow_pickle=False) as arrays:
-            data = {name: arrays[name] for name in arrays.files}
-        for part in ("train", "test"):
-            if f"{part}_images" not in data:
-                file = folder / f"{part}_images.npy"
-                data[f"{part}_images"] = np.load(file, mmap_mode="r", allow_pickle=False)
-            if len(data[f"{part}_labels"]) != len(data[f"{part}_images"]):
+    with _reading(file), np.load(file, allow_pickle=False) as arrays:
+        data = {name: arrays[name] for name in arrays.files}
+    for part in ("train", "test"):
+        images = f"{part}_images"
+        own = file if images in data else folder / f"{images}.npy"
+        with _reading(own):
+            if images not in data:
+                data[images] = np.load(own, mmap_mode="r", allow_pickle=False)
+            if len(data[f"{part}_labels"]) != len(data[images]):
                 raise ValueError("it has not one label for each image")
     return data
 
@@ -187,9 +201,9 @@ def _select(data: dict, part: str, labels: list[int], limit: int | None, first: 
 
 def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> list[TaskData]:
     file = folder / "data.json"
-    with one_sentence(lambda why: f"{file} cannot be read ({why}): delete {folder} and run again"):
+    with _reading(file):
         tasks = json.loads(file.read_text(encoding="utf-8"))
-    order = _order(len(tasks), options, seed)[: options.n_tasks]
+    order = options.arranged([task["name"] for task in tasks], seed)[: options.n_tasks]
     return [_text_task(tasks[t], options, tokenizer) for t in order]
 
 

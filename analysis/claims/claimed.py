@@ -5,26 +5,16 @@ Scores are in percent, so that differences are points.
 
 from __future__ import annotations
 
-from functools import cache
-
 import pandas as pd
 
-from analysis.paper.counterparts import table
-
-
-@cache
-def cells(exhibit: str, metric: str, column: str = "value") -> pd.DataFrame:
-    """An exhibit's cells of one metric: blocks (data sets, models) by columns (methods)."""
-    rows = table("reported_values.csv")
-    rows = rows[(rows["exhibit"] == exhibit) & (rows["metric"] == metric)]
-    return rows.pivot(index="block", columns="column", values=column)
+from analysis.records.counterparts import exhibit
 
 
 def main_table(modality: str, metric: str, column: str = "value") -> pd.DataFrame:
     """Table 1 on vision, Table 3 on language."""
     if modality == "language":
-        return cells("table3", "op" if metric == "acc" else metric, column)
-    return cells("table1", metric, column)
+        return exhibit("table3", "op" if metric == "acc" else metric, column)
+    return exhibit("table1", metric, column)
 
 
 def lead(modality: str) -> pd.Series:
@@ -47,7 +37,7 @@ def less_forgetting(modality: str) -> pd.Series:
 
 def headline(modality: str) -> float:
     """The speed-up of the abstract."""
-    speedups = cells("text", "speedup")["treelora"]
+    speedups = exhibit("text", "speedup")["treelora"]
     return float(speedups["llm" if modality == "language" else "vit"])
 
 
@@ -59,13 +49,13 @@ def times_faster(modality: str, other: str) -> pd.Series:
 
 def times_faster_at_equal_epochs(other: str = "olora") -> pd.Series:
     """The same in Table 10, where all have the same epochs."""
-    seconds = cells("table10", "time")
+    seconds = exhibit("table10", "time")
     return (seconds[other] / seconds["treelora"]).dropna()
 
 
 def lead_over_seqlora_at_equal_epochs() -> pd.Series:
     """TreeLoRA's score minus SeqLoRA's in Table 10 and in Table 5, where it is the first row."""
-    scores = cells("table10", "op")
+    scores = exhibit("table10", "op")
     lead = (scores["treelora"] - scores["seqlora"]).dropna()
     return pd.concat([lead, pd.Series({"table5": ablation()["lcb"] - ablation()["none"]})])
 
@@ -84,19 +74,19 @@ def time_spread(modality: str) -> float:
 
 def by_epochs() -> pd.Series:
     """Table 2: the score by number of epochs."""
-    row = cells("table2", "acc").iloc[0]
+    row = exhibit("table2", "acc").iloc[0]
     return row.rename(lambda name: int(name.split("-")[1])).sort_index()
 
 
 def by_depth() -> pd.Series:
     """Table 4: TreeLoRA's score by depth."""
-    column = cells("table4", "op")["treelora"]
+    column = exhibit("table4", "op")["treelora"]
     return column.rename(lambda block: int(block.rpartition("-")[2])).sort_index()
 
 
 def ablation() -> pd.Series:
     """Table 5: the score without a penalty, with random search and with LCB search."""
-    row = cells("table5", "op").iloc[0]
+    row = exhibit("table5", "op").iloc[0]
     names = {
         "none": "treelora-no-penalty-no-search",
         "random": "treelora-penalty-random-search",
@@ -107,18 +97,18 @@ def ablation() -> pd.Series:
 
 def robust_spread() -> pd.Series:
     """Table 6: the best score minus the worst, over values of `lambda` and of `learning-rate`."""
-    scores = cells("table6", "acc").rename(lambda block: block.rpartition("/")[2])
+    scores = exhibit("table6", "acc").rename(lambda block: block.rpartition("/")[2])
     return scores.max(axis=1) - scores.min(axis=1)
 
 
 def flops() -> pd.Series:
     """Table 8: operations per token by method."""
-    return cells("table8", "flops-per-token").iloc[0]
+    return exhibit("table8", "flops-per-token").iloc[0]
 
 
 def disk() -> pd.Series:
     """Appendix A.3: extra megabytes by model."""
-    return cells("appendix-a3", "extra-disk")["treelora"]
+    return exhibit("appendix-a3", "extra-disk")["treelora"]
 
 
 def rise(series: pd.Series) -> float:

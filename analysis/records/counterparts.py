@@ -22,6 +22,7 @@ DATASETS = {
 }
 # Independent values state no schedule, so only data and backbone (by name) must be the same.
 WHOLE = {"all_data": True, "n_tasks": 10, "image_size": 224}
+WHOLE |= {"order": "seed", "first_task_classes": None}
 # Appendix A.3 of the paper, but for epochs, learning rate and strength, which Tables 2 and 6 vary.
 PAPER = WHOLE | {"backbone": "vit-b16-ibot21k", "batch_size": 192, "optimizer": "adam"}
 LEARNING_RATE, STRENGTH = 0.005, 0.1
@@ -71,7 +72,10 @@ OWN_TEXT = {
 
 # In which setting the code of others was run (suites/peers.yaml).
 PEERS = {
-    "stream": {"name": "cifar100", "n_tasks": 10, "train_per_class": 24, "test_per_class": 10},
+    "stream": {
+        **{"name": "cifar100", "n_tasks": 10, "train_per_class": 24, "test_per_class": 10},
+        "order": "seed",
+    },
     "backbone": {"name": "vit-ti", "image_size": 96},
     "train": {
         **{"epochs": 10 * [2], "batch_size": 16, "learning_rate": 0.004, "clip_norm": None},
@@ -95,7 +99,7 @@ def facts(spec: dict) -> dict[str, object]:
         "optimizer": str(train.get("optimizer")).lower(),
         "precision": train.get("precision"),
         **{key: stream.get(key) for key in ("size", "scoring", "keep_leaks")},
-        **{key: stream.get(key) for key in ("order", "max_prompt_tokens")},
+        **{key: stream.get(key) for key in ("order", "first_task_classes", "max_prompt_tokens")},
     }
 
 
@@ -201,6 +205,14 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(VALUES / name, dtype={"commit": str, "logits_within": str})
 
 
+@cache
+def exhibit(name: str, metric: str, column: str = "value") -> pd.DataFrame:
+    """A table of the paper, one metric: blocks (data sets, models) by columns (methods)."""
+    rows = table("reported_values.csv")
+    rows = rows[(rows["exhibit"] == name) & (rows["metric"] == metric)]
+    return rows.pivot(index="block", columns="column", values=column)
+
+
 def published(record: dict) -> dict[str, Found]:
     """The counterparts of a run, `paper` and `independent`: values by metric, and their source."""
     found = {"paper": _paper(record), "independent": _independent(record)}
@@ -248,7 +260,8 @@ def peers_of(spec: dict) -> pd.DataFrame:
         agree, and what is special about it.
     """
     rows = table("peers.csv")
-    if not all(PEERS[part].items() <= spec[part].items() for part in PEERS):
+    same = all(PEERS[part].items() <= spec[part].items() for part in PEERS)
+    if not same or spec["stream"].get("first_task_classes"):
         return rows[:0]
     rows = rows[rows["label"] == spec["method"]["label"]]
     return rows.assign(acc=0.01 * rows["acc"]).fillna("")

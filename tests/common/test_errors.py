@@ -1,0 +1,31 @@
+"""What the user is told is one line of plain text, whatever was wrong."""
+
+import struct
+
+import pytest
+
+from benchmarks.common.errors import DataError, one_sentence
+
+
+def test_a_sentence_is_one_line_that_does_nothing_to_a_terminal():
+    assert str(DataError("the file\n'\033[2J' is\u2028broken")) == r"the file '\x1b[2J' is broken"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (struct.error("\033[2J"), r"error: \x1b[2J"),
+        (EOFError(), "EOFError"),
+        (ValueError("Traceback:\n  the cause\nmore"), "Traceback: the cause"),
+        (OSError("cannot identify <_io.BytesIO at 0x1>"), "cannot identify"),
+        (ValueError("x" * 999), "x" * 200),
+    ],
+)
+def test_whatever_a_library_raises_is_one_sentence(error, reason):
+    with pytest.raises(DataError) as caught, one_sentence("a.png is no image", "remove it"):
+        raise error
+    assert str(caught.value) == f"a.png is no image ({reason}): remove it"
+    with pytest.raises(DataError, match="^as it is$"), one_sentence("not this", "nor that"):
+        raise DataError("as it is")
