@@ -159,7 +159,7 @@ class _DualPrompted(nn.Module):
         self.prefixes.use({})
         with torch.no_grad():
             embedded = self.backbone.embed(x[:, 0])
-            query = self.queries(n, lambda: prompt_mean(self.backbone.hidden(embedded, mask), mask))
+            query = self.queries(lambda: prompt_mean(self.backbone.hidden(embedded, mask), mask))
         layers = list(self.shared[:, :, None].expand(-1, -1, n, -1, -1, -1).unbind(1))
         if self.training:
             self.mismatch = 1 - F.cosine_similarity(query, self.keys[self.task], dim=-1)

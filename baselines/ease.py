@@ -44,7 +44,7 @@ from baselines.common.base import TaskParts
 from baselines.common.lora import LoraSettings
 from baselines.common.mixture import MixedLinear, add_branches
 from baselines.common.prototypes import class_means
-from baselines.common.task import Task
+from baselines.common.task import Setting, Task
 
 DONORS = ("later", "new")
 
@@ -77,19 +77,18 @@ class Spaces(nn.Module):
         prototypes: P (T, C, width).
     """
 
-    def __init__(self, backbone: nn.Module, config: EASE.Config, task_of_class: Tensor):
+    def __init__(self, backbone: nn.Module, config: EASE.Config, setting: Setting):
         super().__init__()
-        n_tasks = int(task_of_class.max()) + 1
         self.backbone = backbone
         self.alpha = config.reweight
-        self._adapters = add_branches(backbone, config, n_tasks)
+        self._adapters = add_branches(backbone, config, setting.n_tasks)
         self._adapted = [module for module in backbone.modules() if isinstance(module, MixedLinear)]
         backbone.head.weight.requires_grad_(True)
         self.scale = nn.Parameter(torch.ones(()))
         self.task = -1
-        shape = n_tasks, *backbone.head.weight.shape
+        shape = setting.n_tasks, *backbone.head.weight.shape
         self.register_buffer("prototypes", torch.zeros(shape))
-        self.register_buffer("task_of_class", task_of_class.clone(), persistent=False)
+        self.register_buffer("task_of_class", setting.task_of_class.clone(), persistent=False)
 
     def parts(self, task: int) -> list[nn.Parameter]:
         """What only that task trains."""
@@ -145,7 +144,7 @@ class EASE(TaskParts):
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         self._task: Task | None = None  # the one begun last
-        return Spaces(backbone, self.config, self.setting.task_of_class)
+        return Spaces(backbone, self.config, self.setting)
 
     def begin(self, task: Task) -> None:
         super().begin(task)

@@ -38,7 +38,7 @@ class _Prompted(nn.Module):
         """x (B, 2, L) -> embeddings (B, k * length + L, width) and their mask."""
         with torch.no_grad():
             embedded = self.backbone.embed(x[:, 0])
-            query = self.queries(len(x), lambda: self._query(embedded, x[:, 1]))
+            query = self.queries(lambda: self._query(embedded, x[:, 1]))
         prompts, self.mismatch = self.pool(query)
         # Positions count unmasked tokens only, so padding between prompts and text has no effect.
         mask = torch.cat([x.new_ones(prompts.shape[:2]), x[:, 1]], dim=1)

@@ -120,7 +120,8 @@ class Method:
         self.model = self.adapt(backbone)
         self.model.to(setting.device)
         self._learnt = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        self.loop = Loop(method=self)
+        asks = type(self).after_step is not Method.after_step
+        self.loop = Loop(method=self, keeps_parts=asks)
 
     @classmethod
     def passes(cls, config: Any, task: int, n: int, epochs: int, batch_size: int) -> tuple:

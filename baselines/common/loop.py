@@ -21,7 +21,6 @@ from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 from baselines.common import compiler  # noqa: E402
 from baselines.common.augment import CropFlip  # noqa: E402
-from baselines.common.base import Method  # noqa: E402
 from baselines.common.task import ClassificationLoss, Setting, Task, TokenLoss  # noqa: E402
 
 
@@ -103,13 +102,20 @@ class _NoMetrics(SupervisedPlugin):
         return {}
 
 
-TERMS = ("the loss itself", "batch_loss()", "penalty()", "a plugin's term")
+TERMS = ("the loss itself", "batch_loss()", "penalty()", "a gradient or a plugin's term")
 
 
 class Loop(SupervisedTemplate):
-    """Avalanche's strategy for one `Method`: its plugins, its terms, timing and progress."""
+    """Avalanche's strategy for one `Method`: its plugins, its terms, timing and progress.
 
-    def __init__(self, *, method):
+    Attributes:
+        passing: (B,) where the samples that pass through the network lie in the task's training
+            set; None in a pass of the method's own.
+    """
+
+    passing: Tensor | None = None
+
+    def __init__(self, *, method, keeps_parts: bool):
         setting = method.setting
         self.method = method
         self.setting = setting
@@ -128,7 +134,7 @@ class Loop(SupervisedTemplate):
             evaluator=_NoMetrics(),
         )
         self._crop = None
-        self._keeps_parts = type(method).after_step is not Method.after_step
+        self._keeps_parts = keeps_parts
         if setting.compile:
             compiler.check(setting.device)
 
@@ -173,30 +179,37 @@ class Loop(SupervisedTemplate):
         size = self.setting.micro_batch_size
         if size is None or len(self.mb_y) <= size:
             self._learnt = None
-            return self.model(self.mb_x)
+            return self._pass(self.mb_x, self.mb_positions)
         self._learnt = self._learn_parts(size)
         return None  # no plugin finds the output of one part and takes it for the batch's
+
+    def _pass(self, x: Tensor, positions: Tensor) -> Tensor:
+        self.passing = positions
+        output = self.model(x)
+        self.passing = None
+        return output
 
     def criterion(self):
         if self._learnt is None:
             part = self.mb_x, self.mb_y, self.mb_output, self.mb_positions
             loss, term = self._criterion(self.mb_output, self.mb_y), self._batch_loss(*part)
+            carrier = 0.0
         else:
-            loss, term = self._learnt
+            loss, term, carrier = self._learnt
         penalty = self.method.penalty(loss)
         self._terms.append([loss, term, penalty])
-        return loss + term + penalty
+        return loss + (term + carrier) + penalty
 
     def _batch_loss(self, x: Tensor, y: Tensor, logits: Tensor, positions: Tensor):
         if self._keeps_parts:
             self._parts.append((x, y, logits.detach(), positions))
         return self.method.batch_loss(x, y, logits, positions)
 
-    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor]:
-        """The batch's loss and its other terms, after forward and backward passes part by part.
+    def _learn_parts(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's loss, its other terms, and a zero that has the gradient of both.
 
-        The parts are differentiated by twins of the parameters that share their memory. The step's
-        one backward pass then goes through a term that is zero and has the gradient of all parts,
+        Forward and backward passes go part by part and are differentiated by twins of the
+        parameters that share their memory. The step's one backward pass then goes through the zero,
         so that hooks of plugins and parameters meet it as that of a batch which was not split.
         """
         twins = {n: nn.Parameter(p.detach()) for n, p in self.model.named_parameters()}
@@ -209,12 +222,12 @@ class Loop(SupervisedTemplate):
             loss, terms = loss + own, terms + term
         gradients = [(p, twins[n].grad) for n, p in self.model.named_parameters()]
         products = sum((p * g).sum() for p, g in gradients if g is not None)
-        return loss, terms + (products - products.detach())
+        return loss, terms, products - products.detach()
 
     def _learn_part(self, x: Tensor, y: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and term of a part, as they count in the batch's, after their backward pass."""
         n_terms = self._criterion.n_terms
-        output = self.model(x)
+        output = self._pass(x, positions)
         loss = self._criterion(output, y) * (n_terms(y) / n_terms(self.mb_y))
         term = self._batch_loss(x, y, output, positions) * (len(y) / len(self.mb_y))
         (loss + term).backward()

@@ -43,20 +43,20 @@ class QueryCache:
     def __init__(self):
         self._tests: dict[Hashable, list[Tensor]] = {}
         self._repeats, self._read = None, 0  # queries of a test's batches, how many were read
-        self._coming = None  # (n,) positions of the samples of the coming forward passes
+        self._loop = None
         self._kept = None  # (samples of the task, width)
         self._complete = False
 
-    def __call__(self, n: int, compute: Callable[[], Tensor]) -> Tensor:
-        """The queries (n, width) of the next n samples, by `compute` unless they are kept."""
+    def __call__(self, compute: Callable[[], Tensor]) -> Tensor:
+        """The queries (B, width) of the samples that pass, by `compute` unless they are kept."""
         if self._repeats is not None:
             kept, self._read = self._repeats, self._read + 1
             if self._read > len(kept):
                 kept.append(compute())
             return kept[self._read - 1]
-        if self._coming is None:
+        positions = self._loop and self._loop.passing
+        if positions is None:
             return compute()
-        positions, self._coming = self._coming[:n], self._coming[n:]
         if not self._complete:
             query = compute()
             if self._kept is None:
@@ -76,16 +76,10 @@ class QueryCache:
     # Called by the loop
 
     def before_training_exp(self, loop, **kwargs) -> None:
-        self._n_samples = len(loop.experience.dataset)
+        self._loop, self._n_samples = loop, len(loop.experience.dataset)
 
     def before_training_epoch(self, loop, **kwargs) -> None:
         self._complete = loop.clock.train_exp_epochs > 0
-
-    def before_forward(self, loop, **kwargs) -> None:
-        self._coming = loop.mb_positions
-
-    def after_forward(self, loop, **kwargs) -> None:
-        self._coming = None
 
     def after_training_exp(self, loop, **kwargs) -> None:
         self._kept = None
@@ -109,7 +103,7 @@ class PromptedVision(nn.Module):
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 3, H, W) -> tokens (B, n, width) and queries (B, width), the class token's."""
         tokens = self.backbone.embed(x)
-        return tokens, self.queries(len(x), lambda: self.backbone.encode(tokens)[:, 0])
+        return tokens, self.queries(lambda: self.backbone.encode(tokens)[:, 0])
 
 
 class PromptMethod(Method):
