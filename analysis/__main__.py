@@ -16,6 +16,7 @@ Draws tables, figures and the report from result records. Needs no torch.
   python -m analysis results/demo/runs.jsonl --out results/demo
   python -m analysis benchmarks/published/*.jsonl --out results/published
   python -m analysis results/demo/runs.jsonl --out results/demo --exhibits accuracy fig4a
+  python -m analysis results/demo/runs.jsonl --out results/demo --reference seqlora
 
 One file is drawn in DIR itself, several each in DIR/SUITE:
   summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, claims.{{md,tex,csv}},

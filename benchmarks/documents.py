@@ -50,7 +50,7 @@ def documents() -> dict[str, bytes]:
     }
     return {
         "README.md": readme.encode(),
-        "docs/accuracy.svg": render(fig4a(glyphs), "svg"),
+        "docs/accuracy.svg": render(fig4a(glyphs))["svg"],
         **{path: (MADE + text).encode() for path, text in whole.items()},
     }
 

@@ -52,6 +52,9 @@ KNOWN = {
     "ogd": Style("#00A000", "d"),
     "sapt": Style("#8040E0", "p"),
     "tasl": Style("#E00080", "H"),
+    "derpp": Style("#CC6677", "P"),
+    "magmax": Style("#4477AA", "v"),
+    "ease": Style("#44AA99", "D"),
 }
 MARKERS = "PX<>pdH8"  # of methods that are not known
 APART = 0.15  # how far their colours are from those of known ones, in the unit cube of RGB

@@ -28,9 +28,9 @@ from analysis.text import pathless
 
 # The order in which tables and legends list methods; others follow by name, the upper bound last.
 METHOD_ORDER = (
-    *("fix", "seqlora", "ogd", "gem", "ewc", "l2p", "dualprompt", "codaprompt", "hideprompt"),
-    *("hidelora", "inflora", "sdlora", "ranpac", "olora", "sapt", "tasl", "treelora"),
-    "hidetreelora",
+    *("fix", "seqlora", "ogd", "gem", "derpp", "ewc", "magmax"),
+    *("l2p", "dualprompt", "codaprompt", "hideprompt", "hidelora", "inflora", "sdlora"),
+    *("ranpac", "ease", "olora", "sapt", "tasl", "treelora", "hidetreelora"),
 )
 UPPER_BOUND = "joint"
 REFERENCE = "treelora"  # what differences are taken to where the suite names nothing else

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from benchmarks import streams
@@ -98,17 +98,19 @@ def restore(plan: Plan) -> str:
     Raises:
         DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
     """
-    wanted = {run.key: run for run in plan.runs}
+    wanted = defaultdict(list)  # a grid may repeat a row
+    for run in plan.runs:
+        wanted[run.key].append(run)
     restored, outdated = 0, {}
     for suite, found in sorted(published.records().items(), key=lambda pair: pair[0] != plan.name):
-        for record in found:
-            run = wanted.get(record["key"])
-            if run is None or record["status"] != "done" or run.status() == "done":
+        pairs = ((record, run) for record in found for run in wanted[record["key"]])
+        for record, run in pairs:
+            if record["status"] != "done" or run.status() == "done":
                 continue
             if files := published.differing(suite, run.spec):
                 outdated[run.key] = files
                 continue
-            del record["suite"]
+            record.pop("suite", None)
             _name(record, run)
             record["provenance"]["sources"] = run.sources
             write_record(Path(run.record), without_curve(record))

@@ -16,7 +16,7 @@ and the methods with what they set themselves:
           treelora-strong: {method: treelora, strength: 1.0}
           treelora-released: {method: treelora, preset: released}
           treelora-tuned: {method: treelora, grid: {learning_rate: [0.001, 0.003], rank: [4, 8]}}
-          derpp: {method: ../derpp/derpp.py, title: DER++}      # a file from outside, or a module
+          mine: {method: ../mine/mine.py, title: Mine++}         # a file from outside, or a module
 
 A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
 and three more. A path is relative to the suite's file, and `name` of a stream can be one, too.

@@ -211,6 +211,8 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     file = results.publish(plan, Path("runs.jsonl"))
     path.unlink()
     assert "1 of 1" in results.restore(plan) and one.status() == "done"
+    same = {"seqlora-again": {"method": "seqlora"}, "seqlora": {"grid": {"rank": [8]}}}
+    assert "2 of 2" in results.restore(plan_of(same))
     path.unlink()
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 00'))
     with pytest.raises(DataError, match="own.jsonl has the digest"):
