@@ -1,9 +1,7 @@
 """Suites are checked before anything runs, one sentence each; keys change when they must."""
 
 import copy
-import dataclasses
 import os
-import typing
 
 import pytest
 import yaml
@@ -12,9 +10,9 @@ import baselines
 from analysis.text import quoted
 from benchmarks import streams
 from benchmarks.common.errors import DataError
-from benchmarks.common.options import parse
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.suite import SUITES, load_suite
+from tests import bounds
 from tests.own_suite import own_suite
 
 SUITE = {
@@ -315,33 +313,9 @@ def test_a_file_name_that_is_no_plain_name_is_refused(tmp_path, name):
     assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-NUMBERS = [
-    (cls, name)
-    for cls in dict.fromkeys(
-        [
-            *(streams.load(name).Options for name in streams.names()),
-            *BACKBONE.values(),
-            *TRAINING.values(),
-            *(baselines.load(name, m).Config for name in baselines.names() for m in BACKBONE),
-        ]
-    )
-    for name, hint in typing.get_type_hints(cls).items()
-    if {int, float} & {hint, *typing.get_args(hint)}
-]
-NEEDED = {"name": "x", "epochs": 1, "mask": "all", "path": "x", "tasks": {"a": "exact"}}
-
-
-@pytest.mark.parametrize(("cls", "name"), NUMBERS, ids=str)
-def test_every_number_of_every_setting_has_bounds(cls, name):
-    """No setting, of a method or shared, takes what is not finite, negative, too large or true."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    needed = {key: value for key, value in NEEDED.items() if key in known}
-    of_floats = float in {*typing.get_args(hint := typing.get_type_hints(cls)[name]), hint}
-    for value in (float("nan"), float("inf"), -float("inf"), ".inf", -1, -0.5, 10**18, True):
-        if value == 10**18 and of_floats:
-            continue  # a large number, and a number it is
-        with pytest.raises(DataError, match=name):
-            parse(cls, needed | {name: value})
+@pytest.mark.parametrize("options", [*BACKBONE.values(), *TRAINING.values()])
+def test_every_number_of_the_backbone_and_of_training_has_bounds(options):
+    bounds.check(options)
 
 
 def keys(loaded):
