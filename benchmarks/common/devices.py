@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -53,22 +54,18 @@ def reset_peak(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
+    with suppress(OSError):  # then the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # then the peak is that of the whole process
 
 
 def peak_bytes(device: str) -> int:
     """Peak memory since the last reset: allocated on the GPU, resident on the CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    try:
+    with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -87,10 +84,8 @@ def name(device: str) -> str:
     """The GPU's or the CPU's, as its maker calls it; nothing of the machine around it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return f"CPU, {line.partition(':')[2].strip()}"
-    except OSError:
-        pass
     return "CPU"

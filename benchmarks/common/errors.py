@@ -18,11 +18,11 @@ class DataError(ValueError):
 
 @contextmanager
 def as_exit() -> Iterator[None]:
-    """A command that meets a DataError ends with its sentence, and no traceback: `@as_exit()`."""
+    """A command ends with the sentence of what stopped it, and no traceback: `@as_exit()`."""
     try:
         yield
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    except (DataError, OSError) as error:
+        raise SystemExit(visible(str(error))) from error
 
 
 @contextmanager

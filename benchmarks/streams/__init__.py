@@ -89,8 +89,12 @@ def prepare(place: str, out: Path, data_dir: Path | None = None, **options) -> d
     out.mkdir(parents=True, exist_ok=True)
     target = out / "manifest.json"
     target.unlink(missing_ok=True)  # an old manifest must not vouch for half of the new files
-    own = {"modality": stream.modality, "fingerprint": stream.fingerprint()}
-    manifest = {"name": stream.options.name} | own | stream.prepare(out)
+    manifest = {
+        "name": stream.options.name,
+        "modality": stream.modality,
+        "fingerprint": stream.fingerprint(),
+        **stream.prepare(out),
+    }
     write_json(target, manifest)
     return manifest
 

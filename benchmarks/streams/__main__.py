@@ -2,19 +2,19 @@
 
 import argparse
 import json
-import sys
 import time
 import typing
 from contextlib import suppress
 from pathlib import Path
 
-from analysis.text import quoted, visible
+from analysis.text import quoted
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.options import check_names
 
 
+@as_exit()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__)
     parser.add_argument("name", help=f"one of {', '.join(streams.names())}")
@@ -25,11 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_data_dir_option(parser)
     o = parser.parse_args(arguments)
     start = time.perf_counter()
-    try:
-        options = _options(o.name, o.options)
-        manifest = streams.prepare(o.name, o.out, o.data_dir, **options)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {visible(str(error))}")
+    manifest = streams.prepare(o.name, o.out, o.data_dir, **_options(o.name, o.options))
     seconds = time.perf_counter() - start
     print(
         f"{o.name}: {manifest['n_bytes'] / 1e6:.1f} MB in {seconds:.0f} s, "

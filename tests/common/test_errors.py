@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.errors import DataError, as_exit, one_sentence
 
 
 def test_a_sentence_is_one_line_that_does_nothing_to_a_terminal():
@@ -29,3 +29,10 @@ def test_whatever_a_library_raises_is_one_sentence(error, reason):
     assert str(caught.value) == f"a.png is no image ({reason}): remove it"
     with pytest.raises(DataError, match="^as it is$"), one_sentence("not this", "nor that"):
         raise DataError("as it is")
+
+
+@pytest.mark.parametrize("error", [DataError("the cause\n"), OSError(13, "the cause")])
+def test_a_command_ends_with_the_sentence(error):
+    with pytest.raises(SystemExit, match="the cause") as end, as_exit():
+        raise error
+    assert str(end.value).isprintable()

@@ -216,11 +216,14 @@ def broken_image(file):
     pyarrow.parquet.write_table(table.set_column(0, "img", [broken]), file)
 
 
+def too_low(file):
+    Image.new("RGB", (96, 32)).save(file)
+
+
 # A file of a layout, what is done to it, and what the sentence names beside it.
 TABLE, SHEETS = "cifar100/data/{}-00000-of-00002.parquet", "cifar100/{}"
 BROKEN_FILES = [
     (write_archive, cifar100.ARCHIVE, cut, "truncated"),
-    (write_archive, cifar100.ARCHIVE, holds(b"<html>Sign in to the network</html>"), "no archive"),
     (write_parquet, TABLE.format("train"), cut, "img"),
     (write_parquet, TABLE.format("train"), other_columns, "img .with bytes. and fine_label"),
     (write_parquet, TABLE.format("train"), bomb, "2,097,152 bytes"),
@@ -228,11 +231,7 @@ BROKEN_FILES = [
     (write_parquet, TABLE.format("test"), device, "a device"),
     (write_sheets, SHEETS.format("train/01_bear.png"), cut, "truncated"),
     (write_lossy_sheets, SHEETS.format("test/02_crab.avif"), cut, "truncated"),
-    (write_sheets, SHEETS.format("train/01_bear.png"), holds(b""), "no image"),
-    (
-        *(write_sheets, SHEETS.format("train/00_apple.png")),
-        *(lambda file: Image.new("RGB", (96, 32)).save(file), "96 x 64 .* 96 x 32"),
-    ),
+    (write_sheets, SHEETS.format("train/00_apple.png"), too_low, "96 x 64 .* 96 x 32"),
     (write_sheets, SHEETS.format("test/02_crab.png"), Path.unlink, "missing"),
     (write_sheets, SHEETS.format("test/02_crab.png"), device, "a device"),
     (write_sheets, SHEETS.format("classes.json"), holds(b"apple, bear"), "class names"),
@@ -261,10 +260,7 @@ BROKEN_MEMBERS = [  # of the archive, and what the sentence names
     ("train", lambda x, y: old_pickle({"data": x, "labels": [0]}), "KeyError: b'fine_labels'"),
     ("test", lambda x, y: old_pickle({"data": x[:, :100], "fine_labels": y}), "cannot reshape"),
     ("test", lambda x, y: old_pickle({"data": "text", "fine_labels": y}), "array of bytes"),
-    (
-        *("test", lambda x, y: pickle.dumps({b"data": x, b"fine_labels": ["0"] * len(y)})),
-        "the label '0' is no whole number",
-    ),
+    ("test", lambda x, y: old_pickle({"data": x, "fine_labels": ["0"] * len(y)}), "b'0' is no"),
     ("meta", lambda x, y: old_pickle({"fine_label_names": NAMES[:2]}), "needs 3 classes, .* 2"),
     ("meta", None, "train, test, meta"),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from statistics import fmean
 
 from benchmarks.common.errors import DataError
 from benchmarks.streams.common.items import Items
@@ -32,21 +33,19 @@ def inspect(
     """
     found, items = items, {part: asked(own) for part, own in items.items()}
     train, test = items["train"], items["test"]
-    prompts = {part: {item["prompt"] for item in items[part]} for part in items}
+    prompts = {part: {item["prompt"] for item in own} for part, own in items.items()}
+    pairs = {part: {tuple(item.values()) for item in own} for part, own in items.items()}
     defects = []
 
     def report(kind: str, count: int, note: str) -> None:
         if count:
             defects.append({"task": task, "kind": kind, "count": count, "note": note})
 
-    def pairs(part: str) -> set[tuple[str, str]]:
-        return {(item["prompt"], item["answer"]) for item in items[part]}
-
     for part in ("train", "test"):
         empty = sum(not item["prompt"].strip() for item in found[part])
         fate = "dropped" if len(items[part]) < len(found[part]) else "kept, as there is no other"
         report("empty prompt", empty, f"of {len(found[part])} prompts in {part}.json: {fate}")
-    if pairs("eval") == pairs("test"):
+    if pairs["eval"] == pairs["test"]:
         note = "eval.json holds the items of test.json: never tune on it"
         report("eval is test", len(test), note)
     for part in ("test", "eval"):
@@ -60,9 +59,8 @@ def inspect(
     earlier = "items with the prompt of an earlier one"
     report("train twice", len(train) - len(answers), f"training {earlier}")
     contradictions = sum(len(own) > 1 for own in answers.values())
-    report(
-        "train contradicts itself", contradictions, "prompts with different answers in train.json"
-    )
+    differ = "prompts with different answers in train.json"
+    report("train contradicts itself", contradictions, differ)
     report("test twice", len(test) - len(prompts["test"]), f"test {earlier}")
     for part in ("train", "test"):
         own = [item["answer"] for item in items[part]]
@@ -73,17 +71,12 @@ def inspect(
             others = Counter(answer for answer in own if answer.strip() not in labels)
             named = ", ".join(repr(answer) for answer, _ in others.most_common(3))
             report("unknown label", others.total(), f"{of} are not in labels.json: {named}")
-    lengths = {
-        part: sum(len(item["prompt"]) for item in items[part]) / max(len(items[part]), 1)
-        for part in ("train", "test")
-    }
-    if lengths["train"] < lengths["test"] / 2:
-        report(
-            "short training prompts",
-            len(train),
-            f"training prompts have {lengths['train']:,.0f} characters on average, test prompts "
-            f"{lengths['test']:,.0f}: a reconstruction, not for reproducing a score or a time",
-        )
+    short, long = (fmean(len(item["prompt"]) for item in own) for own in (train, test))
+    note = (
+        f"training prompts have {short:,.0f} characters on average, test prompts {long:,.0f}: "
+        "a reconstruction, not for reproducing a score or a time"
+    )
+    report("short training prompts", len(train) * (short < long / 2), note)
     kept = [item for item in train if keep_leaks or item["prompt"] not in prompts["test"]]
     if not kept:
         raise DataError(
