@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ _HARMLESS = [
     np.dtypes.Float64DType,
 ]
 _TRAINING_ONLY = ("masked_embed",)  # what iBOT puts in place of masked patches
-N_PROBES = 4
 
 
 def read(path: Path, entry: str | None = None, prefix: str = "") -> dict[str, Tensor]:
@@ -117,25 +117,21 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
         )
 
 
-def probes(n: int, size: tuple[int, int]) -> Tensor:
-    """Fixed images (n, 3, H, W) in [0, 1]: coloured waves, each finer than the one before."""
+def probes(size: tuple[int, int]) -> Tensor:
+    """Fixed images (4, 3, H, W) in [0, 1]: coloured waves, each finer than the one before."""
     y, x = (torch.linspace(0, 1, pixels) for pixels in size)
-    images = torch.empty(n, 3, *size)
-    for i in range(n):
-        for c in range(3):
-            angle = math.pi * (i / n + c / 7)
-            phase = 2**i * (math.cos(angle) * x[None] + math.sin(angle) * y[:, None])
-            images[i, c] = 0.5 + 0.5 * torch.sin(2 * math.pi * phase + c + i)
+    images = torch.empty(4, 3, *size)
+    for i, c in product(range(4), range(3)):
+        angle = math.pi * (i / 4 + c / 7)
+        phase = 2**i * (math.cos(angle) * x[None] + math.sin(angle) * y[:, None])
+        images[i, c] = 0.5 + 0.5 * torch.sin(2 * math.pi * phase + c + i)
     return images
 
 
 @torch.no_grad()
 def features(model: nn.Module) -> Tensor:
-    """A vision model's class tokens (`N_PROBES`, width) for the fixed images, at its own size."""
-    training = model.training
-    tokens = model.eval().encode(model.embed(probes(N_PROBES, model.image_size)))
-    model.train(training)
-    return tokens[:, 0]
+    """A vision model's class tokens (4, width) for the fixed images, at its own size."""
+    return model.eval().encode(model.embed(probes(model.image_size)))[:, 0]
 
 
 def save_trunk(state: Mapping[str, Tensor], path: Path) -> None:
