@@ -86,12 +86,18 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 @functools.cache
 def digest(file: Path) -> str:
     """12 hex digits for a file's code; for its bytes if it is no Python."""
+    data, tree = _read(file)
+    return hashlib.sha256(_code(data, tree) if tree else data).hexdigest()[:12]
+
+
+@functools.cache
+def _read(file: Path) -> tuple[bytes, ast.Module | None]:
+    """The bytes of a file and its syntax tree."""
     data = file.read_bytes()
     try:
-        code = _code(data)
+        return data, ast.parse(data)
     except (SyntaxError, ValueError):
-        code = data
-    return hashlib.sha256(code).hexdigest()[:12]
+        return data, None
 
 
 @functools.cache
@@ -117,12 +123,9 @@ def reached(file: Path) -> frozenset[Path]:
 @functools.cache
 def _imports(file: Path) -> list[str]:
     """The modules that a file imports, and the names from them, which may be modules too."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return []
     found, package = [], file.relative_to(_home(file)).parent.parts
-    for node in ast.walk(tree):
+    _, tree = _read(file)
+    for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -154,13 +157,8 @@ def _is_installed(path: Path) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
-def _code(data: bytes) -> bytes:
-    """A file's lines without comments, docstrings and trailing blanks, those that are left.
-
-    Raises:
-        SyntaxError, ValueError: it is no Python.
-    """
-    tree = ast.parse(data)
+def _code(data: bytes, tree: ast.Module) -> bytes:
+    """A file's lines without comments, docstrings and trailing blanks, those that are left."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     lines = re.split("\r\n?|\n", data.decode(encoding))
     documented, inside = set(), set()  # numbers of lines: of docstrings; that end inside a string
