@@ -50,14 +50,14 @@ def learning_accuracy(R: np.ndarray) -> float:
     return R.diagonal().mean()
 
 
-def running_accuracy(R: np.ndarray) -> list[float]:
-    """After each task, the mean score over the tasks seen so far."""
-    return [row[: i + 1].mean() for i, row in enumerate(R)]
+def running_accuracy(R: np.ndarray, sizes: list[int] | None = None) -> list[float]:
+    """After each task, the mean score over the tasks seen so far, weighted by `sizes` (tasks,)."""
+    return [np.average(row[:n], weights=sizes and sizes[:n]) for n, row in enumerate(R, start=1)]
 
 
-def incremental_accuracy(R: np.ndarray) -> float:
+def incremental_accuracy(R: np.ndarray, sizes: list[int] | None = None) -> float:
     """Average incremental accuracy (iCaRL): the mean over tasks of `running_accuracy`."""
-    return float(np.mean(running_accuracy(R)))
+    return float(np.mean(running_accuracy(R, sizes)))
 
 
 SCORES = (acc, incremental_accuracy)
@@ -74,6 +74,9 @@ def measure(record: dict) -> dict[str, float]:
 
     R = scores(record)
     values = {score.__name__: score(R) for score in SCORES}
+    uneven = record["spec"]["stream"].get("first_task_classes")
+    if uneven and len(record["tasks"]) == len(R):  # else learnt at once
+        values["incremental_accuracy"] = incremental_accuracy(R, entries("n_test"))
     for key in ("train_seconds", "consolidate_seconds", "eval_seconds", "steps", "samples"):
         values[key] = sum(entries(key))
     values["task_accuracy"] = np.mean(record["tasks"][-1].get("task_accuracy") or nan)

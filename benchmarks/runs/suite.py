@@ -292,10 +292,6 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
         raise DataError("a name has lower-case letters, digits, hyphens and dots only, up to 100")
     name, method = baselines.name_of(words.method), baselines.load(words.method, modality)
     of_train, of_method = field_names(TRAINING[modality]), field_names(method.Config)
-    if taken := sorted(of_method & (of_train | WORDS)):
-        raise DataError(
-            f"the Config of {name} has {taken[0]}, which a suite says of every method: rename it"
-        )
     if words.preset not in (None, *method.presets):
         hint = suggest(words.preset, method.presets)
         raise DataError(f"preset {quoted(words.preset)} is not known: {hint}")

@@ -48,6 +48,18 @@ def test_metrics_by_hand():
     assert metrics.incremental_accuracy(R) == pytest.approx((0.9 + 0.55 + 0.6) / 3)
 
 
+def test_after_a_larger_first_task_incremental_accuracy_is_that_over_all_classes_seen():
+    whole = record()
+    whole["R"] = [[0.9, None, None], [0.6, 0.5, None], [0.3, 0.7, 0.8]]
+    whole["tasks"] = [whole["tasks"][0] | {"n_test": n} for n in (60, 20, 20)]
+    alike = metrics.measure(whole)
+    whole["spec"]["stream"]["first_task_classes"] = 3
+    weighted = metrics.measure(whole)
+    assert alike["incremental_accuracy"] == pytest.approx((0.9 + 0.55 + 0.6) / 3)
+    assert weighted["incremental_accuracy"] == pytest.approx((0.9 + 0.575 + 0.48) / 3)
+    assert weighted["acc"] == alike["acc"]
+
+
 def test_forgetting_counts_from_the_best_score_not_from_the_first():
     later_best = np.array([[0.5, NAN, NAN], [0.9, 0.5, NAN], [0.4, 0.5, 0.8]])
     assert metrics.forgetting(later_best) == pytest.approx(0.5 / 2)

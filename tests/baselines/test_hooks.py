@@ -13,6 +13,7 @@ from baselines.common.replay import ReplayBuffer
 from baselines.derpp import DERpp
 from baselines.seqlora import SeqLoRA
 from benchmarks.runs.options import TRAINING
+from benchmarks.runs.suite import WORDS
 from tests import tiny
 
 
@@ -220,9 +221,9 @@ def test_a_setting_of_all_methods_is_refused_as_a_methods_own(name):
         type("Mine", (LoraMethod,), {"Config": config})
 
 
-def test_all_training_settings_are_reserved():
+def test_what_a_row_of_a_suite_says_of_every_method_is_reserved():
     names = {field for options in TRAINING.values() for field in options.__dataclass_fields__}
-    assert names <= RESERVED
+    assert names | WORDS <= RESERVED
 
 
 # What methods share

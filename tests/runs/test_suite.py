@@ -389,7 +389,7 @@ class Mine(LoraMethod):
 
     @dataclass(frozen=True)
     class Config(LoraSettings):
-        {setting}: float = 1.0
+        pull: float = 1.0
 """
 
 
@@ -401,7 +401,7 @@ def words(run):
 def test_a_method_from_outside_is_named_by_its_file_wherever_the_suite_lies(
     tmp_path, suite, monkeypatch
 ):
-    (tmp_path / "mine.py").write_text(METHOD.format(setting="pull"))
+    (tmp_path / "mine.py").write_text(METHOD)
 
     def add(document):
         rows = {"mine": {}, "mine-strong": {"pull": 2.0}, "ours": {"title": "Ours"}}
@@ -423,20 +423,13 @@ def test_a_method_from_outside_is_named_by_its_file_wherever_the_suite_lies(
 def test_two_files_of_one_name_are_refused(tmp_path, suite):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.py").write_text(METHOD.format(setting="pull"))
+        (tmp_path / folder / "mine.py").write_text(METHOD)
     with pytest.raises(DataError, match="b/mine.py and .*a/mine.py .* the method mine: rename"):
         suite(
             lambda d: first(d)["methods"].update(
                 x={"method": "a/mine.py"}, y={"method": "b/mine.py"}
             )
         )
-
-
-@pytest.mark.parametrize("setting", ["learning_rate", "preset", "grid"])
-def test_a_method_s_setting_may_not_hide_one_of_every_method(tmp_path, suite, setting):
-    (tmp_path / "mine.py").write_text(METHOD.format(setting=setting))
-    with pytest.raises(DataError, match=f"Config of mine has {setting}, .* rename it"):
-        suite(lambda d: first(d)["methods"].update(mine={"method": "mine.py"}))
 
 
 def test_a_stream_from_outside_is_named_by_its_file(tmp_path, suite, monkeypatch):
