@@ -21,7 +21,7 @@ from pathlib import Path
 
 from analysis.records import reading
 from benchmarks import streams
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
 from benchmarks.runs.record import PUBLISHED, ROOT
@@ -70,16 +70,12 @@ def compare(commit: str) -> None:
 
     Of a method, a run is made for each set of files that differ behind some of its runs.
     """
-    done = [
-        (suite, record)
-        for suite, of_suite in records().items()
-        for record in of_suite
-        if record["status"] == "done"
-    ]
+    found = records()
+    done = [(suite, r) for suite in found for r in found[suite] if r["status"] == "done"]
     fastest: dict[tuple[str, frozenset], dict] = {}
     for suite, record in sorted(done, key=lambda pair: seconds(pair[1])):
         if files := differing(suite, record["spec"]):
-            fastest.setdefault((record["spec"]["method"]["name"], frozenset(files)), record)
+            fastest.setdefault((_method(record), frozenset(files)), record)
     with tempfile.TemporaryDirectory() as folder:
         before, now = Path(folder, "before"), Path(folder, "now")
         _extract(commit, before)
@@ -93,11 +89,13 @@ def compare(commit: str) -> None:
             equal[method] = equal.get(method, True) and same
             words = "the same numbers" if same else "not the same numbers"
             print(f"{record['key']}, {method} on {record['spec']['stream']['name']}: {words}")
-    for suite in {suite for suite, _ in done}:
-        own = [record["spec"] for of, record in done if of == suite]
-        vouch({suite: [spec for spec in own if equal.get(spec["method"]["name"])]})
+    vouch({suite: [r["spec"] for r in found[suite] if equal.get(_method(r))] for suite in found})
     if left := sorted(method for method, same in equal.items() if not same):
         raise DataError(f"not vouched for: {', '.join(left)}; make and publish their suites anew")
+
+
+def _method(record: dict) -> str:
+    return record["spec"]["method"]["name"]
 
 
 def _extract(commit: str, folder: Path) -> None:
@@ -131,15 +129,13 @@ def _numbers(code: Path, published: dict) -> tuple | None:
     return (record["R"], record["diagnostics"]) if record["status"] == "done" else None
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("commit", help="whose code gives the published numbers")
-    try:
-        compare(parser.parse_args().commit)
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    compare(parser.parse_args().commit)
 
 
 if __name__ == "__main__":

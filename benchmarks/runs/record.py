@@ -80,14 +80,15 @@ def provenance() -> dict:
 
 
 def is_committed(file: Path) -> bool:
-    """Whether a file outside the checkout is in a repository of its own, as it is now.
+    """Whether git has a user's file as it is now; `provenance` looks at the project's own.
 
-    Of any other, a package that pip has installed among them, no commit says what it was.
+    Of a file in no repository, such as one that pip has installed, no commit says what it was.
     """
-    tracked = _git("ls-files", "--error-unmatch", "--", file.name, folder=file.parent)
-    return (
-        bool(tracked) and _git("status", "--porcelain", "--", file.name, folder=file.parent) == ""
-    )
+    if any(file.is_relative_to(ROOT / folder) for folder in _CODE):
+        return True
+    named = ("--", file.name)
+    tracked = _git("ls-files", "--error-unmatch", *named, folder=file.parent)
+    return bool(tracked) and _git("status", "--porcelain", *named, folder=file.parent) == ""
 
 
 def sources_in(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import write_bytes
 from benchmarks.runs import published
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
@@ -135,6 +135,7 @@ def forget_failed(plan: Plan) -> int:
     return forgotten
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -144,19 +145,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: results/SUITE/runs.jsonl")
     add_data_dir_option(parser)
     options = parser.parse_args()
-    try:
-        plan = load_plan(options.suite, options.data_dir)
-        out = options.out or Path("results") / plan.name / "runs.jsonl"
-        if options.action == "collect":
-            collect(plan, out)
-        elif options.action == "publish":
-            print(f"published {publish(plan, out)}")
-        elif options.action == "restore":
-            print(restore(plan))
-        else:
-            print(f"{forget_failed(plan)} failed runs will be made again")
-    except DataError as error:
-        raise SystemExit(str(error)) from error
+    plan = load_plan(options.suite, options.data_dir)
+    out = options.out or Path("results") / plan.name / "runs.jsonl"
+    if options.action == "collect":
+        collect(plan, out)
+    elif options.action == "publish":
+        print(f"published {publish(plan, out)}")
+    elif options.action == "restore":
+        print(restore(plan))
+    else:
+        print(f"{forget_failed(plan)} failed runs will be made again")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -310,7 +310,8 @@ def make(spec_path: Path) -> dict:
         print(f"{path} is there already", file=sys.stderr)
         return read_record(path, key)
     check_writable(folder)
-    facts = _provenance(spec, code) | {"started": _now(), "threads": torch.get_num_threads()}
+    facts = provenance() | {"sources": code, "threads": torch.get_num_threads(), "started": _now()}
+    facts["dirty"] |= not all(map(is_committed, sources.files(spec)))
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
     run = Run(spec, key, folder / f"state-{sources.version(code)}.pt")
@@ -326,7 +327,7 @@ def make(spec_path: Path) -> dict:
             text = f"{type(error).__name__}: {text}{_where(error, sources.files(spec))}"
         log = folder / "log.txt"
         trace = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
-        with open(log, "a", encoding="utf-8") as file:
+        with suppress(OSError), open(log, "a", encoding="utf-8") as file:
             file.write(f"{_now()}\n{trace}\n\n")
         print(f"{folder} failed: {visible(text)} (see {log})", flush=True)
         outcome = {"status": "failed", "error": text}
@@ -336,13 +337,6 @@ def make(spec_path: Path) -> dict:
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
     return read_record(path, key)
-
-
-def _provenance(spec: dict, code: dict[str, str]) -> dict:
-    facts = provenance()
-    outside = [file for file in sources.files(spec) if not sources.of_checkout(file)]
-    dirty = facts["dirty"] or not all(map(is_committed, outside))
-    return facts | {"dirty": dirty, "sources": code}
 
 
 def _where(error: Exception, files: Collection[Path]) -> str:

@@ -86,12 +86,18 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 @functools.cache
 def digest(file: Path) -> str:
     """12 hex digits for a file's code; for its bytes if it is no Python."""
+    data, tree = _read(file)
+    return hashlib.sha256(_code(data, tree) if tree else data).hexdigest()[:12]
+
+
+@functools.cache
+def _read(file: Path) -> tuple[bytes, ast.Module | None]:
+    """The bytes of a file and its syntax tree."""
     data = file.read_bytes()
     try:
-        code = _code(data)
+        return data, ast.parse(data)
     except (SyntaxError, ValueError):
-        code = data
-    return hashlib.sha256(code).hexdigest()[:12]
+        return data, None
 
 
 @functools.cache
@@ -109,7 +115,7 @@ def reached(file: Path) -> frozenset[Path]:
             top = name.partition(".")[0]
             if top in _OURS:
                 left += _module(ROOT, name)
-            elif top == own or not _is_installed(home):  # beside it, then, is any package
+            elif top == own or not _is_installed(home):  # whose neighbours are other packages
                 left += _module(home, name)
     return frozenset(found)
 
@@ -117,27 +123,26 @@ def reached(file: Path) -> frozenset[Path]:
 @functools.cache
 def _imports(file: Path) -> list[str]:
     """The modules that a file imports, and the names from them, which may be modules too."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return []
     found, package = [], file.relative_to(_home(file)).parent.parts
-    for node in ast.walk(tree):
+    _, tree = _read(file)
+    for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
-            module = ".".join([*above, *filter(None, [node.module])])
-            found += [f"{module}.{alias.name}" for alias in node.names]
+            module = [*above, *filter(None, [node.module])]
+            found += [".".join([*module, alias.name]) for alias in node.names]
     return found
 
 
 def _module(folder: Path, name: str) -> list[Path]:
     """The file of a module under a folder, or of the one that `name` is defined in, if there is."""
-    path = folder.joinpath(*name.split("."))
-    places = (path.with_suffix(".py"), path / "__init__.py")
-    places += (path.parent.with_suffix(".py"), path.parent / "__init__.py")
-    return [file for file in places if file != folder / "__init__.py" and file.is_file()][:1]
+    for module in filter(None, (name, name.rpartition(".")[0])):
+        path = folder.joinpath(*module.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return [file]
+    return []
 
 
 def _home(file: Path) -> Path:
@@ -152,13 +157,8 @@ def _is_installed(path: Path) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
-def _code(data: bytes) -> bytes:
-    """A file's lines without comments, docstrings and trailing blanks, those that are left.
-
-    Raises:
-        SyntaxError, ValueError: it is no Python.
-    """
-    tree = ast.parse(data)
+def _code(data: bytes, tree: ast.Module) -> bytes:
+    """A file's lines without comments, docstrings and trailing blanks, those that are left."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     lines = re.split("\r\n?|\n", data.decode(encoding))
     documented, inside = set(), set()  # numbers of lines: of docstrings; that end inside a string

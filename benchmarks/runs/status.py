@@ -21,7 +21,7 @@ from pathlib import Path
 from analysis.records.counterparts import cells
 from analysis.text import visible
 from benchmarks.common.data_dir import add_data_dir_option
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import parse_json, read_json
 from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, Plan, load_plan
@@ -181,6 +181,7 @@ def _left(entries: list[tuple]) -> str:
     return ", ".join(parts) or "nothing"
 
 
+@as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -198,21 +199,20 @@ def main() -> None:
     o = parser.parse_args()
     if o.tflops is not None and not o.tflops > 0:
         parser.error(f"--tflops must be positive, but is {o.tflops}")
-    try:
-        plan = load_plan(o.suite, o.data_dir)
-        print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
-        left = sum(run.is_open() for run in plan.runs)
-        failed = sum(run.status() == "failed" for run in plan.runs)
-    except DataError as error:
-        raise SystemExit(str(error)) from error
-    if left and o.complete:
-        raise SystemExit(
-            f"{left} of {len(plan.runs)} runs are still open: run the same command again, "
+    plan = load_plan(o.suite, o.data_dir)
+    print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
+    if not o.complete:
+        return
+    statuses = [run.status() for run in plan.runs]
+    failed = statuses.count("failed")
+    if left := len(statuses) - statuses.count("done") - failed:
+        raise DataError(
+            f"{left} of {len(statuses)} runs are still open: run the same command again, "
             f"and look above or in results/batches for why they were not made"
         )
-    if failed and o.complete:
-        raise SystemExit(
-            f"{failed} of {len(plan.runs)} runs failed, see above: make retry has them made again"
+    if failed:
+        raise DataError(
+            f"{failed} of {len(statuses)} runs failed, see above: make retry has them made again"
         )
 
 

@@ -254,6 +254,29 @@ def test_what_was_published_by_other_code_is_restored_once_vouched_for(project, 
     assert read_json(Path(plan.runs[0].record))["provenance"]["sources"] == code
 
 
+def test_a_change_that_moves_no_number_is_vouched_for(project, monkeypatch, whole, capsys):
+    plan = plan_of({"seqlora": {}})
+    (one,) = plan.runs
+    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    facts = whole["provenance"] | {"dirty": False}
+    write_json(Path(one.record), whole | {"provenance": facts})
+    results.publish(plan, Path("runs.jsonl"))
+    code = one.sources | {"baselines/seqlora.py": "0" * 12}
+    monkeypatch.setattr(sources, "of", lambda spec: code)
+    with pytest.raises(DataError, match="git knows no commit nothing-like-it"):
+        published.compare("nothing-like-it")
+    monkeypatch.setattr(published, "_extract", lambda *_: None)
+    for numbers in (lambda code, _: code.name, lambda *_: None):
+        monkeypatch.setattr(published, "_numbers", numbers)
+        with pytest.raises(DataError, match="not vouched for: seqlora"):
+            published.compare("HEAD")
+        assert published.differing("own", one.spec) == ["baselines/seqlora.py"]
+    monkeypatch.setattr(published, "_numbers", lambda *_: ([[0.5]], {}))
+    published.compare("HEAD")
+    assert published.differing("own", one.spec) == []
+    assert f"{one.key}, seqlora on glyphs: the same numbers" in capsys.readouterr().out
+
+
 def test_published_records_are_vouched_for_with_the_present_code():
     found = {
         (suite, file)

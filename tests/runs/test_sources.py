@@ -39,7 +39,8 @@ def package(tmp_path):
 
 def digests(folder):
     """By path, as a new process would find them."""
-    sources.digest.cache_clear()
+    for cached in (sources.digest, sources._read):
+        cached.cache_clear()
     return {sources.place(f): sources.digest(f) for f in sources.reached(folder / "method.py")}
 
 
