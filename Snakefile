@@ -6,6 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
@@ -65,7 +68,25 @@ elif "gpu" in workflow.global_resources and names():
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 
-# A job is finished once each of its runs has a record, which may say that the run failed.
+# A job is done once each of its runs has a record. Where one says that its run failed, Snakemake's
+# word that the job is finished gives way.
+batch_of_job = {}
+
+
+def say_what_failed(line):
+    event = getattr(line, "event", None)
+    if event == LogEvent.JOB_INFO and line.rule_name == "train":
+        batch_of_job[line.jobid] = batches[line.wildcards["batch"]]
+    elif event == LogEvent.JOB_FINISHED and line.job_id in batch_of_job:
+        runs = batch_of_job[line.job_id].runs
+        if failed := sum(run.status() == "failed" for run in runs):
+            line.msg = f"Failed in jobid: {line.job_id}: {failed} of {len(runs)} runs"
+    return True
+
+
+logger.addFilter(say_what_failed)
+
+
 onsuccess:
     failed = [run for run in plan.runs if run.status() == "failed"]
     if failed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +23,9 @@ def as_exit() -> Iterator[None]:
     """A command ends with the sentence of what stopped it, and no traceback: `@as_exit()`."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (DataError, OSError) as error:
         raise SystemExit(visible(str(error))) from error
 

@@ -1,6 +1,8 @@
 """What the user is told is one line of plain text, whatever was wrong."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,12 @@ def test_a_command_ends_with_the_sentence(error):
     with pytest.raises(SystemExit, match="the cause") as end, as_exit():
         raise error
     assert str(end.value).isprintable()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "from benchmarks.common.errors import as_exit\nwith as_exit(): print('x' * 10**6)"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == 0
