@@ -89,5 +89,6 @@ def fig4c(panel: Panel) -> Figure:
     as_percent(axes.yaxis)
     axes.grid()
     if speeds:
-        legend(axes)
+        bars, names = axes.get_legend_handles_labels()
+        legend(axes, handles=[bar.lines[0] for bar in bars], labels=names)
     return fig

@@ -26,8 +26,10 @@ class Style(NamedTuple):
     @property
     def plot(self) -> dict[str, str]:
         """What matplotlib's `plot` takes."""
-        looks = {"color": self.colour, "marker": self.marker}
-        return looks | {"fillstyle": self.fill, "linestyle": self.line}
+        looks = {"color": self.colour, "marker": self.marker, "linestyle": self.line}
+        if self.fill == "none":  # white and not transparent, as whiskers lie behind
+            return looks | {"markerfacecolor": "white"}
+        return looks | {"fillstyle": self.fill, "markerfacecoloralt": "white"}
 
 
 # Okabe and Ito's palette and Tol's muted one, which stay distinct under the common colour-vision

@@ -16,6 +16,7 @@ def test_a_method_looks_the_same_whatever_stands_beside_it():
     added = [f"method{i}" for i in range(50)]
     looks = {name: style.style(name) for name in [*style.KNOWN, *added]}
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
+    assert {name: looks[name] for name in style.KNOWN} == style.KNOWN
     known = {look.colour for look in style.KNOWN.values()}
     assert len(known) == len(style.KNOWN) and set(METHOD_ORDER) <= style.KNOWN.keys()
     assert not known & {looks[name].colour for name in added}
@@ -28,6 +29,10 @@ def test_a_variant_has_the_colour_of_its_method_and_another_line_and_fill():
     for label, name in names.items():
         assert looks[label][:2] == style.style(name)[:2]
         assert (looks[label] == style.style(name)) == (label == name)
+    empty = [look.plot for look in looks.values() if look.fill != "full"]
+    assert all(
+        "white" in (look.get("markerfacecolor"), look.get("markerfacecoloralt")) for look in empty
+    )
     alone = style.styles({"a": "mine"})
     assert alone["a"] == looks["a"]
 

@@ -231,15 +231,16 @@ def test_what_a_row_of_a_suite_says_of_every_method_is_reserved():
 
 def test_each_row_is_kept_with_the_same_probability():
     counts = torch.zeros(20)
-    for seed in range(400):
+    for seed in range(1600):
         buffer = ReplayBuffer(5, seed)
         for part in torch.arange(20).split(3):
             buffer.add(part[:, None].float(), part)
         x, y = buffer.draw(9)
+        assert buffer.seen == 20
         assert len(buffer) == len(y.unique()) == 5 and torch.equal(x[:, 0].long(), y)
         counts[y] += 1
-    assert counts.sum() == 2000
-    assert (counts - 100).abs().max() < 5 * (100 * 0.75) ** 0.5
+    assert counts.sum() == 8000
+    assert (counts - 400).abs().max() < 5 * (400 * 0.75) ** 0.5
 
 
 def test_a_buffer_goes_on_as_if_never_stopped():

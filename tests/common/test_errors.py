@@ -1,5 +1,6 @@
 """What the user is told is one line of plain text, whatever was wrong."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -40,10 +41,14 @@ def test_a_command_ends_with_the_sentence(error):
     assert str(end.value).isprintable()
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
-    code = "from benchmarks.common.errors import as_exit\nwith as_exit(): print('x' * 10**6)"
+@pytest.mark.parametrize("n", [1, 10**6])  # of which the first is written at the end
+def test_a_reader_that_has_seen_enough_is_no_error(n):
+    code = f"from benchmarks.common.errors import as_exit\nwith as_exit(): print('x' * {n})"
     command = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     command.stdout.close()
     assert command.stderr.read() == b"" and command.wait() == 0

@@ -74,6 +74,23 @@ def test_the_learning_curve_is_measured_and_changes_nothing(project):
         assert own[-1]["score"] == records[1]["R"][task][task]
 
 
+@pytest.mark.parametrize("file", ["seqlora.py", "glyphs.py", "ewc.py"])
+def test_a_run_of_a_file_that_no_commit_has_is_uncommitted(project, monkeypatch, file):
+    facts = runner.provenance() | {"dirty": False}
+    monkeypatch.setattr(runner, "provenance", lambda: facts)
+    monkeypatch.setattr(runner, "is_committed", lambda path: path.name != file)
+    (one,) = plan_of({"seqlora": {}}, epochs=1).runs
+    assert make(one)["provenance"]["dirty"] == (file != "ewc.py")
+
+
+def test_a_method_is_made_ready_before_each_test_of_a_curve(project, monkeypatch):
+    calls = []
+    ready = "baselines.common.base.Method.ready_to_test"
+    monkeypatch.setattr(ready, lambda self: calls.append(self))
+    record = make(plan_of({"seqlora": {"curve_tests": 2}}).runs[0])
+    assert len(calls) == len(record["test_curve"]) + N_TASKS  # and where each task ends
+
+
 def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monkeypatch, whole):
     (one,) = plan_of({"hidelora": {}}).runs
     monkeypatch.setattr(
@@ -229,6 +246,7 @@ def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
     assert "loss became" in describe(plan, brief=True)
     assert results.forget_failed(plan) == 1
     assert one.status() in ("open", "started")
+    assert results.forget_failed(plan) == 0
 
 
 def test_a_failed_run_says_where_in_the_code_and_keeps_its_traceback(project, monkeypatch, capsys):

@@ -66,6 +66,7 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     assert "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
     for said in (checkout.first, checkout.first.rpartition("Finished jobid")[2]):
         assert "diverging/s0-" in said and "failed" in said
+    assert checkout.first.count("(Rule: train)") == 2  # the jobs that Snakemake calls finished
 
 
 def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
