@@ -1,4 +1,4 @@
-"""Search and penalty never keep a GPU waiting, which is seen on the CPU: they give Python no value."""
+"""Search and penalty give Python no value, so that they never wait for a GPU; seen on the CPU."""
 
 import pytest
 import torch
