@@ -21,7 +21,7 @@ from analysis.tables.table import plain
 )
 def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
-    labels, methods = list(panel.drawn), looks(panel)
+    labels, methods, bars = list(panel.drawn), looks(panel), []
     title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
     fig, axes = canvas(title, panel, (6.2, max(height, 2)), widest(panel, labels) + 0.2)
     for y, label in enumerate(labels):
@@ -31,19 +31,16 @@ def fig4b(panel: Panel) -> Figure:
         )
         if isnan(total.mean):
             continue
-        colour, sd = methods[label].colour, np.nan_to_num(total.sd)
-        axes.barh(y, train.mean, 0.66, color=colour)
-        axes.barh(
-            y, rest.mean, 0.66, left=train.mean, color="white", edgecolor=colour, hatch="////"
-        )
-        axes.errorbar(total.mean, y, xerr=sd, color="black", capsize=3, linewidth=1)
-        axes.annotate(
-            plain(total.mean),
-            (total.mean + sd, y),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        sd = np.nan_to_num(total.sd)
+        bars.append((y, train.mean, rest.mean, total.mean, sd, methods[label].colour))
+        spot = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(plain(total.mean), (total.mean + sd, y), **spot)
+    if bars:
+        ys, train, rest, total, sd, colours = zip(*bars, strict=True)
+        axes.barh(ys, train, 0.66, color=colours)
+        own = {"color": "white", "edgecolor": colours, "hatch": "////"}
+        axes.barh(ys, rest, 0.66, left=train, **own)
+        axes.errorbar(total, ys, xerr=sd, fmt="none", ecolor="black", elinewidth=1, capsize=3)
     axes.set_yticks(range(len(labels)), [drawn(panel.titles[label]) for label in labels])
     axes.invert_yaxis()
     axes.margins(x=0.12)
