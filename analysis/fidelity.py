@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims.verdict import Effect
+from analysis.records.metrics import interval
 from analysis.records.runs import Panel, Suite
-from analysis.records.variants import counterparts, difference, interval, variants
+from analysis.records.variants import counterparts, difference, variants
 from analysis.tables.table import Column, Table
 
 LEDGER = Path(__file__).with_name("fidelity.toml")

@@ -7,8 +7,9 @@ from math import inf, log
 import numpy as np
 
 from analysis.claims.verdict import Effect
+from analysis.records.metrics import interval
 from analysis.records.runs import Panel
-from analysis.records.variants import difference, interval, sweep
+from analysis.records.variants import difference, sweep
 
 FORMS = ("hidetreelora", "treelora")  # inside HiDe's decomposition, as the paper has it on vision
 

@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.claims import claimed
 from analysis.claims.pairs import form, minus
 from analysis.claims.verdict import Effect, Effects, claim, span
+from analysis.records.metrics import interval
 from analysis.records.runs import Panel
-from analysis.records.variants import counterparts, difference, interval, settings, sweep
+from analysis.records.variants import counterparts, difference, settings, sweep
 
 SUITES = "(suites ablations, cifar_ablations)"
 

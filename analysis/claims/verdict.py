@@ -23,6 +23,8 @@ NOT_SUPPORTED, UNDECIDED, SUPPORTED = OUTCOMES = ("not supported", "undecided", 
 NOT_TESTABLE = "not testable"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
 MOST_SEEDS = 1000
+SEEDS = np.arange(2, MOST_SEEDS + 1)
+QUANTILES = stdtrit(SEEDS - 1, 0.975)
 _UNITS = {"points": " points", "times": "×", "index": ""}
 
 
@@ -67,8 +69,7 @@ class Effect:
         """How many seeds would decide if mean and deviation stayed as they are."""
         mean, sd, *_ = self.estimate
         distance = min(abs(mean - end) for end in self.region)
-        n = np.arange(2, MOST_SEEDS + 1)
-        enough = n[stdtrit(n - 1, 0.975) * sd / np.sqrt(n) < distance]
+        enough = SEEDS[QUANTILES * sd / np.sqrt(SEEDS) < distance]
         return f"about {enough[0]}" if len(enough) else f"more than {MOST_SEEDS}"
 
     def _print(self, value: float, signed: bool = True) -> str:

@@ -12,10 +12,10 @@ import pandas as pd
 from analysis.claims import claimed
 from analysis.claims.pairs import present
 from analysis.claims.verdict import Effect, Effects, claim, span
-from analysis.records.metrics import Estimate
+from analysis.records.metrics import Estimate, interval
 from analysis.records.regret import SMOOTH
 from analysis.records.runs import Panel
-from analysis.records.variants import interval, sweep
+from analysis.records.variants import sweep
 from analysis.tables.table import two_digits
 
 

@@ -86,11 +86,14 @@ def _learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     Only where every task and seed was tested; empty if none was.
     """
     curves = {}
-    for run in runs.itertuples():
-        points = [point for point in run.record.get("test_curve") or () if point["task"] > 0]
+    for seed, record in zip(runs["seed"], runs["record"], strict=True):
+        points = [point for point in record.get("test_curve") or () if point["task"] > 0]
         if not points:
             return pd.DataFrame()
-        by_task = pd.DataFrame(points).pivot(index="samples", columns="task", values="score")
-        by_task = by_task.dropna()
-        curves[run.seed] = by_task.mean(axis=1)
+        scores: dict[int, dict[int, float]] = {}  # by samples, then by task
+        for point in points:
+            scores.setdefault(point["samples"], {})[point["task"]] = point["score"]
+        tasks = {point["task"] for point in points}
+        whole = {n: own.values() for n, own in sorted(scores.items()) if own.keys() == tasks}
+        curves[seed] = {n: sum(own) / len(own) for n, own in whole.items()}
     return pd.DataFrame(curves).dropna()

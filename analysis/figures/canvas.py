@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
-from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
 from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.lettering import drawn, use_fallbacks, width
@@ -101,6 +103,31 @@ def looks(panel: Panel) -> dict[str, Style]:
     return styles(dict(panel.suite.runs[["method", "name"]].itertuples(index=False)))
 
 
+class _Texts(TextToPath):
+    """Lays each text out once: names and ticks come again in every figure."""
+
+    get_text_width_height_descent = cache(TextToPath.get_text_width_height_descent)
+    _laid_out = cache(TextToPath.get_glyphs_with_font)
+
+    def get_glyphs_with_font(self, font, s, glyph_map=(), return_new_glyphs_only=True, **how):
+        placed, outlines, _ = self._laid_out(font, s, **how)
+        return placed, {name: outlines[name] for name in outlines if name not in glyph_map}, []
+
+
+TEXTS = _Texts()
+
+
+@cache
+def _laying_out(font, size: float) -> SimpleNamespace:
+    """The same for a font that has this size now."""
+    return SimpleNamespace(_layout=cache(font._layout))
+
+
+class _Pdf(RendererPdf):
+    def _get_font_ttf(self, prop):
+        return _laying_out(super()._get_font_ttf(prop), prop.get_size_in_points())
+
+
 class _Both:
     """Draws an SVG and a PDF in one go, as a figure takes longer to lay out than to write.
 
@@ -116,11 +143,13 @@ class _Both:
         own = getattr(self.svg, name)
         if not name.startswith("draw_"):
             return own
+        other = getattr(self.pdf, name)
 
         def draw(*what, **more) -> None:
             own(*what, **more)
-            getattr(self.pdf, name)(*what, **more)
+            other(*what, **more)
 
+        setattr(self, name, draw)  # found at once the next time
         return draw
 
     def draw_text(self, gc, x, y, *what, **more) -> None:
@@ -136,8 +165,9 @@ def render(figure: Figure) -> dict[str, bytes]:
     file = PdfFile(pdf, metadata=METADATA["pdf"])
     file.newPage(wide, high)
     to_svg = RendererSVG(72 * wide, 72 * high, svg, image_dpi=dpi, metadata=METADATA["svg"])
-    to_pdf = RendererPdf(file, dpi, high, wide)
-    figure.draw(MixedModeRenderer(figure, wide, high, dpi, _Both(to_svg, to_pdf)))
+    to_svg._text2path = TEXTS
+    to_pdf = _Pdf(file, dpi, high, wide)
+    figure.draw(_Both(to_svg, to_pdf))
     for part in (to_svg, to_pdf, file):
         part.finalize()
     return {"svg": svg.getvalue().encode(), "pdf": pdf.getvalue()}

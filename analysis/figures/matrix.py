@@ -28,14 +28,18 @@ def matrix(panel: Panel) -> Figure:
     for index, (label, R) in enumerate(means.items()):
         x, y = step * (index % columns), step * (index // columns)
         box = (x, x + len(R), y + len(R), y)
-        image = axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
+        axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=box)
         name = f"{drawn(panel.titles[label])}  {percent(R[-1].mean())}"
         axes.text(x, y - 0.04 * size, name, fontsize=min(8, 200 / width(name)))
     axes.set(xlim=(0, step * columns - 0.25 * size), ylim=(step * rows - 0.2 * size, -0.2 * size))
     axes.set(xticks=(), yticks=(), xlabel="task tested →", ylabel="← after task")
     axes.spines[:].set_visible(False)
     if means:
-        bar = fig.colorbar(image, cax=axes.inset_axes((1.03, 0.1, 0.02, 0.8)))
-        bar.set_label(f"score, % (number: {panel.score})")
-        as_percent(bar.ax.yaxis)
+        bar = axes.inset_axes((1.03, 0.1, 0.02, 0.8))
+        bar.imshow(np.c_[1:0:256j], cmap=colours, extent=(0, 1, 0, 1), aspect="auto")
+        bar.spines[:].set_visible(True)
+        bar.set(xticks=(), ylabel=f"score, % (number: {panel.score})")
+        bar.yaxis.set_label_position("right")
+        bar.yaxis.tick_right()
+        as_percent(bar.yaxis)
     return fig

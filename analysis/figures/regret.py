@@ -36,22 +36,23 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
         **{"left": 0.65 / width, "right": 1 - 0.25 / width, "wspace": 0.1, "hspace": 0.12},
         **{"bottom": 1.1 / height, "top": 1 - 0.6 / height},
     )
+    first = panels[0, 0]  # whose scales and ticks all share
+    first.set(xscale="log", yscale="log")
+    first.minorticks_off()
+    first.xaxis.set_major_locator(LogLocator(numticks=9))
+    powers_of_ten(first.xaxis)
+    powers_of_ten(first.yaxis)
     for axes in panels.flat:  # each band would scale all anew
         axes.set_autoscale_on(False)
     for row, gamma in zip(panels, gammas, strict=True):
         for axes, structure in zip(row, structures, strict=True):
             draw(axes, structure, gamma)
-            axes.set(xscale="log", yscale="log")
-            axes.minorticks_off()
-            axes.xaxis.set_major_locator(LogLocator(numticks=9))
-            powers_of_ten(axes.xaxis)
-            powers_of_ten(axes.yaxis)
             axes.tick_params(labelsize=8)
             axes.grid()
         axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
     for axes in panels.flat:
         axes.set_autoscale_on(True)
-        axes.autoscale_view()
+    first.autoscale_view()
     for axes, structure in zip(panels[0], structures, strict=True):
         axes.set_title(structure, fontsize=9, y=1)
     fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")

@@ -135,10 +135,25 @@ def estimate(values: pd.DataFrame, by: str | list[str]) -> dict[object, dict[str
     """For every group of rows the estimate of every column, over its defined rows."""
     groups = values.groupby(by, sort=False)
     means = groups.mean()
-    mean, sd, n = (part.to_numpy(float) for part in (means, groups.std(), groups.count()))
-    half = stdtrit(n - 1, 0.975) * sd / np.sqrt(n)
-    cells = np.stack([mean, sd, mean - half, mean + half], axis=-1).tolist()
+    cells = _cells(*(part.to_numpy(float) for part in (means, groups.std(), groups.count())))
     return {
         group: {column: Estimate(*cell) for column, cell in zip(means.columns, row, strict=True)}
         for group, row in zip(means.index, cells, strict=True)
     }
+
+
+def interval(values: pd.Series) -> Estimate:
+    """The same of these alone: mean, sample standard deviation and 95 % t interval.
+
+    No values, as where no seed finished with both labels, are no estimate.
+    """
+    if values.empty:
+        return Estimate(nan)
+    all_in_one = values.groupby(np.zeros(len(values), dtype=int))
+    return Estimate(*_cells(all_in_one.mean()[0], all_in_one.std()[0], values.count()))
+
+
+def _cells(mean: np.ndarray, sd: np.ndarray, n: np.ndarray) -> list:
+    """The four numbers of an estimate in the last axis."""
+    half = stdtrit(n - 1, 0.975) * sd / np.sqrt(n)
+    return np.stack([mean, sd, mean - half, mean + half], axis=-1).tolist()

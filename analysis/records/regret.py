@@ -7,6 +7,7 @@ that the O() hides set to 1: their shape counts, not their height.
 from __future__ import annotations
 
 from math import log, nan
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,16 +27,16 @@ class Regret(NamedTuple):
     """The file's facts.
 
     Attributes:
-        regret: arrays of cumulative regret per seed, by policy, structure, gamma, n and t.
-        instances: the number of leaves within each eta of the best, mean over seeds, by structure,
-            gamma and n.
+        regret: of each policy, structure and gamma the cumulative regret (seeds,) by n and t.
+        instances: of each structure, gamma and n the margins eta, and how many leaves lie within
+            each of the best, mean over seeds.
         cost: of a step, by policy and n.
     """
 
     settings: dict
     provenance: dict
-    regret: pd.Series
-    instances: pd.DataFrame
+    regret: dict[tuple[str, str, float], dict[tuple[int, int], ndarray]]
+    instances: dict[tuple[str, float, int], tuple[ndarray, ndarray]]
     cost: pd.DataFrame
 
     @property
@@ -62,24 +63,33 @@ class Regret(NamedTuple):
             f"{reach['largest_n']:,} and T = {reach['horizon']:,}."
         )
 
-    def values(self, policy: str, structure: str, gamma: float, **fixed: int) -> pd.Series:
+    def values(
+        self, policy: str, structure: str, gamma: float, n: int | None = None, t: int | None = None
+    ) -> pd.Series:
         """Regrets (seeds,) of a policy, by t where n is fixed and by n where t is."""
-        wanted = {"policy": policy, "structure": structure, "gamma": gamma} | fixed
-        return self.regret.xs(tuple(wanted.values()), level=tuple(wanted))
+        own = self.regret[policy, structure, gamma].items()
+        if t is None:
+            return pd.Series({its_t: value for (its_n, its_t), value in own if its_n == n})
+        return pd.Series({its_n: value for (its_n, its_t), value in own if its_t == t})
 
 
 def load(path: Path) -> Regret:
     """Read what `make experiments` wrote."""
     data = read_experiment(path, "regret")
-    rows = pd.DataFrame(data["rows"])
-    kinds = ("regret", "instances", "cost")
-    regret, instances, cost = (
-        rows[rows["kind"] == kind].dropna(axis=1, how="all") for kind in kinds
+    rows: dict[str, list[dict]] = {"regret": [], "instances": [], "cost": []}
+    for row in data["rows"]:
+        rows[row["kind"]].append(row)
+    regret: dict[tuple[str, str, float], dict[tuple[int, int], ndarray]] = {}
+    for row in sorted(rows["regret"], key=itemgetter("n", "t")):
+        own = regret.setdefault((row["policy"], row["structure"], row["gamma"]), {})
+        own[row["n"], row["t"]] = np.array(row["regret"])
+    instances = {
+        (row["structure"], row["gamma"], row["n"]): (np.array(row["eta"]), np.array(row["leaves"]))
+        for row in rows["instances"]
+    }
+    return Regret(
+        data["settings"], data["provenance"], regret, instances, pd.DataFrame(rows["cost"])
     )
-    regret = regret.astype({"t": int}).set_index(["policy", "structure", "gamma", "n", "t"])
-    values = regret["regret"].map(np.array).sort_index()
-    instances = instances.set_index(["structure", "gamma", "n"])
-    return Regret(data["settings"], data["provenance"], values, instances, cost)
 
 
 def flat_bound(t: float, n: int) -> float:
@@ -107,15 +117,15 @@ def bound(regret: Regret, structure: str, gamma: float, t: float, n: int) -> flo
     """Theorem 1's bound for these instances; NaN where the tree is not smooth."""
     if structure not in SMOOTH:
         return nan
-    eta, leaves = regret.instances.loc[(structure, gamma, n), ["eta", "leaves"]]
+    eta, leaves = regret.instances[structure, gamma, n]
     return theorem_bound(t, n, gamma, regret.settings["delta"], eta, leaves)
 
 
 def resampled(values: ndarray) -> ndarray:
-    """Means over seeds, (..., seeds) -> (1 + RESAMPLES, ...): of all, then of bootstrap samples."""
+    """Means over seeds, (points, seeds) -> (1 + RESAMPLES, points): of all, then of samples."""
     n = values.shape[-1]
     chosen = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    means = np.moveaxis(values[..., chosen], -2, 0).mean(axis=-1)
+    means = sum(values.T[one] for one in chosen.T) / n  # one draw of all samples after another
     return np.concatenate([values.mean(axis=-1)[None], means])
 
 

@@ -233,6 +233,11 @@ class Panel:
         return self.runs.set_index(["method", "seed"])[list(METRICS)].astype(float)
 
     @cached_property
+    def by_seed(self) -> pd.DataFrame:
+        """The same with a row per seed and a column per metric and method."""
+        return self.values.unstack("method")
+
+    @cached_property
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """Every metric of every method over its finished seeds."""
         return estimate(self.values, "method")

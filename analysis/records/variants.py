@@ -7,11 +7,9 @@ settings in which it differs from that, not by its label.
 from __future__ import annotations
 
 from functools import cache
-from math import nan
 
 import pandas as pd
 
-from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
 
 Settings = dict[str, object]
@@ -79,15 +77,5 @@ def counterparts(panel: Panel, method: str, changes: Settings) -> list[tuple[str
 
 def difference(panel: Panel, metric: str, label: str, other: str) -> pd.Series:
     """One label minus another, paired by seed, over the seeds that both finished."""
-    values = panel.values[metric]
-    return values.xs(label).sub(values.xs(other)).dropna()
-
-
-def interval(values: pd.Series) -> Estimate:
-    """Mean, sample standard deviation and 95 % t interval; an interval needs two values.
-
-    No values, as where no seed finished with both labels, are no estimate.
-    """
-    if values.empty:
-        return Estimate(nan)
-    return estimate(values.to_frame("value").assign(all=0), "all")[0]["value"]
+    values = panel.by_seed[metric]
+    return (values[label] - values[other]).dropna()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from analysis.catalogue import table
+from analysis.records.metrics import interval
 from analysis.records.runs import Panel
-from analysis.records.variants import difference, interval, variants
+from analysis.records.variants import difference, variants
 from analysis.records.variants import settings as chosen
 from analysis.tables.setting import brief, counts, of_methods, shared_training, training, words
 from analysis.tables.table import Column, Table, percent, plain

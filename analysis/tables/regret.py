@@ -110,7 +110,7 @@ def regret_arms(regret: Regret) -> Table:
 def regret_gain(regret: Regret) -> Table:
     """Regret of the tree over that of the flat search, and what the bounds promise."""
     horizon, arms, n, rows = regret.settings["horizon"], regret.arms, regret.shown_arms, []
-    early = max(t for t in regret.regret.index.unique("t") if t <= 1000)
+    early = max(t for curve in regret.regret.values() for _, t in curve if t <= 1000)
     few = arms[(len(arms) - 1) // 2]
     places = dict.fromkeys([(arms[0], early), *((m, horizon) for m in (few, n, arms[-1]))])
     compared = {f"N = {m:,}, T = {t:,}": improvement(regret, m, t) for m, t in places}
