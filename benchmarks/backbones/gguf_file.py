@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from analysis.text import suggest
 from benchmarks.backbones import model_folder
-from benchmarks.backbones.base import DOWNLOADS
+from benchmarks.backbones.base import DOWNLOADS, OWN
 from benchmarks.backbones.causal import CausalModel, layers
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of, sha256_of
@@ -54,7 +54,7 @@ class GgufFile(CausalModel):
                 f"{name[:200]!r} should be {PREFIX} and the name of a .gguf file in the data "
                 "directory without its suffix (letters, digits, _, . and -)"
             )
-        backbone = cls(name=name, architecture={}, file=file, pretraining="a user's own")
+        backbone = cls(name=name, architecture={}, file=file, pretraining=OWN)
         data = data_dir()
         source = backbone._local(data)
         if source is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis.text import suggest
 from benchmarks.backbones import model_folder
-from benchmarks.backbones.base import DOWNLOADS
+from benchmarks.backbones.base import DOWNLOADS, OWN
 from benchmarks.backbones.causal import CausalModel, layers
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of, sha256_of
@@ -61,7 +61,7 @@ class HubModel(CausalModel):
             architecture={},
             repo=model.replace("--", "/"),
             revision=revision,
-            pretraining="a user's own",
+            pretraining=OWN,
         )
         data = data_dir()
         if folder := backbone.folder(data):

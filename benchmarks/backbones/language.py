@@ -1,6 +1,6 @@
 """Causal language models of transformers as methods see them: embed, predict, generate.
 
-Any will do whose attention has q_proj, k_proj and v_proj. No code from outside runs.
+No code from outside runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from transformers import (
 from benchmarks.common.errors import DataError, one_sentence
 
 Ended = Callable[[Tensor], Tensor]
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 # What changes the logits behind the last layer, where `LanguageModel` has nothing but the layer.
 _LOGIT_OPTIONS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 # Entries of config.json that name code or files, or what a pass returns, none of the network.
@@ -37,8 +36,8 @@ class LanguageModel(nn.Module):
     Positions count unmasked tokens, so that left padding never changes a result.
 
     Args:
-        network: of any architecture with q_proj, k_proj and v_proj in its attention. What it says
-            of generation, penalties, beams or suppressed tokens, is dropped.
+        network: of any architecture. What it says of generation, penalties, beams or suppressed
+            tokens, is dropped.
         ends: ids that end an answer, the first of them written for all; the network's own if empty.
 
     Attributes:
@@ -162,12 +161,6 @@ def build(architecture: dict, weights: str = "float32") -> nn.Module:
     ):
         network = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, weights), trust_remote_code=False
-        )
-    parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
-    if missing := [part for part in PROJECTIONS if part not in parts]:
-        raise DataError(
-            f"a model of the type {kind!r} ({type(network).__name__}) has no {missing[0]} in its "
-            "attention, which the adapters need: choose one like Llama, Mistral, Gemma or Qwen"
         )
     for option in _LOGIT_OPTIONS:
         value = getattr(config, option, None)
