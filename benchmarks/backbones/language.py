@@ -45,6 +45,8 @@ class LanguageModel(nn.Module):
             the code released with TreeLoRA does; the draws are the same in every test and for every
             prompt, whatever is tested beside it.
         context: tokens that it has positions for, None if it does not say.
+        ended: says of new ids so far (B, n) which rows need no more (B,), beside `ends`; None for
+            nothing else.
     """
 
     derived = ("lm_head.weight",)  # tied to the embedding
@@ -59,6 +61,7 @@ class LanguageModel(nn.Module):
         self.vocabulary = network.config.vocab_size
         self.context = getattr(network.config, "max_position_embeddings", None)
         self.decoding = "greedy"
+        self.ended: Ended | None = None
 
     def fitted(self, state: dict) -> dict:
         return state
@@ -102,7 +105,7 @@ class LanguageModel(nn.Module):
     def generate(self, x: Tensor, max_new_tokens: int, ended: Ended | None = None) -> Tensor:
         """Continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens).
 
-        `ended`, if given, says of new ids so far (B, n) which rows need no more (B,).
+        `ended`, if given, does what the attribute does, beside it.
         """
         return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens, ended)
 
@@ -113,11 +116,12 @@ class LanguageModel(nn.Module):
         how = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=self.ends, pad_token_id=self.ends[0]
         )
+        stops = [each for each in (ended, self.ended) if each]
         new = self.network.generate(
             inputs_embeds=embedded,
             attention_mask=(mask > 0).long(),
             generation_config=how,
-            stopping_criteria=[lambda ids, scores: ended(ids)] if ended else [],
+            stopping_criteria=[lambda ids, scores, ended=ended: ended(ids) for ended in stops],
             logits_processor=[_Draw()] if self.decoding == "released" else [],
         )
         ends = torch.isin(new, torch.tensor(self.ends, device=new.device))

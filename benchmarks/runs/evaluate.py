@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
@@ -25,13 +27,16 @@ def predict(
 ) -> list[int] | list[str]:
     """What the model answers to each test item.
 
-    Vision: the best of the `n_seen` classes that arrived so far. Language: a text. `inferred`, if
-    given, collects the tasks (B,) that the model says it inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far. Language: a text, which ends
+    before the task's stop. `inferred`, if given, collects the tasks (B,) that the model says it
+    inferred for each batch.
     """
     model.eval()
     if task.metric != "accuracy":
         limit = task.max_new_tokens
-        return generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        with _ends_at(task.stop, model, tokenizer):
+            texts = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        return [text.partition(task.stop)[0] for text in texts] if task.stop else texts
     classes = []
     for start in range(0, len(task.gold), batch_size):
         positions = torch.arange(start, min(start + batch_size, len(task.gold)))
@@ -40,6 +45,26 @@ def predict(
         if inferred is not None:
             inferred.append(model.inferred.cpu())
     return classes
+
+
+@contextmanager
+def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
+    """No row of new ids goes on behind the text `stop`."""
+    if stop is None:
+        yield
+        return
+    most = len(stop.encode()) + 1  # ids, each of a byte or more, that it may lie in
+
+    def ended(new: Tensor) -> Tensor:
+        rows = new[:, -most:].tolist()
+        return torch.tensor([stop in tokenizer.decode(ids) for ids in rows], device=new.device)
+
+    network = next(module for module in model.modules() if isinstance(module, LanguageModel))
+    network.ended = ended
+    try:
+        yield
+    finally:
+        network.ended = None
 
 
 def scores(task: TaskData, outputs: list[int] | list[str]) -> list[float]:
