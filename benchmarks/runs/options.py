@@ -33,12 +33,13 @@ class LanguageBackbone:
     """The backbone of an experiment on texts.
 
     Attributes:
-        weights: "bfloat16" keeps the frozen weights of a language model in half the memory; None
-            for float32. Adapters and what else is trained stay in float32.
+        weights: "bfloat16" keeps the frozen weights of a language model in half the memory, "nf4"
+            the matrices of one from outside in an eighth, as QLoRA does; None for float32. Adapters
+            and what else is trained stay in float32.
     """
 
     name: str
-    weights: Literal["bfloat16"] | None = None
+    weights: Literal["bfloat16", "nf4"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

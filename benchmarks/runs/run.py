@@ -33,6 +33,7 @@ from baselines.common.base import Method
 from baselines.common.task import Setting, Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
+from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
@@ -91,6 +92,8 @@ class Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
         self.manifest = _backbone_manifest(spec["backbone"])
         language = spec["modality"] == "language"
+        if spec["backbone"].get("weights") == "nf4":
+            _require_nf4(self.device)
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
@@ -311,6 +314,16 @@ def _backbone_manifest(asked: dict) -> dict:
             f"resources/backbones/{manifest['name']} and run again"
         )
     return manifest
+
+
+def _require_nf4(device: str) -> None:
+    """DataError unless weights can be quantised here."""
+    require_bitsandbytes()
+    if device != "cuda":
+        raise DataError(
+            "weights: nf4 needs a GPU, and torch sees none here: run it where there is one, or set "
+            "weights: bfloat16"
+        )
 
 
 def _facts(spec: dict, data: list[TaskData]) -> dict:
