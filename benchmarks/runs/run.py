@@ -40,7 +40,7 @@ from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus, kept, sources
-from benchmarks.runs.evaluate import TestCurve, predict, scores
+from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
     is_committed,
@@ -268,16 +268,16 @@ class Run:
         return row, {"task_accuracy": shares} if self.infers else {}
 
     def test(self, task: int, last: int) -> Cell:
-        """The outputs for a task when `last` is the last task learnt, see `evaluate.predict`."""
+        """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""
         model, data = self.method.model, self.data[task]
-        inferred = [] if self.infers else None
         n_seen = int((self.task_of_class <= last).sum())
         size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
-            outputs = predict(model, data, n_seen, self.device, self.tokenizer, inferred, size)
-        cell = Cell(outputs, scores(data, outputs), inferred and torch.cat(inferred).tolist())
-        return cell._replace(outputs=[self.labels[i] for i in outputs]) if self.labels else cell
+            cell = answer(model, data, n_seen, self.device, self.tokenizer, size)
+        if self.labels:
+            cell = cell._replace(outputs=[self.labels[i] for i in cell.outputs])
+        return cell
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""
