@@ -70,7 +70,7 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    notes += _cached(panel) + stuck_notes(panel)
+    notes += panel.gaps + _cached(panel) + stuck_notes(panel)
     bounds = []
     if panel.modality == "language":
         notes += _scoring(panel)
@@ -147,7 +147,8 @@ def differences(panel: Panel) -> Table:
         "t interval] over the seeds that both finished; scores in percentage points. An interval "
         "that holds 0 shows no difference; with few seeds it is wide."
     )
-    return of_methods(panel, "differences", f"differences to {title}", columns, rows, [note])
+    notes = [note, *panel.gaps]
+    return of_methods(panel, "differences", f"differences to {title}", columns, rows, notes)
 
 
 @table()
