@@ -101,6 +101,18 @@ def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monk
     assert not any("task_accuracy" in task for task in whole["tasks"])
 
 
+@pytest.mark.parametrize("method", ["treelora", "l2p", "hidelora"])
+def test_tests_can_be_left_to_the_end_and_no_score_changes(project, method):
+    whole, final = (make(plan_of({method: {"evaluate": when}}).runs[0]) for when in (None, "final"))
+    rows = enumerate(whole["R"])
+    asked = [[s if i in (j, N_TASKS - 1) else None for j, s in enumerate(row)] for i, row in rows]
+    assert final["R"] == asked and whole["key"] != final["key"]
+    if method == "hidelora":
+        shares = [task["task_accuracy"] for task in final["tasks"]]
+        assert shares[1][0] is None and shares[1][1] == whole["tasks"][1]["task_accuracy"][1]
+        assert shares[2] == whole["tasks"][2]["task_accuracy"]
+
+
 def test_training_samples_lie_in_random_order_with_their_labels(project):
     (one,) = plan_of({"seqlora": {}}).runs
     tasks, _ = load_stream(one.spec["stream"], seed=0)

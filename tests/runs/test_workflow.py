@@ -210,6 +210,24 @@ def test_failed_runs_are_made_again_on_request_only(checkout):
     assert trained(shown) == {("diverging", "glyphs", seed) for seed in (0, 1)}
 
 
+def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
+    """Its method is a file outside, of which the checkout has a copy under the same name."""
+    copy, aside = checkout.folder / "baselines/anchor.py", checkout.folder / "aside.py"
+    copy.rename(aside)
+    notebook = (sys.executable, "examples/notebook.py")
+    first, again = (checkout.run(*notebook, PYTHONPATH=".") for _ in range(2))
+    aside.rename(copy)
+    assert first[0] == again[0] == 0, first[1]
+    assert trained(first[1]) == {
+        (m, "glyphs", seed) for m in ("seqlora", "anchor") for seed in (0, 1)
+    }
+    assert not trained(again[1])
+    rows = [line.split() for line in again[1].splitlines() if line.endswith(".json")]
+    assert [row[1:3] for row in rows] == [[m, s] for m in ("seqlora", "anchor") for s in "01"]
+    assert all(json.loads(open(row[-1]).read())["status"] == "done" for row in rows)
+    assert checkout.files("results/first-look/curves.png")
+
+
 def test_published_results_count_as_done(checkout):
     """Restored, they need no training, and are what was published to the byte."""
     runs = (checkout.folder / OUT / "runs.jsonl").read_bytes()
