@@ -23,7 +23,7 @@ from analysis.records import schema
 from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measure
 from analysis.records.predictions import Predictions, by_key, file_of
 from analysis.records.reading import read
-from analysis.records.schema import only_last_row, scores, task_names
+from analysis.records.schema import complete, only_last_row, scores, task_names
 from analysis.records.trees import Agreement, agreement
 from analysis.text import pathless
 
@@ -234,6 +234,18 @@ class Panel:
             for modality, version, why in OUTDATED.get(self.specs[label]["method"]["name"], ())
             if modality == self.modality and runs["version"].min() < version
         }
+
+    @cached_property
+    def gaps(self) -> list[str]:
+        """One sentence on the methods whose R lacks what curves over tasks need, if any do."""
+        titles = [
+            self.titles[label]
+            for label, runs in self.finished.items()
+            if not self.is_upper_bound(label) and not all(map(complete, runs["R"]))
+        ]
+        what = "Tested only after a task's own training and at the end (evaluate: final)"
+        why = f"{what}, so Forgetting, Incremental and curves over tasks are not defined"
+        return [f"{why}: {', '.join(titles)}."] if titles else []
 
     @cached_property
     def values(self) -> pd.DataFrame:

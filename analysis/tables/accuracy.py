@@ -70,7 +70,7 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    notes += _cached(panel) + stuck_notes(panel)
+    notes += panel.gaps + _cached(panel) + stuck_notes(panel)
     bounds = []
     if panel.modality == "language":
         notes += _scoring(panel)
@@ -145,7 +145,8 @@ def differences(panel: Panel) -> Table:
     notes = [
         f"Method minus {title}, paired by seed: mean ± sample standard deviation [95 % paired "
         "t interval] over the seeds that both finished; scores in percentage points. An interval "
-        "that holds 0 shows no difference; with few seeds it is wide."
+        "that holds 0 shows no difference; with few seeds it is wide.",
+        *panel.gaps,
     ]
     if resampled := bootstrap.differences(panel):
         columns[1:1] = [

@@ -9,38 +9,55 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from analysis.records.predictions import Cell
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 
-@torch.no_grad()
-def predict(
+def answer(
     model,
     task: TaskData,
     n_seen: int,
     device: str,
     tokenizer=None,
-    inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
-) -> list[int] | list[str]:
-    """What the model answers to each test item.
+) -> Cell:
+    """What the model answers to each test item, and its score.
 
-    Vision: the best of the `n_seen` classes that arrived so far. Language: a text, which ends
-    before the task's stop. `inferred`, if given, collects the tasks (B,) that the model says it
-    inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far, and whether it is right.
+    Language: a text, which ends before the task's stop, scored by the task's metric. Of a model
+    that says which tasks (B,) it inferred for a batch, these are kept, too.
     """
     model.eval()
-    if task.metric != "accuracy":
+    inferred = [] if hasattr(model, "inferred") else None
+    if task.metric == "accuracy":
+        outputs = classify(model, task.test_x, n_seen, device, inferred, batch_size)
+        scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
+    else:
         limit = task.max_new_tokens
         with _ends_at(task.stop, model, tokenizer):
-            texts = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-        return [text.partition(task.stop)[0] for text in texts] if task.stop else texts
-    classes = []
-    for start in range(0, len(task.gold), batch_size):
-        positions = torch.arange(start, min(start + batch_size, len(task.gold)))
-        x, _ = Samples(task.test_x, task.gold).batch(positions)
+            outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        if task.stop:
+            outputs = [text.partition(task.stop)[0] for text in outputs]
+        scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
+    return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
+
+
+@torch.no_grad()
+def classify(
+    model,
+    images: Tensor,
+    n_seen: int,
+    device: str,
+    inferred: list[Tensor] | None = None,
+    batch_size: int = TEST_BATCH_SIZE,
+) -> list[int]:
+    """The class of each image (n, ...), among the first `n_seen`."""
+    samples, classes = Samples(images, torch.empty(len(images))), []
+    for positions in torch.arange(len(images)).split(batch_size):
+        x, _ = samples.batch(positions)
         classes += model(x.to(device))[:, :n_seen].argmax(dim=1).tolist()
         if inferred is not None:
             inferred.append(model.inferred.cpu())
@@ -67,13 +84,6 @@ def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
         network.ended = None
 
 
-def scores(task: TaskData, outputs: list[int] | list[str]) -> list[float]:
-    """The score of each test item, in [0, 1]: whether the class is right, or the task's metric."""
-    if task.metric == "accuracy":
-        return [float(output == y) for output, y in zip(outputs, task.gold.tolist(), strict=True)]
-    return text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
-
-
 @torch.no_grad()
 def generate(
     model,
@@ -84,7 +94,10 @@ def generate(
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
 ) -> list[str]:
-    """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
+    """Answers to prompts (n, 2, L), in batches of similar length if there are several.
+
+    `inferred`, if given, collects the tasks that the model says it inferred.
+    """
     order = torch.arange(len(prompts))
     if len(prompts) > batch_size:
         order = (prompts[:, 1] > 0).sum(dim=1).argsort(stable=True)

@@ -50,6 +50,8 @@ class Training:
         epochs: of each task, or a list with those of each.
         curve_tests: how often the task being learnt is tested meanwhile; changes no other number.
         test_batch_size: items tested at a time, None for 128; changes memory and no score.
+        evaluate: "final" tests each task when it is learnt and all at the end; None tests all tasks
+            so far after each, which forgetting from the best score and curves over time need.
     """
 
     epochs: Count | NonEmpty[list[Count]]
@@ -62,6 +64,7 @@ class Training:
     compile: bool = False
     curve_tests: Annotated[int, Field(ge=0)] = 0
     test_batch_size: Count | None = None
+    evaluate: Literal["final"] | None = None
 
     def __post_init__(self):
         if (self.micro_batch_size or 1) > self.batch_size:

@@ -41,7 +41,7 @@ from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus, kept, sources
-from benchmarks.runs.evaluate import TestCurve, predict, scores
+from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
     is_committed,
@@ -218,7 +218,7 @@ class Run:
             self.router.add([prompt for prompt, _ in task.examples])
             found["router_accuracy"] = _routed(self.router, self.data[: task.index + 1])
         tested = self.data if self.method.offline else [self.data[task.index]]
-        self.record["R"][last] = row + [None] * (len(self.data) - len(row))
+        self.record["R"][last] = row
         self.record["test_curve"] += [{"task": task.index, **point} for point in points]
         self.record["tasks"].append(
             learnt
@@ -233,8 +233,10 @@ class Run:
             }
             | found
         )
+        scores = [score for score in row if score is not None]
+        on = f"on {len(scores)} task{'s' * (len(scores) > 1)}"
         self.progress.say(
-            f"{self.progress.place} {100 * sum(row) / len(row):.1f} % on {len(row)} tasks, "
+            f"{self.progress.place} {100 * sum(scores) / len(scores):.1f} % {on}, "
             f"{learnt['train_seconds']:.1f} s",
             last=True,
         )
@@ -257,30 +259,33 @@ class Run:
         learnt = self.method.learn(task, after_step)
         return learnt | {"train_seconds": learnt["train_seconds"] - curve.seconds}, curve.points
 
-    def evaluate(self, last: int) -> tuple[list[float], dict]:
-        """The scores of the tasks up to `last`, and of methods that infer the task of an item, for
-        each of these tasks the share of test items for which it is the right one."""
-        row, shares = [], []
-        for task in range(last + 1):
+    def evaluate(self, last: int) -> tuple[list[float | None], dict]:
+        """The scores of all tasks after learning `last`, None of those that are not tested, and of
+        methods that infer the task of an item, for each task so far the share of test items for
+        which it is the right one."""
+        n_tasks = len(self.data)
+        row, shares = [None] * n_tasks, [None] * (last + 1)
+        whole = last == n_tasks - 1 or self.spec["train"].get("evaluate") != "final"
+        for task in range(last + 1) if whole else [last]:
             cell = self.test(task, last)
-            row.append(cell.score)
+            row[task] = cell.score
             if self._is_kept(last, task):
                 self.cells[last, task] = cell
             if self.infers:
-                shares.append((torch.tensor(cell.inferred) == task).float().mean().item())
+                shares[task] = (torch.tensor(cell.inferred) == task).float().mean().item()
         return row, {"task_accuracy": shares} if self.infers else {}
 
     def test(self, task: int, last: int) -> Cell:
-        """The outputs for a task when `last` is the last task learnt, see `evaluate.predict`."""
+        """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""
         model, data = self.method.model, self.data[task]
-        inferred = [] if self.infers else None
         n_seen = int((self.task_of_class <= last).sum())
         size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
-            outputs = predict(model, data, n_seen, self.device, self.tokenizer, inferred, size)
-        cell = Cell(outputs, scores(data, outputs), inferred and torch.cat(inferred).tolist())
-        return cell._replace(outputs=[self.labels[i] for i in outputs]) if self.labels else cell
+            cell = answer(model, data, n_seen, self.device, self.tokenizer, size)
+        if self.labels:
+            cell = cell._replace(outputs=[self.labels[i] for i in cell.outputs])
+        return cell
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""

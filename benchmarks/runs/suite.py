@@ -319,8 +319,10 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
         train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
-    if modality == "vision" and method.offline:
-        train = dataclasses.replace(train, mask="all")  # all classes are there from the start
+    if method.offline:
+        train = dataclasses.replace(train, evaluate=None)  # it has a last row only
+        if modality == "vision":
+            train = dataclasses.replace(train, mask="all")  # all classes are there from the start
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):
         raise DataError(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "

@@ -195,7 +195,7 @@ def test_an_answer_ends_before_the_stop_of_its_task(name):
 
     def answers(**changes):
         asked = dataclasses.replace(task, **changes)
-        return evaluate.predict(method.model, asked, 0, "cpu", tiny.TOKENIZER)
+        return evaluate.answer(method.model, asked, 0, "cpu", tiny.TOKENIZER).outputs
 
     whole = answers()
     stop = max(whole, key=len).split()[2]

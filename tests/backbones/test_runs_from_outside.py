@@ -122,10 +122,10 @@ def test_a_continued_run_knows_the_words_of_earlier_tasks(data, tmp_path, monkey
         calls.append(1)
         if len(calls) > 1:  # after the first task
             raise KeyboardInterrupt
-        return evaluate.score(*arguments, **options)
+        return evaluate.answer(*arguments, **options)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(runner, "score", cut)
+        patched.setattr(runner, "answer", cut)
         made(file, data)
     [continued] = made(file, data)
     for key in ("R", "stream"):
