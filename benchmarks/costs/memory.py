@@ -31,11 +31,13 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
+import inspect
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -44,7 +46,7 @@ import baselines
 from analysis.text import visible
 from baselines.common.base import Needs
 from benchmarks import backbones
-from benchmarks.backbones.language import LanguageModel
+from benchmarks.backbones.language import LanguageModel, weight_bytes
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.common.errors import DataError
 
@@ -52,6 +54,7 @@ Changes = dict[tuple[str, str], object]  # of a spec: part and name -> another v
 
 GIB = 2**30
 ANSWER_TOKENS = 512  # assumed of an answer that no option limits
+WEIGHTS = (None, "bfloat16", "nf4")  # precisions, the next takes less
 
 
 @dataclass(frozen=True)
@@ -107,22 +110,34 @@ def estimate(spec: dict) -> Estimate:
         ),
     )
     all_trained = needs.trained == everything  # in float32, whatever the weights are
-    weight_bytes = 2 if backbone.get("weights") and not all_trained else 4
-    mixed = train["precision"] == "bfloat16"
-    working_bytes = 2 if mixed else weight_bytes
-    tested = train.get("test_batch_size") or TEST_BATCH_SIZE
-    new_tokens = stream.get("max_new_tokens") or needs.answer_tokens
+    weights = None if all_trained else backbone.get("weights")
+    in_float32, mixed = weights is None, train["precision"] == "bfloat16"
+    loaded = 4 if in_float32 else 2  # bytes of a number outside of mixed precision
+    step = _passes(
+        model,
+        needs,
+        vectors=12 if all_trained else 8,
+        checkpointing=train.get("checkpointing", False),
+        loaded=loaded,
+        working=2 if mixed else loaded,
+    )
+    if in_float32 and mixed:  # copies of the weights; of frozen ones block by block if they can
+        by_block = train.get("checkpointing") and not all_trained
+        step += 2 * everything // (model.network.config.num_hidden_layers if by_block else 1)
+    if train["micro_batch_size"]:
+        step += 4 * needs.trained
     return Estimate(
-        weights=0 if all_trained else everything * weight_bytes,
+        weights=0 if all_trained else weight_bytes(model.network, weights),
         trained=16 * needs.trained,
         kept=needs.kept_bytes,
-        step=max(
-            _passes(model, needs, train, all_trained, weight_bytes, working_bytes)
-            + (4 * needs.trained if train["micro_batch_size"] else 0)
-            + needs.made_bytes,
-            4 * needs.trained,
+        step=max(step + needs.made_bytes, 4 * needs.trained),
+        test=_generation(
+            model,
+            samples=train.get("test_batch_size") or TEST_BATCH_SIZE,
+            prompt_tokens=needs.prompt_tokens,
+            new_tokens=stream.get("max_new_tokens") or needs.answer_tokens,
+            loaded=loaded,
         ),
-        test=_generation(model, tested, needs.prompt_tokens, new_tokens, weight_bytes),
     )
 
 
@@ -136,47 +151,39 @@ def _shapes(backbone: str) -> tuple[LanguageModel, int]:
 def _passes(
     model: LanguageModel,
     needs: Needs,
-    train: dict,
-    all_trained: bool,
-    weight_bytes: int,
-    working_bytes: int,
+    vectors: int,
+    checkpointing: bool,
+    loaded: int,
+    working: int,
 ) -> int:
-    """What a step's passes keep for the way back, and the inside of one block on that way."""
-    if not needs.samples:
-        return 0
+    """What a step's passes keep for the way back, and what they make on it."""
     hidden, inside = model.width, _inside(model)
-    n_blocks = model.network.config.num_hidden_layers
     length = needs.prompt_tokens + needs.answer_tokens
     tokens = needs.samples * length
-    hidden_bytes = (4 + working_bytes) / 2 * hidden  # norms are in float32
-    block = tokens * ((12 if all_trained else 8) * hidden_bytes + 4 * inside * working_bytes)
-    block += tokens * length * working_bytes  # the mask, as attention reads it
-    back = tokens * (4 * hidden_bytes + 3 * inside * working_bytes)
-    logits = needs.samples * needs.answer_tokens * model.vocabulary * (working_bytes + 8)
-    copies = 2 * sum(p.numel() for p in model.parameters()) if working_bytes < weight_bytes else 0
-    if train.get("checkpointing"):
-        kept = n_blocks * tokens * hidden * weight_bytes + block
-        copies = copies if all_trained else copies / n_blocks
-    else:
-        kept = n_blocks * block
-    return int(kept + back + logits + copies)
+    half = (4 + working) // 2  # norms are in float32
+    block = tokens * (vectors * half * hidden + 4 * working * inside)
+    block += tokens * length * working  # the mask, as attention reads it
+    back = tokens * (4 * half * hidden + 3 * working * inside)
+    logits = needs.samples * needs.answer_tokens * model.vocabulary * (working + 8)
+    n_blocks = model.network.config.num_hidden_layers
+    kept = n_blocks * tokens * hidden * loaded + block if checkpointing else n_blocks * block
+    return kept + back + logits
 
 
 def _generation(
-    model: LanguageModel, samples: int, prompt_tokens: int, new_tokens: int, n_bytes: int
+    model: LanguageModel, samples: int, prompt_tokens: int, new_tokens: int, loaded: int
 ) -> int:
-    """Of answers to a test batch, with all numbers in `n_bytes`."""
+    """What answers to a test batch take."""
     config = model.network.config
-    hidden, n_blocks = model.width, config.num_hidden_layers
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    cache = 2 * n_blocks * heads * head * n_bytes  # of a token
+    head = getattr(config, "head_dim", None) or model.width // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * head * loaded  # its keys and values
     prompts, new = samples * prompt_tokens, samples * new_tokens
-    block = prompts * (6 * hidden + 3 * _inside(model)) * n_bytes
-    block += prompts * prompt_tokens * (1 + n_bytes)  # the mask, and as attention reads it
-    all_heads = 2 * config.num_attention_heads * head * (prompts + new) * n_bytes
-    logits = samples * model.vocabulary * (n_bytes + 8)
-    return cache * prompts + max(block, cache * new + all_heads) + logits
+    block = prompts * (6 * model.width + 3 * _inside(model)) * loaded
+    block += prompts * prompt_tokens * (1 + loaded)  # the mask, and as attention reads it
+    last = token * new + 2 * config.num_attention_heads * head * (prompts + new) * loaded
+    logits = samples * model.vocabulary * (loaded + 8)
+    return token * prompts + max(block, last) + logits
 
 
 def _inside(model: LanguageModel) -> int:
@@ -216,46 +223,57 @@ def refuse(spec: dict, available: int) -> str | None:
         return None
     why = (
         f"{visible(spec['method']['name'])} on {visible(spec['backbone']['name'])} needs about "
-        f"{needed}, and {gib(available)} GiB are there"
+        f"{needed}, and the device has {gib(available)} GiB"
     )
-    larger = f"take a device with {math.ceil(needed.total / GIB)} GiB"
-    for changes in _remedies(spec):
-        if (fitting := _smaller_batches(spec, changes, available)) is not None:
-            asked = ", ".join(
-                f"{name}: {str(value).lower()}" for (_, name), value in fitting.items()
-            )
-            takes = gib(estimate(_changed(spec, fitting)).total)
-            return f"{why}: set {asked}, which takes {takes}, or {larger}"
-    return f"{why}: {larger}, or a smaller model"
+    tried = []
+    for remedy in _remedies(spec):
+        changes = _smaller_batches(spec, remedy, available)
+        takes = estimate(_changed(spec, changes)).total
+        words = ", ".join(f"{name}: {str(value).lower()}" for (_, name), value in changes.items())
+        if takes <= available:
+            larger = math.ceil(needed.total / GIB)
+            return f"{why}: set {words}, which takes {gib(takes)}, or take one with {larger} GiB"
+        tried.append((takes, words))
+    takes, words = min(tried)
+    words = f" and set {words}" if words else ""
+    return f"{why}: take one with {math.ceil(takes / GIB)} GiB{words}, or take a smaller model"
 
 
 def _remedies(spec: dict) -> Iterator[Changes]:
-    """What may be changed beside the sizes of batches: what moves no score first."""
-    yield {}
-    flags = {("train", "checkpointing"): True, ("backbone", "weights"): "bfloat16"}
-    flags = {at: value for at, value in flags.items() if not spec[at[0]].get(at[1])}
-    for n in range(1, len(flags) + 1):
-        yield from map(dict, itertools.combinations(flags.items(), n))
-    own = spec["method"]["config"].items()
-    halved = [{("method", name): n // 2} for name, n in own if type(n) is int and n > 1]
-    if not halved:
-        return
-    (best,) = min(halved, key=lambda changes: estimate(_changed(spec, changes)).total)
-    for n in range(1, spec["method"]["config"][best[1]].bit_length()):
-        yield {best: spec["method"]["config"][best[1]] >> n}
+    """What may be changed beside the sizes of batches: what moves no score first, and last the
+    number among the method's own settings that saves the most."""
+    checkpoints = [{}]
+    if not spec["train"].get("checkpointing"):
+        checkpoints.append({("train", "checkpointing"): True})
+    lighter = WEIGHTS[WEIGHTS.index(spec["backbone"].get("weights")) + 1 :]
+    for weights in ({}, *({("backbone", "weights"): name} for name in lighter)):
+        yield from (weights | changes for changes in checkpoints)
+    config, totals = spec["method"]["config"], {}
+    for name in inspect.get_annotations(baselines.of(spec["method"], "language").Config):
+        number = config[name]
+        if type(number) is int and number > 1:
+            with suppress(ValueError):  # what the method refuses
+                totals[name] = estimate(_changed(spec, {("method", name): number // 2})).total
+    if totals:
+        best = min(totals, key=totals.__getitem__)
+        yield from (
+            {("method", best): config[best] >> n} for n in range(1, config[best].bit_length())
+        )
 
 
-def _smaller_batches(spec: dict, changes: Changes, available: int) -> Changes | None:
-    """Those changes and the largest batches with which it fits; None if it does with none."""
+def _smaller_batches(spec: dict, changes: Changes, available: int) -> Changes:
+    """Those changes and the largest batches with which it fits, or else takes least."""
     train = spec["train"]
     sizes = {
         "test_batch_size": train.get("test_batch_size") or TEST_BATCH_SIZE,
         "micro_batch_size": train["micro_batch_size"] or train["batch_size"],
     }
+    seen = []
     while (now := estimate(_changed(spec, changes))).total > available:
+        seen.append((now.total, changes))
         name = "test_batch_size" if now.test > now.step else "micro_batch_size"
         if sizes[name] == 1:
-            return None
+            return min(seen, key=itemgetter(0))[1]  # micro-batches take a gradient more
         sizes[name] //= 2
         changes = changes | {("train", name): sizes[name]}
     return changes
