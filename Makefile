@@ -49,7 +49,7 @@ replicate: .venv/requirements.lock ## Run the suite: data, training, tables, fig
 	@$(SNAKEMAKE)
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) --complete
 
-plan: .venv/requirements.lock ## List what the suite runs, what is done, the time each needs (PLAN=--runs: each run)
+plan: .venv/requirements.lock ## List what the suite runs, what is done, the time and memory each needs (PLAN=--runs: each run)
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do

@@ -223,15 +223,13 @@ def _wall(entries: list[tuple], at_once: int) -> str:
     return least + duration(max(sum(known) / at_once, max(known, default=0)))
 
 
-def _of_unknown_size(spec: dict) -> bool:
-    """Whether a run's network is none of those that fit wherever this runs."""
-    is_own = isinstance(backbones.find(spec["backbone"]["name"]), backbones.Embedded)
-    return spec["modality"] == "language" and not is_own
+def _may_be_large(spec: dict) -> bool:
+    return isinstance(backbones.find(spec["backbone"]["name"]), backbones.CausalModel)
 
 
 def _size(spec: dict) -> str:
     """Memory that the run is estimated to take, where that matters."""
-    if not _of_unknown_size(spec):
+    if not _may_be_large(spec):
         return ""
     return f"{memory.gib(memory.estimate(spec).total):>6} GiB  "
 
@@ -241,7 +239,7 @@ def too_large(plan: Plan, available: int) -> list[str]:
     rows = {
         (_experiment(run.spec), run.label): run
         for run in plan.runs
-        if _of_unknown_size(run.spec) and run.is_open()
+        if _may_be_large(run.spec) and run.is_open()
     }
     refused = {row: memory.refuse(run.spec, available) for row, run in rows.items()}
     return [f"{where}: {label}: {why}" for (where, label), why in refused.items() if why]
@@ -305,13 +303,14 @@ def _check_memory(plan: Plan, gib: float | None) -> None:
     available = memory.available_bytes(device) if gib is None else int(gib * memory.GIB)
     if not (refused := too_large(plan, available)):
         return
-    print("\n".join(["too large:", *(f"  {line}" for line in refused)]))
-    if gib is None and device == "cpu":
-        print("  on this machine, that is; --gib N asks for a device with N GiB")
+    guessed = gib is None and device == "cpu"
+    place = "this machine (--gib N asks for a device with N GiB)" if guessed else "the device"
+    print("\n".join([f"too large for {place}:", *(f"  {line}" for line in refused)]))
+    if guessed:
         return
     raise DataError(
-        f"{len(refused)} rows of runs do not fit into {memory.gib(available)} GiB: change them as "
-        "is said above, or take a larger device"
+        f"the suite {plan.name} is refused, {len(refused)} of its rows do not fit into "
+        f"{memory.gib(available)} GiB: change them as is said above, or take a larger device"
     )
 
 

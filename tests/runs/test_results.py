@@ -54,7 +54,7 @@ def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypat
     lines = {line.split()[0]: line for line in describe(plan).splitlines()}
     assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
     assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
-    assert re.search(r"1 runs of \d+ minutes .*, 2 runs of ~", lines["to"])
+    assert re.search(r"1 runs of \d+ (s|min) as recorded, 2 runs of ~", lines["to"])
     assert "30 (300 in bf16) TFLOP/s" in lines["~"]
     assert describe(plan, each=True).count("results/runs/") == 4
     assert "at an assumed 60 TFLOP/s" in describe(plan, tflops=60)
