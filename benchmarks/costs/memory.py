@@ -212,7 +212,8 @@ def check(spec: dict, device: str) -> str:
     """
     available = available_bytes(device)
     if refusal := refuse(spec, available):
-        raise DataError(refusal)
+        method, backbone = (visible(spec[part]["name"]) for part in ("method", "backbone"))
+        raise DataError(f"{method} on {backbone} does not fit on this {device}: {refusal}")
     return f"about {estimate(spec)} are needed, and {gib(available)} GiB are free"
 
 
@@ -221,10 +222,7 @@ def refuse(spec: dict, available: int) -> str | None:
     needed = estimate(spec)
     if needed.total <= available:
         return None
-    why = (
-        f"{visible(spec['method']['name'])} on {visible(spec['backbone']['name'])} needs about "
-        f"{needed}, and the device has {gib(available)} GiB"
-    )
+    why = f"it needs about {needed}, and the device has {gib(available)} GiB"
     tried = []
     for remedy in _remedies(spec):
         changes = _smaller_batches(spec, remedy, available)

@@ -242,7 +242,7 @@ def too_large(plan: Plan, available: int) -> list[str]:
         if _may_be_large(run.spec) and run.is_open()
     }
     refused = {row: memory.refuse(run.spec, available) for row, run in rows.items()}
-    return [f"{where}: {label}: {why}" for (where, label), why in refused.items() if why]
+    return [f"{label} on {where}: {why}" for (where, label), why in refused.items() if why]
 
 
 @as_exit()
