@@ -321,23 +321,25 @@ def test_a_whole_network_in_bfloat16_is_trained_in_float32():
     assert {p.dtype for p in method.model.parameters()} == {torch.float32}
 
 
-def test_ewcs_one_term_stays_exact_where_anchors_are_large_and_close():
-    """Differences of sums such as S theta^2 would lose all their digits here."""
+@pytest.mark.parametrize(("middle", "tolerance"), [(0, 1e-5), (100, 0.01)])
+def test_ewcs_one_term_is_the_sum_of_all_tasks_terms(middle, tolerance):
+    """Differences of sums such as S theta^2 would lose all their digits around 100, where the
+    anchors themselves are rounded to 8e-6."""
     from avalanche.training.utils import ParamData
 
     plugin = tiny.method("ewc", "vision")._ewc
     generator = torch.Generator().manual_seed(0)
-    anchors = 100 + 0.01 * torch.rand(5, 50, generator=generator)
+    anchors = middle + 0.01 * torch.rand(5, 50, generator=generator)
     fishers = torch.rand(5, 50, generator=generator) ** 8
     fishers[:, :5] = 0
     for t, (fisher, anchor) in enumerate(zip(fishers, anchors, strict=True)):
         plugin.importances[t] = {"p": ParamData("p", init_tensor=fisher.clone())}
         plugin.saved_params[t] = {"p": ParamData("p", init_tensor=anchor.clone())}
         plugin.join(t)
-    theta = 100 + 0.01 * torch.rand(50, generator=generator)
+    theta = middle + 0.01 * torch.rand(50, generator=generator)
     total, mean = (part[4]["p"].data for part in (plugin.importances, plugin.saved_params))
     distance = (theta - anchors).double()
     expected = (fishers.double() * distance**2).sum()
     found = (total * (theta - mean) ** 2).double().sum() + plugin.constant
-    assert found.item() == pytest.approx(expected.item(), rel=0.01)  # anchors are rounded to 8e-6
+    assert found.item() == pytest.approx(expected.item(), rel=tolerance)
     assert plugin.constant > 0.1 * expected.item()
