@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import backbones
-from benchmarks.backbones import BACKBONES, HubModel, TimmFile
+from benchmarks.backbones import BACKBONES, GgufFile, HubModel, TimmFile
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import parse
 
@@ -40,6 +40,8 @@ def test_a_file_fits_its_tag(backbone):
 def test_no_two_backbones_take_the_same_file_and_models_are_pinned_to_a_commit():
     assert not [(a, b) for a, b in permutations(FILES, 2) if Path(a.file).match(b.file)]
     assert all(len(bytes.fromhex(model.revision)) == 20 for model in MODELS)
+    for model in (b for b in BACKBONES.values() if isinstance(b, GgufFile)):
+        assert all(len(bytes.fromhex(own)) == 32 for own in (model.sha256, model.url_sha256))
 
 
 @pytest.mark.parametrize(
