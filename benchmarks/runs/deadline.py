@@ -1,0 +1,75 @@
+"""When the allocation ends that runs are made in, so that no task starts that it would cut off."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import time
+from datetime import datetime
+
+from benchmarks.common.errors import Postponed
+
+MARGIN = 1.2  # of the time that a task is expected to take
+SAVING_SECONDS = 30
+
+
+class Deadline:
+    """The end of an allocation, and how long the tasks of its runs have taken.
+
+    Args:
+        end: in seconds since 1970, None if there is no end.
+    """
+
+    def __init__(self, end: float | None = None):
+        self.end = end
+        self._seconds: dict[int, float] = {}  # of each task, by its number
+
+    def note(self, task: int, seconds: float) -> None:
+        """A task has taken so long, and will in the next run: they differ in their seed only."""
+        self._seconds[task] = seconds
+
+    def check(self, task: int = 0, seconds: float = 0.0) -> None:
+        """Call it before a task, with the seconds that it will take if none is noted.
+
+        Raises:
+            Postponed: the task would not end in time.
+        """
+        if self.end is None:
+            return
+        needed = self._seconds.get(task, seconds)
+        left = self.end - time.time()
+        if left < MARGIN * needed + SAVING_SECONDS:
+            raise Postponed(
+                f"the allocation ends in {max(0, left):.0f} s, too soon for task {task + 1}, which "
+                f"takes about {needed:.0f} s: what was learnt is saved, run it again"
+            )
+
+
+def end_of_allocation() -> float | None:
+    """When the Slurm job of this process ends, in seconds since 1970; None outside of one."""
+    if end := os.environ.get("SLURM_JOB_END_TIME"):
+        return float(end)
+    if not (job := os.environ.get("SLURM_JOB_ID")):
+        return None
+    command = ["squeue", "--noheader", "--job", job, "--format", "%L"]  # a step is told no end
+    try:
+        left = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", left)  # or UNLIMITED, INVALID
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return time.time() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def seconds_since_1970(text: str) -> float:
+    """Of a command line's time: such as 2026-03-01T18:00, here or with an offset, or a number."""
+    try:
+        return float(text) if text.isdecimal() else datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"a time is such as 2026-03-01T18:00 or seconds since 1970, but is {text!r}"
+        ) from error
