@@ -1,6 +1,8 @@
 # The workflow of one suite: `snakemake --config suite=smoke`. What to run is decided in
 # benchmarks/runs/plan.py; the path of a record holds digests of everything that decides it, so that a
 # changed setting or changed code is another path and never a stale file.
+import functools
+import math
 import os
 import re
 import sys
@@ -12,7 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
-from benchmarks.runs import sources
+from benchmarks.runs import slurm, sources, status
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
 
@@ -63,9 +65,32 @@ OUT = f"results/{plan.name}"
 OWN_GPU = ""
 if workflow.remote_exec:
     OWN_GPU = " --gpus {resources.gpu}"
+    os.environ.update(HF_HUB_OFFLINE="1")  # nodes may reach nothing, and all is fetched before
 elif "gpu" in workflow.global_resources and names():
     OWN_GPU = " --own-gpu"
+DEADLINE = f" --deadline {config['deadline']}" if "deadline" in config else ""
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
+
+
+# What a profile asks of a scheduler for each job by default; without one, nothing.
+asked = workflow.resource_settings._parsed_default_resources
+LONGEST = asked["runtime"].value if "runtime" in asked else None
+known_seconds = functools.cache(status.recorded_seconds)
+
+
+def minutes(wildcards, attempt):
+    """Twice what the runs are expected to take, more at each attempt, at most the profile's."""
+    if LONGEST is None or workflow.remote_exec:
+        return None
+    runs = batches[wildcards.batch].open_runs()
+    seconds = [status.expected(run.spec, known_seconds()).seconds for run in runs]
+    if None in seconds:
+        return LONGEST
+    return min(LONGEST, attempt * math.ceil(20 + 2 * sum(seconds) / 60))
+
+
+# Where a profile says nothing of it, a job that is tried again keeps off nodes whose GPU has failed.
+ELSEWHERE = {} if "slurm_extra" in asked else {"slurm_extra": lambda _: slurm.excluded_nodes()}
 
 
 # A job is done once each of its runs has a record. Where one says that its run failed, Snakemake's
@@ -206,13 +231,15 @@ rule train:
     threads: plan.threads
     resources:
         gpu=1,
+        runtime=minutes,
+        **ELSEWHERE,
     params:
         what=lambda wildcards: batches[wildcards.batch].title(),
     message:
         "train {params.what}"
     shell:
         "python -m benchmarks.runs.run {input.specs:q} --threads {threads}"
-        f"{OWN_GPU} 2>> {{log:q}}"  # what failed is said on the terminal
+        f"{OWN_GPU}{DEADLINE} 2>> {{log:q}}"  # what failed is said on the terminal
 
 
 rule collect:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.errors import Postponed
+from benchmarks.common.errors import FaultyGPU
 
 TEST_BATCH_SIZE = 128  # items tested at a time where a suite says none
 
@@ -24,13 +24,13 @@ def require_gpu() -> None:
     """Start CUDA, for a process that was promised a GPU.
 
     Raises:
-        Postponed: torch cannot compute on it.
+        FaultyGPU: torch cannot compute on it.
     """
     try:
         torch.ones(1, device="cuda").item()
     except (AssertionError, RuntimeError) as error:  # without CUDA torch asserts
         reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise Postponed(
+        raise FaultyGPU(
             f"this run was promised a GPU, but torch cannot use one ({reason}): it did not start "
             f"and lost nothing, mend the driver or run it on another machine"
         ) from error

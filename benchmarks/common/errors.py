@@ -27,6 +27,10 @@ class Postponed(DataError):
     EXIT = 75
 
 
+class FaultyGPU(Postponed):
+    """A GPU that was promised does not compute; another one will."""
+
+
 @contextmanager
 def as_exit() -> Iterator[None]:
     """A command ends with the sentence of what stopped it, and no traceback: `@as_exit()`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import subprocess
 import time
 from datetime import datetime
 
 from benchmarks.common.errors import Postponed
+from benchmarks.runs import slurm
 
 MARGIN = 1.2  # of the time that a task is expected to take
 SAVING_SECONDS = 30
@@ -51,18 +50,8 @@ def end_of_allocation() -> float | None:
     """When the Slurm job of this process ends, in seconds since 1970; None outside of one."""
     if end := os.environ.get("SLURM_JOB_END_TIME"):
         return float(end)
-    if not (job := os.environ.get("SLURM_JOB_ID")):
-        return None
-    command = ["squeue", "--noheader", "--job", job, "--format", "%L"]  # a step is told no end
-    try:
-        left = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", left)  # or UNLIMITED, INVALID
-    if not found:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return time.time() + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    left = slurm.seconds_left()  # a step of a job is told no end, nor is any by older versions
+    return None if left is None else time.time() + left
 
 
 def seconds_since_1970(text: str) -> float:

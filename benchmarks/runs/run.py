@@ -35,11 +35,11 @@ from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
-from benchmarks.common.errors import DataError, Postponed
+from benchmarks.common.errors import DataError, FaultyGPU, Postponed
 from benchmarks.common.files import check_writable, read_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus, lease, sources
+from benchmarks.runs import gpus, lease, slurm, sources
 from benchmarks.runs.deadline import Deadline, end_of_allocation, seconds_since_1970
 from benchmarks.runs.evaluate import TestCurve, score
 from benchmarks.runs.record import (
@@ -384,7 +384,7 @@ def _make(
     except Exception as error:
         if devices.is_fault(error):
             reason = str(error).strip().partition("\n")[0]
-            raise Postponed(
+            raise FaultyGPU(
                 f"{folder} stopped, as the GPU is at fault ({reason}): what was learnt is saved, "
                 f"run it again, on another machine if this comes again"
             ) from error
@@ -466,6 +466,8 @@ def main() -> None:
                 print(visible(str(error)), file=sys.stderr)
                 left.append(path)
     except Postponed as error:
+        if isinstance(error, FaultyGPU):
+            slurm.note_faulty_node()
         print(error, file=sys.stderr)
         raise SystemExit(Postponed.EXIT) from error
     except DataError as error:

@@ -50,6 +50,12 @@ def recorded_seconds() -> dict[str, float]:
     return known
 
 
+def expected(spec: dict, known: dict[str, float], tflops: float | None = None) -> _Time:
+    """How long a run will take, by `recorded_seconds` or an estimate."""
+    recorded = known.get(_kind(spec))
+    return _Time(recorded, None if recorded is not None else training_time.seconds(spec, tflops))
+
+
 def seconds(record: dict) -> float:
     """Seconds of a run that was done, loading included."""
     parts = ("train_seconds", "consolidate_seconds", "eval_seconds")
@@ -98,9 +104,7 @@ def describe(
     known = recorded_seconds()
     groups: dict[str, dict[str, list]] = {}
     for run, status in zip(plan.runs, statuses, strict=True):
-        time = _Time(known.get(_kind(run.spec)))
-        if time.recorded is None:
-            time = _Time(None, training_time.seconds(run.spec, tflops))
+        time = expected(run.spec, known, tflops)
         label = run.label
         groups.setdefault(_experiment(run.spec), {}).setdefault(label, []).append(
             (run, status, time)
@@ -143,6 +147,10 @@ class _Time:
 
     recorded: float | None
     estimated: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        return self.estimated if self.recorded is None else self.recorded
 
     def __str__(self) -> str:
         if self.recorded is not None:
