@@ -15,6 +15,7 @@ from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
 from benchmarks.runs import slurm, sources, status
+from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
 
@@ -35,6 +36,9 @@ try:
     batches = {batch.name: batch for batch in plan.batches(config["together"])}
     check_writable("results", "resources")
     plan.claim_results()
+    DEADLINE = ""
+    if "deadline" in config:
+        DEADLINE = f" --deadline {seconds_since_1970(str(config['deadline'])):.0f}"
     # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
     # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
     open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
@@ -68,7 +72,6 @@ if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")  # nodes may reach nothing, and all is fetched before
 elif "gpu" in workflow.global_resources and names():
     OWN_GPU = " --own-gpu"
-DEADLINE = f" --deadline {config['deadline']}" if "deadline" in config else ""
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from datetime import datetime
 
-from benchmarks.common.errors import Postponed
+from benchmarks.common.errors import DataError, Postponed
 from benchmarks.runs import slurm
 
 MARGIN = 1.2  # of the time that a task is expected to take
@@ -55,10 +54,14 @@ def end_of_allocation() -> float | None:
 
 
 def seconds_since_1970(text: str) -> float:
-    """Of a command line's time: such as 2026-03-01T18:00, here or with an offset, or a number."""
+    """A user's time: such as 2026-03-01T18:00, here or with an offset, or already a number.
+
+    Raises:
+        DataError: it is neither.
+    """
     try:
         return float(text) if text.isdecimal() else datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"a time is such as 2026-03-01T18:00 or seconds since 1970, but is {text!r}"
+        raise DataError(
+            f"DEADLINE is a time such as 2026-03-01T18:00, or seconds since 1970, but is {text!r}"
         ) from error

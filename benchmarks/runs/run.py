@@ -445,7 +445,7 @@ def main() -> None:
         "--deadline",
         type=seconds_since_1970,
         metavar="TIME",
-        help="start no task that would not end before (default: the end of the Slurm job)",
+        help="start no task that would not end before, nor before the Slurm job ends",
     )
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -453,7 +453,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     left = []
     try:
-        until = Deadline(options.deadline or end_of_allocation())
+        until = Deadline(min(filter(None, (options.deadline, end_of_allocation())), default=None))
         own = gpus.claim() if options.own_gpu else None  # held until the process ends
         for path in sorted(options.specs, key=_comes_last):
             if own or options.gpus or devices.find() == "cuda":

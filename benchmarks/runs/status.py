@@ -24,6 +24,7 @@ from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import parse_json, read_json
 from benchmarks.costs import training_time
+from benchmarks.runs import slurm
 from benchmarks.runs.plan import RUNS, Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, read_record
 
@@ -203,12 +204,17 @@ def main() -> None:
     parser.add_argument(
         "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
     )
+    parser.add_argument(
+        "--profile", type=Path, help="of Snakemake: whether its scheduler would take the jobs"
+    )
     add_data_dir_option(parser)
     o = parser.parse_args()
     if o.tflops is not None and not o.tflops > 0:
         parser.error(f"--tflops must be positive, but is {o.tflops}")
     plan = load_plan(o.suite, o.data_dir)
     print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
+    if o.profile and (unmet := slurm.check(o.profile, plan.threads)):
+        raise DataError("; ".join(unmet))
     if not o.complete:
         return
     statuses = [run.status() for run in plan.runs]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.common import devices
-from benchmarks.common.errors import Postponed
+from benchmarks.common.errors import DataError, Postponed
 from benchmarks.runs import deadline
 from benchmarks.runs import run as runner
 from benchmarks.runs.deadline import Deadline
@@ -135,5 +135,5 @@ def test_the_end_of_an_allocation_is_asked_where_the_job_is_not_told(
 def test_a_deadline_of_the_command_line_is_a_time():
     assert deadline.seconds_since_1970("1800000000") == 1_800_000_000
     assert deadline.seconds_since_1970("2027-01-15T08:00+00:00") == 1_800_000_000
-    with pytest.raises(Exception, match="a time is such as .* but is 'soon'"):
+    with pytest.raises(DataError, match="DEADLINE is a time such as .* but is 'soon'"):
         deadline.seconds_since_1970("soon")
