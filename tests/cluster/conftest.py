@@ -7,6 +7,7 @@ nodes or more, whose nodes share this folder. It needs the profile's executor (`
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -48,13 +49,29 @@ def ask(*command, check=True):
     return subprocess.run(command, capture_output=True, text=True, check=check)
 
 
+# Of the two runs, which are the same but for their tests meanwhile, one takes longer.
+SUITE = {
+    "label": "a test of a cluster",
+    "seeds": [0],
+    "experiments": [
+        {
+            "stream": {"name": "glyphs", "n_tasks": 4, "train_per_class": 20},
+            "backbone": {"name": "micro-vit"},
+            "train": {"epochs": 10, "batch_size": 16, "mask": "all"},
+            "methods": {"quick": {"method": "seqlora"}},
+        }
+    ],
+}
+SUITE["experiments"][0]["methods"]["slow"] = {"method": "seqlora", "curve_tests": 100}
+
+
 class Project(Checkout):
     """A checkout with a suite of its own; its jobs have no GPU and bear names of their own."""
 
-    def __init__(self, folder: Path, **train):
+    def __init__(self, folder: Path):
         super().__init__(folder)
         self.prefix = f"test{os.getpid()}-{folder.name}"
-        (folder / "own.yaml").write_text(yaml.safe_dump(suite(**train)))
+        (folder / "own.yaml").write_text(yaml.safe_dump(SUITE))
         self.profile()
 
     def profile(self, default=(), train=(), **options):
@@ -74,42 +91,46 @@ class Project(Checkout):
 
     def workflow(self, *options):
         """Snakemake, started."""
-        command = [os.sys.executable, "-m", "snakemake", "--config", "suite=own.yaml", "together=1"]
+        command = [sys.executable, "-m", "snakemake", "--config", "suite=own.yaml", "together=1"]
         command += ["--workflow-profile", "profiles/mine", *options]
         return self.start(*command)
 
-    def whole(self, *options):
-        """What Snakemake prints; it must succeed."""
-        process = self.workflow(*options)
-        shown, _ = process.communicate()
-        assert process.returncode == 0, f"{shown}\n{self.logs()}"
+    def finish(self, workflow):
+        """What a Snakemake prints that was started; it must succeed."""
+        shown, _ = workflow.communicate()
+        assert workflow.returncode == 0, f"{shown}\n{self.logs()}"
         return shown
 
     def jobs(self, *states):
-        """The ids of this checkout's jobs in Slurm that train, by default of those that run."""
+        """The ids of this checkout's jobs in Slurm, by default of those that run."""
         wanted = ["--states", ",".join(states or ("RUNNING",))]
-        said = ask("squeue", "--noheader", *wanted, "--format", "%i|%j|%k").stdout
+        said = ask("squeue", "--noheader", *wanted, "--format", "%i|%j").stdout
         rows = [line.split("|") for line in said.splitlines()]
-        return [job for job, name, rule in rows if name.startswith(self.prefix) and "train" in rule]
+        return [job for job, name in rows if name.startswith(self.prefix)]
 
-    def wait_for_states(self, n=1):
-        """Until `n` runs have learnt a task; the longest wait is for a free core."""
-        return self.wait_for("results/runs/*/*/*/state-*.pt", n)
+    def job_of(self, method):
+        """The job that makes the run of a method, once that has learnt a task."""
+        self.wait_until(lambda: self.files(f"results/runs/*/{method}/*/state-*.pt"))
+        (lease,) = self.files(f"results/runs/*/{method}/*/lease-*.json")
+        return read_json(lease)["slurm_job"]
 
-    def wait_for(self, pattern, n=1):
-        for _ in range(1200):
-            if len(found := self.files(pattern)) >= n:
-                return found
+    def wait_until(self, condition):
+        for _ in range(2400):
+            if condition():
+                return
             time.sleep(0.25)
-        pytest.fail(f"{self.logs()}\nno {pattern}")
+        pytest.fail(f"{self.logs()}\nwaited for too long")
 
-    def records(self):
-        """The records by method and seed."""
-        found = [read_json(path) for path in self.files("results/runs/*/*/*/result-*.json")]
-        return {(r["spec"]["method"]["label"], r["spec"]["seed"]): r for r in found}
+    def record(self, method) -> Path | None:
+        return next(iter(self.files(f"results/runs/*/{method}/*/result-*.json")), None)
 
     def scores(self):
-        return {name: record["R"] for name, record in self.records().items()}
+        """R of each method."""
+        return {method: read_json(self.record(method))["R"] for method in ("quick", "slow")}
+
+    def tries(self, method):
+        """How many processes have made a part of a method's run."""
+        return len(read_json(self.record(method))["provenance"].get("tries", ["one"]))
 
     def logs(self):
         """What the runs have said."""
@@ -118,21 +139,6 @@ class Project(Checkout):
     def cancel(self):
         jobs = self.jobs("RUNNING", "PENDING", "SUSPENDED")
         ask("scancel", *jobs, check=False) if jobs else None
-
-
-def suite(**train):
-    return {
-        "label": "a test of a cluster",
-        "seeds": [0, 1],
-        "experiments": [
-            {
-                "stream": {"name": "glyphs", "n_tasks": 4, "train_per_class": 20},
-                "backbone": {"name": "micro-vit"},
-                "train": {"epochs": 12, "batch_size": 16, "mask": "all"} | train,
-                "methods": {"seqlora": {}},
-            }
-        ],
-    }
 
 
 @pytest.fixture(scope="session")
@@ -148,14 +154,14 @@ def shared():
 def undisturbed(shared):
     """The suite as it ends when nothing happens; its data is that of all others."""
     project = Project(shared / "undisturbed")
-    project.shown = project.whole()
+    project.finish(project.workflow())
     return project
 
 
 @pytest.fixture
 def project(undisturbed, shared, request):
     """A checkout with prepared data and no runs."""
-    made = Project(shared / request.node.name.removeprefix("test_")[:40])
+    made = Project(shared / request.node.name[5:30])
     shutil.copytree(undisturbed.folder / "resources", made.folder / "resources")
     yield made
     made.cancel()
