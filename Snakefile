@@ -17,7 +17,7 @@ from benchmarks.common.files import check_writable
 from benchmarks.runs import slurm, sources, status
 from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
-from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
+from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs, require_packages
 
 
 workdir: workflow.basedir
@@ -42,6 +42,7 @@ try:
     # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
     # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
     open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
+    require_packages(run for runs in open_runs.values() for run in runs)
 except DataError as error:
     sys.exit(str(error))
 
@@ -250,7 +251,8 @@ rule collect:
         MARKERS,
         RECORDS,
     output:
-        f"{OUT}/runs.jsonl",
+        runs=f"{OUT}/runs.jsonl",
+        predictions=f"{OUT}/runs.predictions.jsonl.gz",
     log:
         f"{OUT}/collect.log",
     conda:
@@ -262,12 +264,13 @@ rule collect:
     message:
         "collect the results"
     shell:
-        "python -m benchmarks.runs.results collect {params.suite:q} --out {output:q} 2> {log:q}"
+        "python -m benchmarks.runs.results collect {params.suite:q} --out {output.runs:q} 2> {log:q}"
 
 
 rule analyse:
     input:
         runs=f"{OUT}/runs.jsonl",
+        predictions=f"{OUT}/runs.predictions.jsonl.gz",
         code=[path for path in Path("analysis").rglob("*.*") if path.parent.name != "__pycache__"],
     output:
         EXHIBITS,

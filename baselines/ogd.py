@@ -107,10 +107,12 @@ class OGD(LoraMethod):
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
-        """V; while it grows, the rows that join it, and both again before and after."""
+        """V, and the parameters before a step; while V grows, the rows that join it, and both again
+        before and after."""
         needs = super().needs(config, needs)
-        kept_bytes = 4 * config.directions * needs.n_tasks * needs.trained
-        return dataclasses.replace(needs, kept_bytes=kept_bytes, made_bytes=2 * kept_bytes)
+        basis = 4 * config.directions * needs.n_tasks * needs.trained
+        kept_bytes = basis + 4 * needs.trained
+        return dataclasses.replace(needs, kept_bytes=kept_bytes, made_bytes=2 * basis)
 
     def plugins(self) -> list:
         from avalanche.core import SupervisedPlugin

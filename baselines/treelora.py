@@ -115,12 +115,12 @@ class TreeLoRA(Guided, LoraMethod):
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
         """Stacks of the tasks' signatures, matrices padded to the widest, of gradients and of
-        adapters; while they grow both again, and in a step some of the current task."""
+        adapters, and three of the current task; while they grow all again."""
         needs = super().needs(config, needs)
         sizes = adapter_sizes(needs.backbone, config)[: config.depth]
         stack = 4 * len(sizes) * max(sizes) * (2 if config.signature == "gradient" else 1)
         return dataclasses.replace(
-            needs, kept_bytes=needs.n_tasks * stack, made_bytes=(needs.n_tasks + 6) * stack
+            needs, kept_bytes=(needs.n_tasks + 3) * stack, made_bytes=(needs.n_tasks + 3) * stack
         )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:

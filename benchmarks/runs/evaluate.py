@@ -1,47 +1,87 @@
-"""Scores of a model on a task, task identity unknown."""
+"""Outputs of a model on a task, task identity unknown, and their scores."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from analysis.records.predictions import Cell
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
-from benchmarks.scoring.text_metrics import score as score_texts
+from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 
-@torch.no_grad()
-def score(
+def answer(
     model,
     task: TaskData,
     n_seen: int,
     device: str,
     tokenizer=None,
-    inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
-) -> float:
-    """The mean score of the test items, in [0, 1].
+) -> Cell:
+    """What the model answers to each test item, and its score.
 
-    Vision: the share that the best of the `n_seen` classes that arrived so far is right for.
-    Language: what the task's metric says of generated answers. `inferred`, if given, collects the
-    tasks (B,) that the model says it inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far, and whether it is right.
+    Language: a text, which ends before the task's stop, scored by the task's metric. Of a model
+    that says which tasks (B,) it inferred for a batch, these are kept, too.
     """
     model.eval()
+    inferred = [] if hasattr(model, "inferred") else None
     if task.metric == "accuracy":
-        right = 0
-        for start in range(0, len(task.gold), batch_size):
-            positions = torch.arange(start, min(start + batch_size, len(task.gold)))
-            x, y = Samples(task.test_x, task.gold).batch(positions)
-            right += (model(x.to(device))[:, :n_seen].argmax(dim=1).cpu() == y).sum().item()
-            if inferred is not None:
-                inferred.append(model.inferred.cpu())
-        return right / len(task.gold)
-    limit = task.max_new_tokens
-    outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-    return score_texts(task.metric, outputs, task.gold, task.prompts)
+        outputs = classify(model, task.test_x, n_seen, device, inferred, batch_size)
+        scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
+    else:
+        limit = task.max_new_tokens
+        with _ends_at(task.stop, model, tokenizer):
+            outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        if task.stop:
+            outputs = [text.partition(task.stop)[0] for text in outputs]
+        scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
+    return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
+
+
+@torch.no_grad()
+def classify(
+    model,
+    images: Tensor,
+    n_seen: int,
+    device: str,
+    inferred: list[Tensor] | None = None,
+    batch_size: int = TEST_BATCH_SIZE,
+) -> list[int]:
+    """The class of each image (n, ...), among the first `n_seen`."""
+    samples, classes = Samples(images, torch.empty(len(images))), []
+    for positions in torch.arange(len(images)).split(batch_size):
+        x, _ = samples.batch(positions)
+        classes += model(x.to(device))[:, :n_seen].argmax(dim=1).tolist()
+        if inferred is not None:
+            inferred.append(model.inferred.cpu())
+    return classes
+
+
+@contextmanager
+def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
+    """No row of new ids goes on behind the text `stop`."""
+    if stop is None:
+        yield
+        return
+    most = len(stop.encode()) + 1  # ids, each of a byte or more, that it may lie in
+
+    def ended(new: Tensor) -> Tensor:
+        rows = new[:, -most:].tolist()
+        return torch.tensor([stop in tokenizer.decode(ids) for ids in rows], device=new.device)
+
+    network = next(module for module in model.modules() if isinstance(module, LanguageModel))
+    network.ended = ended
+    try:
+        yield
+    finally:
+        network.ended = None
 
 
 @torch.no_grad()
@@ -54,7 +94,10 @@ def generate(
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
 ) -> list[str]:
-    """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
+    """Answers to prompts (n, 2, L), in batches of similar length if there are several.
+
+    `inferred`, if given, collects the tasks that the model says it inferred.
+    """
     order = torch.arange(len(prompts))
     if len(prompts) > batch_size:
         order = (prompts[:, 1] > 0).sum(dim=1).argsort(stable=True)

@@ -28,20 +28,25 @@ import numpy as np
 import torch
 
 import baselines
+from analysis.records import predictions
+from analysis.records.predictions import Cell, Predictions
+from analysis.records.schema import RecordError
 from analysis.text import visible
 from baselines.common.base import Method
 from baselines.common.task import Setting, Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
+from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError, FaultyGPU, Postponed
-from benchmarks.common.files import check_writable, read_json
+from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus, lease, slurm, sources
+from benchmarks.runs import gpus, kept, lease, slurm, sources
 from benchmarks.runs.deadline import Deadline, end_of_allocation, seconds_since_1970
-from benchmarks.runs.evaluate import TestCurve, score
+from benchmarks.runs.evaluate import TestCurve, answer
+from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
     is_committed,
     provenance,
@@ -68,6 +73,8 @@ class Run:
     Attributes:
         record: what was measured so far, as the result record has it, and `tries`: when and on
             which device each process began that made a part of it, and how many tasks it learnt.
+        cells: of R the predictions behind it, by place: those of the diagonal and of the final row,
+            or all if `keep` says so.
     """
 
     def __init__(
@@ -75,11 +82,14 @@ class Run:
         spec: dict,
         key: str,
         state_path: Path,
+        keep: Collection[Keep] = (),
         deadline: Deadline | None = None,
         before_save: Callable[[], None] = lambda: None,
     ):
-        self.spec, self.key, self.state_path = spec, key, state_path
+        self.spec, self.key, self.state_path, self.keep = spec, key, state_path, keep
         self.deadline, self.before_save = deadline or Deadline(), before_save
+        self.answers_path = state_path.with_suffix(".jsonl.gz")
+        self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
         self.record: dict = {"tasks": [], "R": None, "test_curve": [], "tries": []}
 
@@ -93,6 +103,7 @@ class Run:
             self.learn(task)
             self.deadline.note(task.index, time.monotonic() - start)
             self.before_save()
+            write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
         self.finish()
 
@@ -103,16 +114,19 @@ class Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
         self.manifest = _backbone_manifest(spec["backbone"])
         language = spec["modality"] == "language"
+        if spec["backbone"].get("weights") == "nf4":
+            _require_nf4(self.device)
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
+        self.labels = [label for task in self.data for label in task.labels]
         self.record["stream"] = {
             "tasks": [task.name for task in self.data],
             "groups": [task.group for task in self.data],
         }
         if language:
             self.record["stream"] |= _facts(spec["stream"], self.data)
-        if isinstance(self.backbone, backbones.HubModel):
+        if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
         self.method = self._method(self._network())
@@ -173,12 +187,16 @@ class Run:
     def restore(self) -> None:
         """Continue from the saved state, if there is one."""
         n_tasks, label = len(self.data), self.spec["method"]["label"]
+        self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
         if self.state_path.exists():
             state, record = load_state(self.state_path, self.key, self.device)
-            self.method.load_state_dict(state)
-            self.record |= without_curve(record)
-        else:
-            self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
+            if self._restore_cells(record["R"]):
+                self.method.load_state_dict(state)
+                self.record |= without_curve(record)
+            else:
+                print(
+                    f"{self.state_path} is of a run that kept less: it starts over", file=sys.stderr
+                )
         tried = {"started": _now(), "device": devices.name(self.device), "tasks": 0}
         self.record["tries"].append(tried)
         done = len(self.record["tasks"])
@@ -199,6 +217,26 @@ class Run:
         growth = self.steps[index] / max(self.steps[index - 1], 1)
         return learning * growth + before["eval_seconds"] * (index + 1) / index
 
+    def _restore_cells(self, R: list[list[float | None]]) -> bool:
+        """Whether the predictions behind the scores so far are there, as far as they are kept."""
+        found = {}
+        if self.answers_path.exists():
+            try:
+                found = predictions.read(self.answers_path)[0].cells
+            except RecordError as error:
+                raise DataError(str(error)) from error
+        places = [(i, j) for i, row in enumerate(R) for j, s in enumerate(row) if s is not None]
+        self.cells = {place: found[place] for place in places if place in found}
+        return all(place in self.cells for place in places if self._is_kept(*place))
+
+    def _is_kept(self, after: int, task: int) -> bool:
+        return "all" in self.keep or task == after or after == len(self.data) - 1
+
+    def predictions(self) -> Predictions:
+        """What is kept of the outputs so far."""
+        names, items = [task.name for task in self.data], [list(task.items) for task in self.data]
+        return Predictions(self.key, names, items, self.cells)
+
     def learn(self, task: Task) -> None:
         """Learn a task, test all tasks so far, and add both to the record."""
         _seed_everything(seed_for(self.spec["seed"], "train", task.index))
@@ -214,7 +252,7 @@ class Run:
             self.router.add([prompt for prompt, _ in task.examples])
             found["router_accuracy"] = _routed(self.router, self.data[: task.index + 1])
         tested = self.data if self.method.offline else [self.data[task.index]]
-        self.record["R"][last] = row + [None] * (len(self.data) - len(row))
+        self.record["R"][last] = row
         self.record["test_curve"] += [{"task": task.index, **point} for point in points]
         self.record["tasks"].append(
             learnt
@@ -230,8 +268,10 @@ class Run:
             | found
         )
         self.record["tries"][-1]["tasks"] += 1
+        scores = [score for score in row if score is not None]
+        on = f"on {len(scores)} task{'s' * (len(scores) > 1)}"
         self.progress.say(
-            f"{self.progress.place} {100 * sum(row) / len(row):.1f} % on {len(row)} tasks, "
+            f"{self.progress.place} {100 * sum(scores) / len(scores):.1f} % {on}, "
             f"{learnt['train_seconds']:.1f} s",
             last=True,
         )
@@ -243,7 +283,7 @@ class Run:
 
         def test() -> float:
             self.method.ready_to_test()
-            return self.test(task.index, task.index)
+            return self.test(task.index, task.index).score
 
         curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
 
@@ -254,27 +294,33 @@ class Run:
         learnt = self.method.learn(task, after_step)
         return learnt | {"train_seconds": learnt["train_seconds"] - curve.seconds}, curve.points
 
-    def evaluate(self, last: int) -> tuple[list[float], dict]:
-        """The scores of the tasks up to `last`, and of methods that infer the task of an item, for
-        each of these tasks the share of test items for which it is the right one."""
-        row, shares = [], []
-        for task in range(last + 1):
-            inferred = [] if self.infers else None
-            row.append(self.test(task, last, inferred))
+    def evaluate(self, last: int) -> tuple[list[float | None], dict]:
+        """The scores of all tasks after learning `last`, None of those that are not tested, and of
+        methods that infer the task of an item, for each task so far the share of test items for
+        which it is the right one."""
+        n_tasks = len(self.data)
+        row, shares = [None] * n_tasks, [None] * (last + 1)
+        whole = last == n_tasks - 1 or self.spec["train"].get("evaluate") != "final"
+        for task in range(last + 1) if whole else [last]:
+            cell = self.test(task, last)
+            row[task] = cell.score
+            if self._is_kept(last, task):
+                self.cells[last, task] = cell
             if self.infers:
-                shares.append((torch.cat(inferred) == task).float().mean().item())
+                shares[task] = (torch.tensor(cell.inferred) == task).float().mean().item()
         return row, {"task_accuracy": shares} if self.infers else {}
 
-    def test(self, task: int, last: int, inferred: list | None = None) -> float:
-        """The score on a task when `last` is the last task learnt; see `evaluate.score`."""
-        model = self.method.model
+    def test(self, task: int, last: int) -> Cell:
+        """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""
+        model, data = self.method.model, self.data[task]
         n_seen = int((self.task_of_class <= last).sum())
         size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
-            return score(
-                model, self.data[task], n_seen, self.device, self.tokenizer, inferred, size
-            )
+            cell = answer(model, data, n_seen, self.device, self.tokenizer, size)
+        if self.labels:
+            cell = cell._replace(outputs=[self.labels[i] for i in cell.outputs])
+        return cell
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""
@@ -310,6 +356,16 @@ def _backbone_manifest(asked: dict) -> dict:
     return manifest
 
 
+def _require_nf4(device: str) -> None:
+    """DataError unless weights can be quantised here."""
+    require_bitsandbytes()
+    if device != "cuda":
+        raise DataError(
+            "weights: nf4 needs a GPU, and torch sees none here: run it where there is one, or set "
+            "weights: bfloat16"
+        )
+
+
 def _facts(spec: dict, data: list[TaskData]) -> dict:
     """What the record says of a text stream: its known defects, and scores without any model."""
     manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
@@ -342,9 +398,10 @@ def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
     spec, key, folder = asked["spec"], asked["key"], spec_path.parent
     code = sources.of(spec)
     path = folder / f"result-{sources.version(code)}.json"
-    if path.exists():
+    keep = asked.get("keep", [])
+    if record := _made(path, key, keep):
         print(f"{path} is there already", file=sys.stderr)
-        return read_record(path, key)
+        return record
     check_writable(folder)
 
     def wait() -> None:
@@ -352,9 +409,18 @@ def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
         time.sleep(1)
 
     with lease.hold(folder, wait) as check_lease:
-        if path.exists():  # made by whom it was waited for
-            return read_record(path, key)
-        return _make(spec, key, code, path, deadline, check_lease)
+        if record := _made(path, key, keep):  # by whom it was waited for
+            return record
+        if path.exists():
+            absent = kept.missing(path, read_record(path, key), keep)
+            print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
+        return _make(spec, key, code, path, keep, deadline, check_lease)
+
+
+def _made(path: Path, key: str, keep: Collection[Keep]) -> dict | None:
+    """The record of a run, if that and all it is to keep are there."""
+    record = read_record(path, key) if path.exists() else None
+    return None if record is None or kept.missing(path, record, keep) else record
 
 
 def _make(
@@ -362,6 +428,7 @@ def _make(
     key: str,
     code: dict[str, str],
     path: Path,
+    keep: Collection[Keep],
     deadline: Deadline,
     before_save: Callable[[], None],
 ) -> dict:
@@ -371,13 +438,15 @@ def _make(
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
     state_path = folder / f"state-{sources.version(code)}.pt"
-    run = Run(spec, key, state_path, deadline, before_save)
+    run = Run(spec, key, state_path, keep, deadline, before_save)
     for state in set(folder.glob("state*.pt")) - {run.state_path}:
         print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
         state.unlink()
+        state.with_suffix(".jsonl.gz").unlink(missing_ok=True)
     (folder / ATTEMPT).touch()
     try:
         run.make()
+        write_bytes(kept.predictions(path), run.predictions().pack())
     except Postponed:
         (folder / ATTEMPT).unlink(missing_ok=True)
         raise
@@ -405,6 +474,7 @@ def _make(
     (folder / ATTEMPT).unlink(missing_ok=True)
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
+        run.answers_path.unlink(missing_ok=True)
     return read_record(path, key)
 
 

@@ -3,13 +3,15 @@
 `python -m benchmarks.runs.status SUITE` prints it. Times are of recorded runs of the same method
 on the same stream, backbone and training settings, here or published. Where there is none, GPU
 hours are estimated from operations (`costs.training_time`) and marked by ~; a dash is neither. A
-run in the paper's own setting names the tables of which it fills a cell.
+run in the paper's own setting names the tables of which it fills a cell. What a language model from
+outside takes in memory (`costs.memory`) stands beside, and of what does not fit, what would.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,10 +22,12 @@ from pathlib import Path
 
 from analysis.records.counterparts import cells
 from analysis.text import visible
+from benchmarks import backbones
+from benchmarks.common import devices
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import parse_json, read_json
-from benchmarks.costs import training_time
+from benchmarks.costs import memory, training_time
 from benchmarks.runs import slurm
 from benchmarks.runs.plan import RUNS, Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, read_record
@@ -84,9 +88,20 @@ def _kind(spec: dict) -> str:
 
 
 def describe(
-    plan: Plan, brief: bool = False, each: bool = False, tflops: float | None = None
+    plan: Plan,
+    brief: bool = False,
+    each: bool = False,
+    tflops: float | None = None,
+    at_once: int = 1,
 ) -> str:
-    """The plan as text: a line for each method, or for `each` run; `tflops` for estimates."""
+    """The plan as text.
+
+    Args:
+        brief: only counts, and why runs failed.
+        each: a line for each run, not for each method.
+        tflops: throughput that estimates assume.
+        at_once: runs that are made at a time.
+    """
     statuses = [run.status() for run in plan.runs]
     counts = ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
     lines = [f"suite {plan.name}: {visible(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
@@ -120,13 +135,16 @@ def describe(
                 done = sum(status == "done" for _, status, _ in entries)
                 count = f"{done} of {len(entries)} done"
                 run, _, time = entries[0]
-                lines.append(f"  {label:28}{count:>14}{time} each  {_fills(run.spec)}".rstrip())
+                line = f"  {label:28}{count:>14}{time} each  {_size(run.spec)}{_fills(run.spec)}"
+                lines.append(line.rstrip())
         together = [entry for entries in methods.values() for entry in entries]
         everything += together
         if len(groups) > 1:
             lines.append(f"  to do: {_left(together)}")
     lines += [f"  skipped: {run.directory}: {run.skip}" for run in plan.skipped]
     lines.append(f"to do, one run after the other: {_left(everything)}")
+    if at_once > 1:
+        lines.append(f"to do, {at_once} runs at once: {_wall(everything, at_once)}")
     if any(time.estimated for _, _, time in everything):
         lines.append(training_time.basis(tflops))
     return "\n".join(lines)
@@ -134,7 +152,7 @@ def describe(
 
 def _outdated(plan: Plan) -> list[str]:
     """For each file that has changed since runs were made, how many those are."""
-    outdated = [run for run in plan.runs if run.is_open() and run.earlier()]
+    outdated = [run for run in plan.runs if run.earlier() and not Path(run.record).exists()]
     changed = Counter(file for run in outdated for file in run.changed())
     return [
         f"  {visible(file)} changed since {n} runs were made: they are made anew"
@@ -154,10 +172,19 @@ class _Time:
         return self.estimated if self.recorded is None else self.recorded
 
     def __str__(self) -> str:
-        if self.recorded is not None:
-            return f"{self.recorded:9.0f} s"
-        hours = "-  " if self.estimated is None else f"~{self.estimated / 3600:.2g} h"
-        return f"{hours:>11}"
+        if self.seconds is None:
+            return f"{'-':>13}"
+        return f"{'' if self.recorded is not None else '~'}{duration(self.seconds)}".rjust(13)
+
+
+def duration(seconds: float) -> str:
+    """In units that one thinks in: 45 s, 12 min, 3 h 20 min, 270 h."""
+    if seconds < 59.5:
+        return f"{math.ceil(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 600 else f"{minutes / 60:.0f} h"
 
 
 def _experiment(spec: dict) -> str:
@@ -174,20 +201,51 @@ def _fills(spec: dict) -> str:
 
 
 def _left(entries: list[tuple]) -> str:
-    """What is not done, in recorded minutes, estimated GPU hours and runs of unknown length."""
+    """What is not done, as recorded, as estimated and of unknown length."""
     times = [time for _, status, time in entries if status != "done"]
     recorded = [time.recorded for time in times if time.recorded is not None]
     estimated = [time.estimated for time in times if time.estimated is not None]
     unknown = len(times) - len(recorded) - len(estimated)
     parts = []
     if recorded:
-        parts.append(f"{len(recorded)} runs of {sum(recorded) / 60:.0f} minutes as recorded")
+        parts.append(f"{len(recorded)} runs of {duration(sum(recorded))} as recorded")
     if estimated:
-        hours = sum(estimated) / 3600
-        parts.append(f"{len(estimated)} runs of ~{hours:.2g} GPU hours as estimated")
+        parts.append(f"{len(estimated)} runs of ~{duration(sum(estimated))} of a GPU as estimated")
     if unknown:
         parts.append(f"{unknown} runs of unknown length")
     return ", ".join(parts) or "nothing"
+
+
+def _wall(entries: list[tuple], at_once: int) -> str:
+    """How long what is not done takes if so many runs are made at a time."""
+    times = [time.seconds for _, status, time in entries if status != "done"]
+    known = [seconds for seconds in times if seconds is not None]
+    least = "at least " if len(known) < len(times) else "about "
+    return least + duration(max(sum(known) / at_once, max(known, default=0)))
+
+
+def _of_unknown_size(spec: dict) -> bool:
+    """Whether a run's network is none of those that fit wherever this runs."""
+    is_own = isinstance(backbones.find(spec["backbone"]["name"]), backbones.Embedded)
+    return spec["modality"] == "language" and not is_own
+
+
+def _size(spec: dict) -> str:
+    """Memory that the run is estimated to take, where that matters."""
+    if not _of_unknown_size(spec):
+        return ""
+    return f"{memory.gib(memory.estimate(spec).total):>6} GiB  "
+
+
+def too_large(plan: Plan, available: int) -> list[str]:
+    """Of each row whose open runs do not fit into that many bytes, why and what would."""
+    rows = {
+        (_experiment(run.spec), run.label): run
+        for run in plan.runs
+        if _of_unknown_size(run.spec) and run.is_open()
+    }
+    refused = {row: memory.refuse(run.spec, available) for row, run in rows.items()}
+    return [f"{where}: {label}: {why}" for (where, label), why in refused.items() if why]
 
 
 @as_exit()
@@ -205,14 +263,26 @@ def main() -> None:
         "--tflops", type=float, metavar="N", help="throughput assumed where nothing is recorded"
     )
     parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="runs made at a time (GPUs, or cores)"
+    )
+    parser.add_argument(
+        "--gib", type=float, metavar="N", help="memory of the device; else that of this machine's"
+    )
+    parser.add_argument(
         "--profile", type=Path, help="of Snakemake: whether its scheduler would take the jobs"
     )
     add_data_dir_option(parser)
     o = parser.parse_args()
     if o.tflops is not None and not o.tflops > 0:
         parser.error(f"--tflops must be positive, but is {o.tflops}")
-    plan = load_plan(o.suite, o.data_dir)
-    print(describe(plan, o.brief or o.complete, o.runs, o.tflops))
+    if o.gib is not None and not 0 < o.gib < math.inf:
+        parser.error(f"--gib must be positive, but is {o.gib}")
+    if o.at_once < 1:
+        parser.error(f"--at-once must be at least 1, but is {o.at_once}")
+    plan, brief = load_plan(o.suite, o.data_dir), o.brief or o.complete
+    print(describe(plan, brief, o.runs, o.tflops, o.at_once))
+    if not brief:
+        _check_memory(plan, o.gib)
     if o.profile and (unmet := slurm.check(o.profile, plan.threads)):
         raise DataError("; ".join(unmet))
     if not o.complete:
@@ -228,6 +298,27 @@ def main() -> None:
         raise DataError(
             f"{failed} of {len(statuses)} runs failed, see above: make retry has them made again"
         )
+
+
+def _check_memory(plan: Plan, gib: float | None) -> None:
+    """Print what does not fit into so many GiB, by default the memory of this machine's device.
+
+    Raises:
+        DataError: something does not fit into the memory that was named, or into that of the GPU
+            here; a machine without a GPU may only be where the plan is made.
+    """
+    device = devices.find()
+    available = memory.available_bytes(device) if gib is None else int(gib * memory.GIB)
+    if not (refused := too_large(plan, available)):
+        return
+    print("\n".join(["too large:", *(f"  {line}" for line in refused)]))
+    if gib is None and device == "cpu":
+        print("  on this machine, that is; --gib N asks for a device with N GiB")
+        return
+    raise DataError(
+        f"{len(refused)} rows of runs do not fit into {memory.gib(available)} GiB: change them as "
+        "is said above, or take a larger device"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ and the methods with what they set themselves:
     label: what the numbers are, printed wherever they appear
     seeds: [0, 1, 2]
     reference: seqlora                  # the row that differences are taken to, treelora otherwise
+    keep: [all, adapters]               # beside records: all predictions, an adapter for each task
     experiments:
       - stream: {name: glyphs, train_per_class: 40}
         backbone: {name: micro-vit}
@@ -43,6 +44,7 @@ from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
 from benchmarks.runs import suite_text
+from benchmarks.runs.kept import Keep
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
 from benchmarks.streams import Stream
@@ -57,12 +59,14 @@ class Suite:
 
     Attributes:
         reference: the label of the row that differences are taken to, None if the suite names none.
+        keep: what its runs keep beside their records, see `runs.kept`.
     """
 
     name: str
     label: str
     threads: int
     reference: str | None
+    keep: tuple[Keep, ...]
     runs: list[RunSpec] = field(repr=False)
 
 
@@ -74,6 +78,7 @@ class _Document:
     seeds: NonEmpty[list[Annotated[int, Field(ge=0, lt=2**32)]]]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     reference: str | None = None
+    keep: list[Keep] = field(default_factory=list)
     experiments: NonEmpty[list[dict[str, Any]]]
 
     def __post_init__(self):
@@ -156,7 +161,8 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
                 f"reference must be the name of a row, but is {quoted(document.reference)}: "
                 f"{suggest(document.reference, labels)}"
             )
-    return Suite(path.stem, document.label, document.threads, document.reference, runs)
+    keep = tuple(sorted(set(document.keep)))
+    return Suite(path.stem, document.label, document.threads, document.reference, keep, runs)
 
 
 def _check_name(name: str) -> None:
@@ -207,11 +213,18 @@ def _runs(
         backbone, network = _backbone(experiment.backbone, stream)
         backbone_digest = network.fingerprint(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
+    nf4 = getattr(backbone, "weights", None) == "nf4"
     rows = []
     for label, words, own in _written_out(experiment.methods, folder):
         with at(f"method {label[:100]}"):
             row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
             row.config.check(network.adapted_matrices)
+            network.check_targets(getattr(row.config, "target_modules", None))
+            if nf4 and getattr(row.config, "trained", None) == "all":
+                raise DataError(
+                    "trained: all trains the weights, and those of weights: nf4 are frozen: leave "
+                    "one of the two out"
+                )
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
 
@@ -263,6 +276,11 @@ def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
         asked = stream.options
         new = asked.max_new_tokens or asked.max_answer_tokens or 1
         network.check_context(asked.max_prompt_tokens + new)
+        if options.weights == "nf4" and not network.quantisable:
+            raise DataError(
+                f"weights: nf4 is for language models from outside, but {options.name} is small "
+                "and pre-trained here: leave it out"
+            )
     return options, network
 
 
@@ -301,8 +319,10 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
         train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
-    if modality == "vision" and method.offline:
-        train = dataclasses.replace(train, mask="all")  # all classes are there from the start
+    if method.offline:
+        train = dataclasses.replace(train, evaluate=None)  # it has a last row only
+        if modality == "vision":
+            train = dataclasses.replace(train, mask="all")  # all classes are there from the start
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):
         raise DataError(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "

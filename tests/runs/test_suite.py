@@ -77,6 +77,8 @@ WRONG = [
     ("seeds", [True], "seeds", "True"),
     ("seeds", [2**32], "seeds", str(2**32)),
     ("seeds", [2**64], "seeds"),
+    ("keep", "all", "keep", "list"),
+    ("keep", ["al"], "item 1 of keep", "'all' or 'adapters'", "'al'"),
     ("threads", 0),
     ("threads", 10**9),
     ("experiments", []),
@@ -467,6 +469,16 @@ def test_a_preset_is_spelt_out_and_can_be_changed(suite):
     configs = {r.spec["method"]["label"]: r.spec["method"]["config"] for r in suite(change).runs}
     assert configs["released"]["search"] == "softmax" and configs["released"]["strength"] == 0.2
     assert configs["treelora"]["search"] == "lcb"
+
+
+def test_an_offline_method_is_the_same_run_however_the_others_are_tested(suite):
+    def final(document):
+        first(document)["methods"]["joint"] = {}
+        first(document)["train"]["evaluate"] = "final"
+
+    plain, changed = keys(suite(lambda d: first(d)["methods"].update(joint={}))), keys(suite(final))
+    same = {label for (label, _), key in plain.items() if key in changed.values()}
+    assert same == {"joint", "olora"}  # that is of another experiment
 
 
 def test_an_offline_method_states_that_no_class_is_masked(suite):
