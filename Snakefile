@@ -76,16 +76,16 @@ elif "gpu" in workflow.global_resources and names():
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 
 
-# What a profile asks of a scheduler for each job by default; without one, nothing.
-asked = workflow.resource_settings._parsed_default_resources
-LONGEST = asked["runtime"].value if "runtime" in asked else None
+# What a job asks a scheduler for beside what its profile says, if that says the longest time.
+by_default = workflow.resource_settings._parsed_default_resources
+LONGEST = by_default["runtime"].value if "runtime" in by_default else None
 known_seconds = functools.cache(status.recorded_seconds)
 
 
 def minutes(wildcards, attempt):
     """Twice what the runs are expected to take, more at each attempt, at most the profile's."""
-    if LONGEST is None or workflow.remote_exec:
-        return None
+    if workflow.remote_exec:
+        return None  # it was asked for
     runs = batches[wildcards.batch].open_runs()
     seconds = [status.expected(run.spec, known_seconds()).seconds for run in runs]
     if None in seconds:
@@ -93,8 +93,9 @@ def minutes(wildcards, attempt):
     return min(LONGEST, attempt * math.ceil(20 + 2 * sum(seconds) / 60))
 
 
-# Where a profile says nothing of it, a job that is tried again keeps off nodes whose GPU has failed.
-ELSEWHERE = {} if "slurm_extra" in asked else {"slurm_extra": lambda _: slurm.excluded_nodes()}
+ASKED = {"runtime": minutes} if isinstance(LONGEST, int) else {}
+if "slurm_extra" not in by_default:  # a job that is tried again keeps off nodes of faulty GPUs
+    ASKED["slurm_extra"] = lambda _: slurm.excluded_nodes()
 
 
 # A job is done once each of its runs has a record. Where one says that its run failed, Snakemake's
@@ -235,8 +236,7 @@ rule train:
     threads: plan.threads
     resources:
         gpu=1,
-        runtime=minutes,
-        **ELSEWHERE,
+        **ASKED,
     params:
         what=lambda wildcards: batches[wildcards.batch].title(),
     message:
