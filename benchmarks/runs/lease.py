@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from analysis.text import visible
 from benchmarks.common.errors import DataError, Postponed
 from benchmarks.common.files import read_json
 
@@ -39,7 +40,8 @@ def hold(folder: Path, wait: Callable[[], None]) -> Iterator[Callable[[], None]]
     said = False
     while (own := _take(folder)) is None:
         if not said:
-            print(f"{folder} is being made by {_holder(folder)}: waits for it", file=sys.stderr)
+            holder = visible(_holder(folder))
+            print(f"{folder} is being made by {holder}: waits for it", file=sys.stderr)
             said = True
         wait()
 
@@ -83,6 +85,7 @@ def _take(folder: Path) -> Path | None:
     except FileExistsError:
         return None
     except OSError as error:
+        own.unlink(missing_ok=True)
         raise DataError(
             f"{own} could not be saved ({error.strerror}): make room and run again"
         ) from error
