@@ -71,11 +71,11 @@ def check(profile: Path, threads: int) -> list[str]:
     asked |= _pairs((_pairs(settings.get("set-resources"))).get("train"))
     everywhere = _partitions()
     name = str(asked.get("slurm_partition") or _default_partition())
-    partitions = [partition for partition in everywhere if partition.name == name]
+    partitions = [p for p in everywhere if p.name in name.split(",")]  # one job, where it fits
     if not partitions:
         names = ", ".join(sorted({partition.name for partition in everywhere}))
         return [*found, f"{file} asks for the partition {name!r}, but there are {names}"]
-    found += _unmet(asked, threads, partitions, file)
+    found += _unmet(asked, threads, name, partitions, file)
     account = asked.get("slurm_account")
     own = _accounts()
     if account and own and str(account).lower() not in own:
@@ -92,9 +92,11 @@ def _pairs(value: object) -> dict:
     return {k: int(v) if isinstance(v, str) and v.isdecimal() else v for k, v in value.items()}
 
 
-def _unmet(asked: dict, threads: int, partitions: list[Partition], file: Path) -> list[str]:
+def _unmet(
+    asked: dict, threads: int, name: str, partitions: list[Partition], file: Path
+) -> list[str]:
     """What no node of the partition can give, each by itself."""
-    name, found = partitions[0].name, []
+    found: list[str] = []
     if not any(partition.up for partition in partitions):
         found.append(f"the partition {name!r} takes no jobs now: name another one in {file}")
     limits = [partition.minutes for partition in partitions]
