@@ -4,6 +4,7 @@ SUITE    ?= demo
 TOGETHER ?= 3
 CORES    ?= all
 PROFILE  ?= profiles/default
+DEADLINE ?=
 PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
@@ -25,7 +26,8 @@ unexport SUITE METHOD METRIC STREAM
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
-            together=$(call quoted,$(TOGETHER)) --workflow-profile $(call quoted,$(PROFILE)) \
+            together=$(call quoted,$(TOGETHER)) \
+            $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
             --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
             --no-loadscope-reorder
@@ -34,7 +36,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore rescore pretrain figures unlock publish docs experiments test test-fast contract lint lock clean
+.PHONY: help replicate plan status retry restore rescore pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,7 @@ help: ## List the commands
 	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
 	@echo "TOGETHER=$(TOGETHER)  seeds of a method that one process makes, one after the other"
 	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)"
+	@echo "DEADLINE=2026-03-01T18:00  no task starts that would not end before"
 	@echo "PYTHON=PROGRAM makes the environment, else the first of $(PYTHONS) that can"
 	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
 
@@ -50,7 +53,7 @@ replicate: .venv/requirements.lock ## Run the suite: data, training, tables, fig
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) --complete
 
 plan: .venv/requirements.lock ## List what the suite runs, what is done, the time and memory each needs (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.runs.status $(NAME) $(PLAN)
+	@.venv/bin/python -m benchmarks.runs.status $(NAME) --profile $(call quoted,$(PROFILE)) $(PLAN)
 
 status: .venv/requirements.lock ## Count the runs that are done, failed and to do
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) --brief
@@ -88,12 +91,19 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 	@.venv/bin/python -m benchmarks.experiments.accounting --out benchmarks/published/accounting.json
 	@.venv/bin/python -m benchmarks.experiments.regret --out benchmarks/published/regret.json
 
+slurm: .venv/requirements.lock ## Install what profiles/slurm needs
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes \
+	    -r requirements-slurm.lock
+
 test: lint ## Check style and workflow, then run every test
 	$(PYTEST)
 	$(PYTEST) --pretend-gpu tests/*/test_gpu.py
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
 	$(PYTEST) -m "not slow"
+
+test-cluster: slurm ## Submit jobs to the Slurm of this host and end them in every way
+	.venv/bin/python -m pytest -q tests/cluster --cluster
 
 contract: .venv/requirements.lock ## Ask a method or a stream what all must keep (METHOD= or STREAM=name, module or path)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(if $(value STREAM),\
@@ -108,6 +118,7 @@ lint: .venv/requirements.lock ## Check style and workflow
 lock: ## Resolve requirements*.in anew (needs uv; UPGRADE=1 takes newer versions)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in -o requirements.lock
 	$(COMPILE) requirements-figures.in -c requirements.lock -o requirements-figures.lock
+	$(COMPILE) requirements-slurm.in -c requirements.lock -o requirements-slurm.lock
 	@{ echo "# Made by 'make lock' from requirements.lock; the pins are complete, so create it with"; \
 	   echo "#   PIP_NO_DEPS=1 conda env create -f environment.yml"; \
 	   echo "name: treelora"; \

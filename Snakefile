@@ -1,6 +1,8 @@
 # The workflow of one suite: `snakemake --config suite=smoke`. What to run is decided in
 # benchmarks/runs/plan.py; the path of a record holds digests of everything that decides it, so that a
 # changed setting or changed code is another path and never a stale file.
+import functools
+import math
 import os
 import re
 import sys
@@ -12,7 +14,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
-from benchmarks.runs import sources
+from benchmarks.runs import slurm, sources, status
+from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import (
     backbone_inputs,
@@ -39,6 +42,9 @@ try:
     batches = {batch.name: batch for batch in plan.batches(config["together"])}
     check_writable("results", "resources")
     plan.claim_results()
+    DEADLINE = ""
+    if "deadline" in config:
+        DEADLINE = f" --deadline {seconds_since_1970(str(config['deadline'])):.0f}"
     # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
     # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
     open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
@@ -70,9 +76,32 @@ OUT = f"results/{plan.name}"
 OWN_GPU = ""
 if workflow.remote_exec:
     OWN_GPU = " --gpus {resources.gpu}"
+    os.environ.update(HF_HUB_OFFLINE="1")  # nodes may reach nothing, and all is fetched before
 elif "gpu" in workflow.global_resources and names():
     OWN_GPU = " --own-gpu"
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
+
+
+# What a job asks a scheduler for beside what its profile says, if that says the longest time.
+by_default = workflow.resource_settings._parsed_default_resources
+LONGEST = by_default["runtime"].value if "runtime" in by_default else None
+known_seconds = functools.cache(status.recorded_seconds)
+
+
+def minutes(wildcards, attempt):
+    """Twice what the runs are expected to take, more at each attempt, at most the profile's."""
+    if workflow.remote_exec:
+        return None  # it was asked for
+    runs = batches[wildcards.batch].open_runs()
+    seconds = [status.expected(run.spec, known_seconds()).seconds for run in runs]
+    if None in seconds:
+        return LONGEST
+    return min(LONGEST, attempt * math.ceil(20 + 2 * sum(seconds) / 60))
+
+
+ASKED = {"runtime": minutes} if isinstance(LONGEST, int) else {}
+if "slurm_extra" not in by_default:  # a job that is tried again keeps off nodes of faulty GPUs
+    ASKED["slurm_extra"] = lambda _: slurm.excluded_nodes()
 
 
 # A job is done once each of its runs has a record. Where one says that its run failed, Snakemake's
@@ -214,13 +243,14 @@ rule train:
     threads: plan.threads
     resources:
         gpu=1,
+        **ASKED,
     params:
         what=lambda wildcards: batches[wildcards.batch].title(),
     message:
         "train {params.what}"
     shell:
         "python -m benchmarks.runs.run {input.specs:q} --threads {threads}"
-        f"{OWN_GPU} 2>> {{log:q}}"  # what failed is said on the terminal
+        f"{OWN_GPU}{DEADLINE} 2>> {{log:q}}"  # what failed is said on the terminal
 
 
 rule collect:

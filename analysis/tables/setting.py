@@ -69,7 +69,7 @@ def setting_notes(panel: Panel) -> list[str]:
     optional += ("checkpointing", "test_batch_size", "head_init", "loss_mean", "evaluate")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
-    devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))
+    devices, threads = _devices(panel), distinct(panel.runs, "threads")
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     mixed = " Times from different devices or thread counts do not compare."
     parts = [
@@ -89,6 +89,14 @@ def setting_notes(panel: Panel) -> list[str]:
         + (mixed if len(devices) > 1 or len(threads) > 1 else "")
         + (" TIME leaves compilation out." if _compiles(panel) else ""),
     ]
+
+
+def _devices(panel: Panel) -> list[str]:
+    """Those that learnt a task of a run; a run that was continued may have more than one."""
+    found = (record.get("provenance") or {} for record in panel.runs["record"])
+    tries = (tried for provenance in found for tried in provenance.get("tries") or ())
+    learnt = {tried["device"] for tried in tries if tried["tasks"]}
+    return sorted({*distinct(panel.runs, "device"), *learnt})
 
 
 def _compiles(panel: Panel) -> bool:

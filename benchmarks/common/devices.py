@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import FaultyGPU
 
 TEST_BATCH_SIZE = 128  # items tested at a time where a suite says none
 
@@ -24,16 +24,28 @@ def require_gpu() -> None:
     """Start CUDA, for a process that was promised a GPU.
 
     Raises:
-        DataError: torch cannot compute on it.
+        FaultyGPU: torch cannot compute on it.
     """
     try:
         torch.ones(1, device="cuda").item()
     except (AssertionError, RuntimeError) as error:  # without CUDA torch asserts
         reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise DataError(
+        raise FaultyGPU(
             f"this run was promised a GPU, but torch cannot use one ({reason}): it did not start "
             f"and lost nothing, mend the driver or run it on another machine"
         ) from error
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether an error tells of the GPU or its driver, and not of what it was asked to do.
+
+    An index out of range stops a GPU, too, but does so on every machine; memory that does not
+    suffice is a fault of the run, and leaves the GPU usable.
+    """
+    text = str(error)
+    asked = isinstance(error, torch.OutOfMemoryError) or "device-side assert" in text
+    said = any(words in text for words in ("CUDA error", "CUDA driver error", "_STATUS_"))
+    return not asked and (isinstance(error, torch.AcceleratorError) or said)
 
 
 def synchronise(device: str) -> None:

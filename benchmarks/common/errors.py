@@ -18,6 +18,19 @@ class DataError(ValueError):
         return visible(super().__str__())
 
 
+class Postponed(DataError):
+    """A run that stopped for no fault of its own, lost nothing, and can be made later or elsewhere.
+
+    A process ends with `EXIT` then, as mail programs do for what is to be tried again.
+    """
+
+    EXIT = 75
+
+
+class FaultyGPU(Postponed):
+    """A GPU that was promised does not compute; another one will."""
+
+
 @contextmanager
 def as_exit() -> Iterator[None]:
     """A command ends with the sentence of what stopped it, and no traceback: `@as_exit()`."""

@@ -4,7 +4,9 @@
 each beside its spec, as result-CODE.json. CODE stands for the code behind its numbers, see
 `runs.sources`. State is saved after each task, so a run that was killed continues there and ends
 with the same R; it starts over if its code has changed. A run that fails leaves a record that says
-why, its traceback in log.txt, and the others go on; one that has a record already is left as it is.
+why, its traceback in log.txt, and the others go on; one that has a record already is left as it is,
+and one that another process makes is waited for. Where the GPU is at fault, or the allocation ends
+before the next task would, the exit status is 75: nothing is lost, the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import dataclasses
 import datetime
 import os
 import random
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -36,11 +39,12 @@ from benchmarks import backbones, streams
 from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, FaultyGPU, Postponed
 from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import general, gpus, kept, sources
+from benchmarks.runs import general, gpus, kept, lease, slurm, sources
+from benchmarks.runs.deadline import Deadline, end_of_allocation, seconds_since_1970
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
@@ -62,26 +66,44 @@ ATTEMPT = "attempted"
 class Run:
     """A run in the making.
 
+    Args:
+        deadline: when no further task may start.
+        before_save: called before anything is saved; it raises where the run is not to go on.
+
     Attributes:
-        record: what was measured so far, as the result record has it.
+        record: what was measured so far, as the result record has it, and `tries`: when and on
+            which device each process began that made a part of it, and how many tasks it learnt.
         cells: of R the predictions behind it, by place: those of the diagonal and of the final row,
             or all if `keep` says so.
     """
 
-    def __init__(self, spec: dict, key: str, state_path: Path, keep: Collection[Keep] = ()):
+    def __init__(
+        self,
+        spec: dict,
+        key: str,
+        state_path: Path,
+        keep: Collection[Keep] = (),
+        deadline: Deadline | None = None,
+        before_save: Callable[[], None] = lambda: None,
+    ):
         self.spec, self.key, self.state_path, self.keep = spec, key, state_path, keep
+        self.deadline, self.before_save = deadline or Deadline(), before_save
         self.answers_path = state_path.with_suffix(".jsonl.gz")
         self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
         self.general: torch.Tensor | None = None  # the text, where general ability is asked for
-        self.record: dict = {"tasks": [], "R": None, "test_curve": []}
+        self.record: dict = {"tasks": [], "R": None, "test_curve": [], "tries": []}
 
     def make(self) -> None:
         """Make the run, from its last saved state on."""
         self.build()
         self.restore()
         for task in self.tasks[len(self.record["tasks"]) :]:
+            self.deadline.check(task.index, self._expected_seconds(task.index))
+            start = time.monotonic()
             self.learn(task)
+            self.deadline.note(task.index, time.monotonic() - start)
+            self.before_save()
             write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
         self.finish()
@@ -198,6 +220,8 @@ class Run:
                 print(
                     f"{self.state_path} is of a run that kept less: it starts over", file=sys.stderr
                 )
+        tried = {"started": _now(), "device": devices.name(self.device), "tasks": 0}
+        self.record["tries"].append(tried)
         done = len(self.record["tasks"])
         name = f"{self.spec['stream']['name']}/{label}/s{self.spec['seed']}"
         self.progress = Progress(name, sum(self.steps), "steps", done=sum(self.steps[:done]))
@@ -205,6 +229,16 @@ class Run:
             self.progress.say(f"continues after task {done} of {len(self.tasks)}", last=True)
         for task in self.tasks[:done] if self.router else ():
             self.router.add([prompt for prompt, _ in task.examples])
+
+    def _expected_seconds(self, index: int) -> float:
+        """Of a task, by the one before, if this device learnt it; else 0."""
+        devices_before = [t["device"] for t in self.record["tries"] if t["tasks"]]
+        if devices_before[-1:] != [self.record["tries"][-1]["device"]]:
+            return 0.0
+        before = self.record["tasks"][-1]
+        learning = before["train_seconds"] + before["consolidate_seconds"]
+        growth = self.steps[index] / max(self.steps[index - 1], 1)
+        return learning * growth + before["eval_seconds"] * (index + 1) / index
 
     def _restore_cells(self, R: list[list[float | None]]) -> bool:
         """Whether the predictions behind the scores so far are there, as far as they are kept."""
@@ -255,6 +289,7 @@ class Run:
             }
             | found
         )
+        self.record["tries"][-1]["tasks"] += 1
         scores = [score for score in row if score is not None]
         on = f"on {len(scores)} task{'s' * (len(scores) > 1)}"
         self.progress.say(
@@ -371,13 +406,15 @@ def _routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
     return [float((router.route(list(task.prompts)) == t).mean()) for t, task in enumerate(seen)]
 
 
-def make(spec_path: Path) -> dict:
+def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
     """Make or finish a run and save its record beside its spec, under the version of its code.
 
     Raises:
+        Postponed: the GPU is at fault, or the time does not suffice for the next task.
         DataError: the spec or an existing record is corrupt, or nothing could be saved.
         ValueError: the method's file cannot be loaded.
     """
+    deadline = deadline or Deadline()
     asked = read_json(spec_path)
     if not isinstance(asked, dict) or not {"spec", "key"} <= asked.keys():
         raise DataError(f"{spec_path} is no spec of a run: delete it and run again")
@@ -385,18 +422,46 @@ def make(spec_path: Path) -> dict:
     code = sources.of(spec)
     path = folder / f"result-{sources.version(code)}.json"
     keep = asked.get("keep", [])
-    if path.exists():
-        record = read_record(path, key)
-        if not (absent := kept.missing(path, record, keep)):
-            print(f"{path} is there already", file=sys.stderr)
-            return record
-        print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
+    if record := _made(path, key, keep):
+        print(f"{path} is there already", file=sys.stderr)
+        return record
     check_writable(folder)
+
+    def wait() -> None:
+        deadline.check()
+        time.sleep(1)
+
+    with lease.hold(folder, wait) as check_lease:
+        if record := _made(path, key, keep):  # by whom it was waited for
+            return record
+        if path.exists():
+            absent = kept.missing(path, read_record(path, key), keep)
+            print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
+        return _make(spec, key, code, path, keep, deadline, check_lease)
+
+
+def _made(path: Path, key: str, keep: Collection[Keep]) -> dict | None:
+    """The record of a run, if that and all it is to keep are there."""
+    record = read_record(path, key) if path.exists() else None
+    return None if record is None or kept.missing(path, record, keep) else record
+
+
+def _make(
+    spec: dict,
+    key: str,
+    code: dict[str, str],
+    path: Path,
+    keep: Collection[Keep],
+    deadline: Deadline,
+    before_save: Callable[[], None],
+) -> dict:
+    folder = path.parent
     facts = provenance() | {"sources": code, "threads": torch.get_num_threads(), "started": _now()}
     facts["dirty"] |= not all(map(is_committed, sources.files(spec)))
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
-    run = Run(spec, key, folder / f"state-{sources.version(code)}.pt", keep)
+    state_path = folder / f"state-{sources.version(code)}.pt"
+    run = Run(spec, key, state_path, keep, deadline, before_save)
     for state in set(folder.glob("state*.pt")) - {run.state_path}:
         print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
         state.unlink()
@@ -405,7 +470,16 @@ def make(spec_path: Path) -> dict:
     try:
         run.make()
         write_bytes(kept.predictions(path), run.predictions().pack())
+    except Postponed:
+        (folder / ATTEMPT).unlink(missing_ok=True)
+        raise
     except Exception as error:
+        if devices.is_fault(error):
+            reason = str(error).strip().partition("\n")[0]
+            raise FaultyGPU(
+                f"{folder} stopped, as the GPU is at fault ({reason}): what was learnt is saved, "
+                f"run it again, on another machine if this comes again"
+            ) from error
         text = " ".join(str(error).split())[:1800] or "no message"
         if not isinstance(error, DataError):
             text = f"{type(error).__name__}: {text}{_where(error, sources.files(spec))}"
@@ -415,13 +489,22 @@ def make(spec_path: Path) -> dict:
             file.write(f"{_now()}\n{trace}\n\n")
         print(f"{folder} failed: {visible(text)} (see {log})", flush=True)
         outcome = {"status": "failed", "error": text}
+    before_save()
+    if len(tries := run.record.pop("tries")) > 1:
+        facts["tries"] = tries
     facts |= run.record.get("provenance", {}) | {"finished": _now()}
     write_record(path, outcome | {"key": key, "spec": spec} | run.record | {"provenance": facts})
-    (folder / ATTEMPT).unlink()
+    (folder / ATTEMPT).unlink(missing_ok=True)
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
         run.answers_path.unlink(missing_ok=True)
     return read_record(path, key)
+
+
+def _comes_last(spec_path: Path) -> bool:
+    """Whether another process makes the run, or one that made it did not survive it."""
+    folder = spec_path.parent
+    return (folder / ATTEMPT).exists() or lease.is_held(folder)
 
 
 def _where(error: Exception, files: Collection[Path]) -> str:
@@ -451,20 +534,35 @@ def main() -> None:
     parser.add_argument(
         "--gpus", type=int, default=0, metavar="N", help="that the scheduler has given (default 0)"
     )
+    parser.add_argument(
+        "--deadline",
+        type=seconds_since_1970,
+        metavar="TIME",
+        help="start no task that would not end before, nor before the Slurm job ends",
+    )
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # gives leases back
     torch.set_num_threads(options.threads)
     left = []
     try:
+        until = Deadline(min(filter(None, (options.deadline, end_of_allocation())), default=None))
         own = gpus.claim() if options.own_gpu else None  # held until the process ends
-        for path in sorted(options.specs, key=lambda path: (path.parent / ATTEMPT).exists()):
+        for path in sorted(options.specs, key=_comes_last):
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
             try:
-                make(path)
+                make(path, until)
+            except Postponed:
+                raise
             except ValueError as error:  # a DataError, or of the method's file
                 print(visible(str(error)), file=sys.stderr)
                 left.append(path)
+    except Postponed as error:
+        if isinstance(error, FaultyGPU):
+            slurm.note_faulty_node()
+        print(error, file=sys.stderr)
+        raise SystemExit(Postponed.EXIT) from error
     except DataError as error:
         raise SystemExit(str(error)) from error
     if left:

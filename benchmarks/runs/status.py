@@ -28,6 +28,7 @@ from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import parse_json, read_json
 from benchmarks.costs import memory, training_time
+from benchmarks.runs import slurm
 from benchmarks.runs.plan import RUNS, Plan, load_plan
 from benchmarks.runs.record import PUBLISHED, read_record
 
@@ -265,6 +266,9 @@ def main() -> None:
     parser.add_argument(
         "--gib", type=float, metavar="N", help="memory of the device; else that of this machine's"
     )
+    parser.add_argument(
+        "--profile", type=Path, help="of Snakemake: whether its scheduler would take the jobs"
+    )
     add_data_dir_option(parser)
     o = parser.parse_args()
     if o.tflops is not None and not o.tflops > 0:
@@ -277,6 +281,8 @@ def main() -> None:
     print(describe(plan, brief, o.runs, o.tflops, o.at_once))
     if not brief:
         _check_memory(plan, o.gib)
+    if o.profile and (unmet := slurm.check(o.profile, plan.threads)):
+        raise DataError("; ".join(unmet))
     if not o.complete:
         return
     statuses = [run.status() for run in plan.runs]

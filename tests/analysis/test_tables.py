@@ -79,6 +79,17 @@ def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
     assert "labels seen by its weights: in1k, seeds" in setting_notes(panel_of(tmp_path, runs))[1]
 
 
+def test_the_tables_say_that_a_run_was_continued_on_another_device(tmp_path):
+    run = record()
+    assert "Times from different" not in setting_notes(panel_of(tmp_path, [run]))[2]
+    tries = [("unused", 0), ("first", 1), ("cpu", 5)]
+    run["provenance"]["tries"] = [
+        {"started": "2026-01-02T00:00:00Z", "device": device, "tasks": n} for device, n in tries
+    ]
+    note = setting_notes(panel_of(tmp_path, [run]))[2]
+    assert "Device cpu, first, threads" in note and "Times from different devices" in note
+
+
 def test_no_table_says_where_data_lies(tmp_path):
     run = set_paths(record(), spec__stream__path="/srv/me/my data/birds")
     bad = failed(set_paths(run, spec__seed=1, key="2"), error="/srv/me/x.csv is empty")

@@ -55,7 +55,13 @@ def test_the_light_environment_is_a_part_of_the_full_one_and_has_no_torch():
     assert not [name for name in light if name.startswith(("torch", "nvidia"))]
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-figures"])
+def test_the_executor_for_slurm_adds_only_itself_to_the_environment():
+    added = pins(read("requirements-slurm.lock")).items() - pins(read("requirements.lock")).items()
+    own = "snakemake-executor-plugin-slurm"
+    assert {name for name, _ in added} == {own, f"{own}-jobstep"}
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-figures", "requirements-slurm"])
 def test_every_named_package_is_pinned_with_hashes(name):
     lock = read(f"{name}.lock")
     assert named(f"{name}.in") <= set(pins(lock))

@@ -164,7 +164,9 @@ def options_of(profile, monkeypatch):
     for action in parser._actions:
         if action.dest == "executor":
             action.choices = None  # the plugin for Slurm is installed where there is Slurm
-    return parser.parse_args([])
+    options, others = parser.parse_known_args([])
+    assert all(option.startswith("--slurm-") for option in others)  # its plugin's own
+    return options
 
 
 def test_the_gpu_profile_counts_the_gpus(monkeypatch):

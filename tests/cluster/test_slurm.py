@@ -1,0 +1,109 @@
+"""What happens to runs on a cluster: jobs end early, nodes fail, Snakemake is killed.
+
+Nothing that is finished is lost or made twice, and what was cut off ends with the same scores.
+"""
+
+import os
+import signal
+
+import pytest
+
+from tests.cluster.conftest import ask
+
+
+def test_a_suite_is_made_as_jobs(undisturbed):
+    assert undisturbed.scores()["other"] == undisturbed.scores()["cut"]
+    assert (undisturbed.folder / "results/own/report/index.html").exists()
+
+
+def test_a_requeued_job_goes_on(project, undisturbed):
+    workflow = project.workflow()
+    job, _ = project.stop("cut")
+    ask("scontrol", "requeue", job)
+    project.finish(workflow)
+    assert project.scores() == undisturbed.scores()
+    assert project.tries("cut") == 2
+
+
+def test_a_job_that_hit_its_time_limit_is_submitted_again_and_goes_on(project, undisturbed):
+    workflow = project.workflow()
+    job, _ = project.stop("cut")
+    ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    shown = project.finish(workflow)
+    assert "SLURM status is: 'TIMEOUT'" in shown
+    assert project.scores() == undisturbed.scores()
+    assert project.tries("cut") == 2
+
+
+def test_a_run_that_is_finished_survives_the_time_limit_of_its_group(project, undisturbed):
+    workflow = project.workflow("--groups", "train=runs", "--group-components", "runs=2")
+    job, _ = project.stop("cut")
+    project.wait_until(lambda: project.record("other"))
+    before = project.record("other").read_bytes()
+    ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    shown = project.finish(workflow)
+    assert "SLURM status is: 'TIMEOUT'" in shown
+    assert project.record("other").read_bytes() == before
+    assert project.scores() == undisturbed.scores()
+    assert project.tries("cut") == 2
+
+
+def test_after_snakemake_was_killed_no_run_is_made_twice(project, undisturbed):
+    workflow = project.workflow()
+    job, process = project.stop("cut")
+    workflow.send_signal(signal.SIGKILL)
+    workflow.communicate()
+    project.finish(project.workflow("--unlock"))
+    workflow = project.workflow()
+    project.wait_until(lambda: "waits for it" in project.logs())
+    os.kill(process, signal.SIGCONT)
+    project.finish(workflow)
+    assert f"(Slurm job {job}): waits for it" in project.logs()
+    assert project.scores() == undisturbed.scores()
+    assert project.tries("cut") == 1
+
+
+def test_a_run_goes_on_at_another_node_when_its_own_goes_down(project, undisturbed):
+    workflow = project.workflow()
+    job, _ = project.stop("cut")
+    node = ask("squeue", "--noheader", "--job", job, "--format", "%N").stdout.strip()
+    down = ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test", check=False)
+    if down.returncode:
+        pytest.skip(f"needs an administrator of Slurm: {down.stderr.strip()}")
+    try:
+        project.finish(workflow)
+    finally:
+        ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert project.scores() == undisturbed.scores()
+    assert project.tries("cut") == 2
+
+
+def test_a_job_whose_gpu_does_not_compute_is_tried_on_another_node(project):
+    """Stand-in GPUs, with which no torch can compute; nothing is said to have failed."""
+    if "gpu" not in ask("sinfo", "--noheader", "--format", "%G").stdout:
+        pytest.skip("this cluster has no GPUs")
+    project.profile(train={"gpu": 1}, retries=1)
+    shown, _ = (workflow := project.workflow()).communicate()
+    if project.record("other"):
+        pytest.skip("the GPUs of this cluster compute")
+    assert workflow.returncode != 0
+    assert not project.files("results/runs/*/*/*/result-*.json")
+    assert project.logs().count("this run was promised a GPU") == 4, shown  # two runs, twice each
+    assert len(project.files("results/faulty-nodes/*")) == 2
+
+
+@pytest.mark.parametrize(
+    "asked, sentence",
+    [
+        ({}, ""),
+        ({"slurm_partition": "nowhere"}, "asks for the partition 'nowhere', but there are"),
+        ({"runtime": 10**7}, "but at most"),
+        ({"mem_mb": 10**9}, "MB of memory (mem_mb), but no node"),
+        ({"constraint": "nothing"}, "Slurm would not take a job"),
+    ],
+)
+def test_the_plan_says_whether_slurm_would_take_the_jobs(asked, sentence, undisturbed):
+    undisturbed.profile(asked)
+    options = ("own.yaml", "--profile", "profiles/mine")
+    code, shown = undisturbed.module("benchmarks.runs.status", *options)
+    assert (code != 0) == bool(sentence) and sentence in shown, shown
