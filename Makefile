@@ -85,10 +85,9 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 
 test: lint ## Check style and workflow, then run every test
 	$(PYTEST)
-	$(PYTEST) --pretend-gpu tests/*/test_gpu.py
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not gpu"
 
 contract: .venv/requirements.lock ## Ask a method or a stream what all must keep (METHOD= or STREAM=name, module or path)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(if $(value STREAM),\
