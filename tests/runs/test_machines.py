@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.common.errors import DataError
 from benchmarks.runs import gpus
-from tests.checkout import ROOT, Checkout
+from tests.checkout import ROOT
 
 CLAIM = """
 import os, sys, time
@@ -30,6 +30,7 @@ def claiming(folder, visible):
         cwd=ROOT,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -42,7 +43,8 @@ def test_each_process_has_a_gpu_of_its_own_and_a_dead_one_gives_it_back(tmp_path
         assert sorted(held) == ["3", "MIG-7/1/0"]
         third = claiming(tmp_path, "3,MIG-7/1/0")
         processes.append(third)
-        assert not select.select([third.stdout], [], [], 2)[0]  # it waits
+        assert str(second.pid) in third.stderr.readline()  # for whom it waits
+        assert not select.select([third.stdout], [], [], 1)[0]
         second.kill()
         second.wait()
         assert third.stdout.readline().strip() == held[1]
@@ -57,14 +59,17 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
     monkeypatch.delenv("GPUS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    tool.write_text("#!/bin/sh\nprintf '0, GPU-a0\\n1, GPU-b1\\n2, GPU-b2\\n'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert gpus.names() == ["0", "1", "2"]
+    assert gpus.names() == ["GPU-a0", "GPU-b1", "GPU-b2"]
     monkeypatch.setenv("GPUS", "2")
-    assert gpus.names() == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab,7")
-    assert gpus.names() == ["5", "GPU-ab"]
+    assert gpus.names() == ["GPU-a0", "GPU-b1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7/1/0, GPU-b2,7")
+    assert gpus.names() == ["MIG-7/1/0", "GPU-b2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-a,GPU-b2,0")  # each card once
+    assert gpus.names() == ["GPU-b2", "GPU-a0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     for bad in ("4", "0", "all"):
         monkeypatch.setenv("GPUS", bad)
         with pytest.raises(DataError, match=f"GPUS must be a number.* found, 3, but is '{bad}'"):
@@ -72,6 +77,12 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
     monkeypatch.delenv("GPUS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # CUDA reads no further
     assert gpus.names() == ["3"]
+    monkeypatch.setenv("RUNS_PER_GPU", "3")
+    assert gpus.slots() == {"3": "3", "3-1": "3", "3-2": "3"}
+    monkeypatch.setenv("RUNS_PER_GPU", "0")
+    with pytest.raises(DataError, match="RUNS_PER_GPU must be a number from 1"):
+        gpus.slots()
+    monkeypatch.setenv("RUNS_PER_GPU", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus.names() == []
     with pytest.raises(DataError, match="promised a GPU, but there is none"):
@@ -126,22 +137,6 @@ def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_fol
     os.link(precious, slot)
     with gpus.claim(shared_folder):
         assert precious.read_text() == "precious"
-
-
-@pytest.mark.slow
-def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
-    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
-    checkout = Checkout(tmp_path)
-    promises = {
-        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
-        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
-        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
-    }
-    for promise, (visible, *options) in promises.items():
-        options += ["--dry-run", "--printshellcmds"]
-        shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
-        runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
-        assert runs and all(f" {promise} 2>> " in line for line in runs), shown
 
 
 def options_of(profile, monkeypatch):

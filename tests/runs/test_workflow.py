@@ -242,6 +242,20 @@ def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
     assert (made["prepare"], made["pretrain"], made["backbone"]) == (2, 1, 1)
 
 
+def test_runs_are_told_of_the_gpu_that_they_were_promised(checkout):
+    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
+    promises = {
+        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
+        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
+        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
+    }
+    for promise, (visible, *options) in promises.items():
+        options += ["--dry-run", "--printshellcmds"]
+        shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
+        runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
+        assert runs and all(f" {promise} 2>> " in line for line in runs), shown
+
+
 def test_an_unknown_suite_is_one_sentence(checkout):
     code, shown = checkout.module("snakemake", "--config", "suite=smoek")
     assert code and "smoke" in shown and "Traceback" not in shown
