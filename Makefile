@@ -97,10 +97,9 @@ slurm: .venv/requirements.lock ## Install what profiles/slurm needs
 
 test: lint ## Check style and workflow, then run every test
 	$(PYTEST)
-	$(PYTEST) --pretend-gpu tests/*/test_gpu.py
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-cluster: slurm ## Submit jobs to the Slurm of this host and end them in every way
 	.venv/bin/python -m pytest -q tests/cluster --cluster

@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import tempfile
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import processes
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -24,13 +26,15 @@ class Checkout:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
 
+    def _where(self, cwd: Path | None = None, **variables: str) -> dict:
+        keep = {k: v for k, v in os.environ.items() if k not in ("TREELORA_DATA", "MAKEFLAGS")}
+        return {"cwd": cwd or self.folder, "env": keep | variables}
+
     def start(self, *command: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen:
         """Start a command here, or in `cwd`; standard output and error are one text."""
-        keep = {k: v for k, v in os.environ.items() if k not in ("TREELORA_DATA", "MAKEFLAGS")}
         return subprocess.Popen(
             command,
-            cwd=cwd or self.folder,
-            env=keep | variables,
+            **self._where(cwd, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -43,19 +47,30 @@ class Checkout:
         shown, _ = process.communicate()
         return process.returncode, shown
 
+    def fork(self, module: str, *options: str, out: Path, **how) -> BaseProcess:
+        """`start` for a module of Python that need not import packages; it prints to a file."""
+        return processes.fork(module, options, out, **self._where(**how))
+
     def module(self, name: str, *options: str, **how) -> tuple[int, str]:
-        """`run` for a module of Python."""
-        return self.run(sys.executable, "-m", name, *options, **how)
+        """`run` for a module of Python that need not import packages."""
+        with tempfile.NamedTemporaryFile() as out:
+            process = self.fork(name, *options, out=Path(out.name), **how)
+            process.join()
+            return process.exitcode, out.read().decode()
 
     def snakemake(self, *options: str, suite: str, config: tuple = (), **how) -> str:
         """Run the workflow of a suite, which must succeed, and return what it prints."""
-        options = ("--cores", "2", *options, "--config", f"suite={suite}", *config)
-        code, shown = self.module("snakemake", *options, **how)
+        code, shown = self.module("snakemake", *asking(suite, *config), *options, **how)
         assert code == 0, shown
         return shown
 
     def files(self, pattern: str) -> list[Path]:
         return sorted(self.folder.glob(pattern))
+
+
+def asking(suite: str, *config: str) -> tuple[str, ...]:
+    """Options of Snakemake; --config takes all that follows it up to the next."""
+    return ("--config", f"suite={suite}", *config, "--cores", "2")
 
 
 def suite(name: str) -> dict:

@@ -26,11 +26,6 @@ def pytest_addoption(parser):
         help="ask the contract of this method alone: a name, a module or the path of a file",
     )
     parser.addoption("--stream", metavar="STREAM", help="the same for a stream")
-    parser.addoption(
-        "--pretend-gpu",
-        action="store_true",
-        help="rehearse the tests marked gpu without one: tests/pretend_cuda.py stands for it",
-    )
 
 
 def pytest_configure(config):
@@ -59,11 +54,26 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in asked if not item.get_closest_marker("skip")]  # of no case
 
 
-@pytest.fixture(autouse=True)
-def gpu(request):
-    """A GPU for tests marked gpu, or they are skipped. Others never see one.
+@pytest.fixture(scope="session", autouse=True)
+def pretended_gpu():
+    """A context in which there seems to be a GPU; None on a machine that has one.
 
-    With --pretend-gpu it is the set of places in the code, (file, line), that asked torch.cuda.
+    It is made before any test, as torch counts its devices at the first backward pass.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    from tests.pretend_cuda import pretended
+
+    return pretended
+
+
+@pytest.fixture(autouse=True)
+def gpu(request, pretended_gpu):
+    """A GPU for tests marked gpu, pretended where there is none. Others never see one.
+
+    Of a pretended one it is the set of places in the code, (file, line), that asked torch.cuda.
     """
     import torch
 
@@ -72,15 +82,11 @@ def gpu(request):
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
             patch.setattr(torch.cuda, "is_available", lambda: False)
             yield
-    elif request.config.getoption("pretend_gpu"):
-        from tests.pretend_cuda import pretended
-
-        with pretended() as places:
+    elif pretended_gpu:
+        with pretended_gpu() as places:
             yield places
-    elif torch.cuda.is_available():
-        yield
     else:
-        pytest.skip("torch sees no GPU; --pretend-gpu rehearses this test without one")
+        yield
 
 
 @pytest.fixture

@@ -33,6 +33,9 @@ _INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_
 class _Module(backend_registration._DummyBackendModule):
     """What torch asks of a backend; mostly it is torch.cuda that the code asks."""
 
+    def is_available(self):
+        return torch.cuda.is_available()
+
     def get_amp_supported_dtype(self):
         return [torch.bfloat16]
 

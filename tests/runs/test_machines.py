@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.common.errors import DataError
 from benchmarks.runs import gpus
-from tests.checkout import ROOT, Checkout
+from tests.checkout import ROOT
 
 CLAIM = """
 import os, sys, time
@@ -137,22 +137,6 @@ def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_fol
     os.link(precious, slot)
     with gpus.claim(shared_folder):
         assert precious.read_text() == "precious"
-
-
-@pytest.mark.slow
-def test_runs_are_told_of_the_gpu_that_they_were_promised(tmp_path):
-    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
-    checkout = Checkout(tmp_path)
-    promises = {
-        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
-        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
-        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
-    }
-    for promise, (visible, *options) in promises.items():
-        options += ["--dry-run", "--printshellcmds"]
-        shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
-        runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
-        assert runs and all(f" {promise} 2>> " in line for line in runs), shown
 
 
 def options_of(profile, monkeypatch):

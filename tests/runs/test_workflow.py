@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from tests.checkout import ROOT, Checkout, scheduled, suite, trained
+from tests.checkout import ROOT, Checkout, asking, scheduled, suite, trained
 
 # All tests share a checkout, which each leaves as it was.
 pytestmark = pytest.mark.slow
@@ -32,15 +32,18 @@ def mine() -> dict:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def checkout(tmp_path_factory, prepared_stream):
     """A checkout in which the suite has been run, in a folder whose name has a space.
 
     The example of a method has been added to it as docs say: its file, and its name in the suite.
+    The docs, which take long, are there already; the glyphs are prepared by the workflow.
     """
     checkout = Checkout(tmp_path_factory.mktemp("a checkout"))
     shutil.copy(ROOT / "examples/anchor.py", checkout.folder / "baselines")
     (checkout.folder / NAME).write_text(yaml.safe_dump(mine()))
-    checkout.first = checkout.snakemake(suite=NAME)
+    shutil.copytree(prepared_stream("docs"), checkout.folder / "resources/streams/docs")
+    code, checkout.first = checkout.run(sys.executable, "-m", "snakemake", *asking(NAME))
+    assert code == 0, checkout.first
     return checkout
 
 
@@ -115,19 +118,17 @@ def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
     assert code != 0 and "2 of 6 runs" in status
 
 
-def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
+def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout, tmp_path):
     """The record made before stays; of a batch only what is open is made."""
     records = [record_of(checkout, f"glyphs/anchor/s{seed}") for seed in (0, 1)]
     scores = [json.loads(path.read_text())["R"] for path in records]
     for path in records:
         path.unlink()
-    process = checkout.start(
-        *(sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"suite={NAME}")
-    )
-    while process.poll() is None and not records[0].exists():
+    process = checkout.fork("snakemake", *asking(NAME), out=tmp_path / "out")
+    while process.is_alive() and not records[0].exists():
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.join()
     assert records[0].exists() and not records[1].exists()
     before = records[0].read_bytes()
     checkout.snakemake("--unlock", suite=NAME)
@@ -138,28 +139,29 @@ def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout):
     assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
 
 
-def test_an_edited_method_is_made_anew_and_an_edited_comment_is_not(checkout):
-    """Until the edit is undone."""
+def test_an_edited_method_is_made_anew_until_the_edit_is_undone(checkout):
+    """And where only a comment or a docstring was edited it is not."""
     path = checkout.folder / "baselines/anchor.py"
     text = path.read_text()
-    path.write_text(text.replace('"""Anchor', '"""Another', 1))
-    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
     path.write_text(text.replace("strength: float = 1.0", "strength: float = +1.0"))
     shown = checkout.snakemake("--dry-run", suite=NAME)
     assert trained(shown) == {("anchor", "glyphs", seed) for seed in (0, 1)}
     code, shown = checkout.module("benchmarks.runs.status", NAME, "--brief")
     assert code == 0 and "baselines/anchor.py changed since 2 runs were made" in shown
+    path.write_text(text.replace('"""Anchor', '# Edited\n"""Another', 1))
+    shown = checkout.snakemake("--dry-run", suite=NAME)
     path.write_text(text)
-    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
+    assert scheduled(shown) == {}
 
 
 def test_an_edited_stream_is_prepared_and_learnt_anew(checkout):
-    path = checkout.folder / "benchmarks/streams/docs.py"
+    path = checkout.folder / "benchmarks/streams/glyphs.py"
     text = path.read_text()
     path.write_text(f"{text}\nEDITED = True\n")
     shown = checkout.snakemake("--dry-run", suite=NAME)
     path.write_text(text)
-    assert trained(shown) == {("treelora", "docs", seed) for seed in (0, 1)}
+    rows = [(method, "glyphs", seed) for method in ("anchor", "diverging") for seed in (0, 1)]
+    assert trained(shown) == set(rows)
     assert scheduled(shown)["prepare"] == 1
 
 
@@ -193,7 +195,8 @@ def test_figures_are_drawn_without_torch(checkout, tmp_path):
     blocked = {"PYTHONPATH": str(tmp_path)}
     assert checkout.run(sys.executable, "-c", "import torch", **blocked)[0] == 1
     out = ("--out", str(tmp_path / "drawn"))
-    code, shown = checkout.module("analysis", f"{OUT}/runs.jsonl", *out, **blocked)
+    command = (sys.executable, "-m", "analysis", f"{OUT}/runs.jsonl", *out)
+    code, shown = checkout.run(*command, **blocked)
     assert code == 0, shown
     drawn = {path.name for path in tmp_path.glob("drawn/figures/*")}
     assert drawn == {path.name for path in checkout.files(f"{OUT}/figures/*")} != set()
@@ -256,11 +259,26 @@ def test_published_results_count_as_done(checkout):
 
 
 def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
-    changed = suite("trace_micro")
+    changed = suite("trace_micro") | {"seeds": [0]}
     changed["experiments"][0]["stream"]["scoring"] = "released"
+    changed["experiments"][0]["methods"] = {"seqlora": {}}
     (checkout.folder / "released.yaml").write_text(yaml.safe_dump(changed))
     made = scheduled(checkout.snakemake("--dry-run", suite="released.yaml"))
     assert (made["prepare"], made["pretrain"], made["backbone"]) == (2, 1, 1)
+
+
+def test_runs_are_told_of_the_gpu_that_they_were_promised(checkout):
+    """By a profile that counts them, if there are any, and by the scheduler that took the job."""
+    promises = {
+        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
+        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
+        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
+    }
+    for promise, (visible, *options) in promises.items():
+        options += ["--dry-run", "--printshellcmds"]
+        shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
+        runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
+        assert runs and all(f" {promise} 2>> " in line for line in runs), shown
 
 
 def test_an_unknown_suite_is_one_sentence(checkout):

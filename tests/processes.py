@@ -1,0 +1,39 @@
+"""Modules of the project in processes that need not import large packages first.
+
+They are forked from a server that has imported these and nothing of the project. It finds this
+module by its own name, as there is another `tests` among the installed packages.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["torch", "snakemake.cli", "pandas", "matplotlib.backends.backend_pdf"]
+)
+
+
+def fork(module: str, options: tuple[str, ...], out: Path, cwd: Path, env: dict) -> BaseProcess:
+    """Start `python -m module` in `cwd` as the leader of a group; what it prints goes to `out`."""
+    process = _context.Process(target=_run, args=(module, options, out, cwd, env))
+    process.start()
+    return process
+
+
+def _run(module, options, out, cwd, env):
+    os.setsid()
+    with open(out, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    folders = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
+    sys.path[:] = [str(cwd), *folders, *installed]
+    sys.argv = [module, *options]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
