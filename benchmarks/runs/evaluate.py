@@ -1,4 +1,4 @@
-"""Scores of a model on a task, task identity unknown."""
+"""Outputs of a model on a task, task identity unknown, and their scores."""
 
 from __future__ import annotations
 
@@ -8,40 +8,55 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from analysis.records.predictions import Cell
 from benchmarks.common.devices import TEST_BATCH_SIZE
-from benchmarks.scoring.text_metrics import score as score_texts
+from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 
-@torch.no_grad()
-def score(
+def answer(
     model,
     task: TaskData,
     n_seen: int,
     device: str,
     tokenizer=None,
-    inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
-) -> float:
-    """The mean score of the test items, in [0, 1].
+) -> Cell:
+    """What the model answers to each test item, and its score.
 
-    Vision: the share that the best of the `n_seen` classes that arrived so far is right for.
-    Language: what the task's metric says of generated answers. `inferred`, if given, collects the
-    tasks (B,) that the model says it inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far, and whether it is right.
+    Language: a text, scored by the task's metric. Of a model that says which tasks (B,) it inferred
+    for a batch, these are kept, too.
     """
     model.eval()
+    inferred = [] if hasattr(model, "inferred") else None
     if task.metric == "accuracy":
-        right = 0
-        for start in range(0, len(task.gold), batch_size):
-            positions = torch.arange(start, min(start + batch_size, len(task.gold)))
-            x, y = Samples(task.test_x, task.gold).batch(positions)
-            right += (model(x.to(device))[:, :n_seen].argmax(dim=1).cpu() == y).sum().item()
-            if inferred is not None:
-                inferred.append(model.inferred.cpu())
-        return right / len(task.gold)
-    limit = task.max_new_tokens
-    outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-    return score_texts(task.metric, outputs, task.gold, task.prompts)
+        outputs = classify(model, task.test_x, n_seen, device, inferred, batch_size)
+        scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
+    else:
+        limit = task.max_new_tokens
+        outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
+    return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
+
+
+@torch.no_grad()
+def classify(
+    model,
+    images: Tensor,
+    n_seen: int,
+    device: str,
+    inferred: list[Tensor] | None = None,
+    batch_size: int = TEST_BATCH_SIZE,
+) -> list[int]:
+    """The class of each image (n, ...), among the first `n_seen`."""
+    samples, classes = Samples(images, torch.empty(len(images))), []
+    for positions in torch.arange(len(images)).split(batch_size):
+        x, _ = samples.batch(positions)
+        classes += model(x.to(device))[:, :n_seen].argmax(dim=1).tolist()
+        if inferred is not None:
+            inferred.append(model.inferred.cpu())
+    return classes
 
 
 @torch.no_grad()
@@ -54,7 +69,10 @@ def generate(
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
 ) -> list[str]:
-    """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
+    """Answers to prompts (n, 2, L), in batches of similar length if there are several.
+
+    `inferred`, if given, collects the tasks that the model says it inferred.
+    """
     order = torch.arange(len(prompts))
     if len(prompts) > batch_size:
         order = (prompts[:, 1] > 0).sum(dim=1).argsort(stable=True)

@@ -19,7 +19,7 @@ from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import results, sources
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
-from benchmarks.runs.evaluate import score
+from benchmarks.runs.evaluate import answer
 from benchmarks.runs.status import describe
 from benchmarks.streams.common.tasks import load_stream
 from tests.small_runs import N_TASKS, make, plan_of
@@ -209,18 +209,21 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
     (one,) = plan_of(method).runs
     whole = make(one)
     Path(one.record).unlink()
+    (answers,) = Path(one.directory).glob("predictions-*")
+    answered = answers.read_bytes()
+    answers.unlink()
     calls = []
 
     def cut(*arguments, **options):
         calls.append(1)
         if len(calls) > 1 + 2:  # after the first task, after the second
             raise KeyboardInterrupt
-        return score(*arguments, **options)
+        return answer(*arguments, **options)
 
-    monkeypatch.setattr(runner, "score", cut)
+    monkeypatch.setattr(runner, "answer", cut)
     with pytest.raises(KeyboardInterrupt):
         make(one)
-    monkeypatch.setattr(runner, "score", score)
+    monkeypatch.setattr(runner, "answer", answer)
     old = torch.load(one.state, weights_only=True)
     old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
     torch.save(old, one.state)
@@ -228,6 +231,8 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
     assert "continues after task 2 of 3" in capsys.readouterr().err
     assert record["R"] == whole["R"] and record.keys() == whole.keys()
     assert record["diagnostics"] == whole["diagnostics"]
+    assert answers.read_bytes() == answered
+    assert not list(Path(one.directory).glob("state-*"))
 
 
 def test_queries_of_test_images_are_kept_from_row_to_row(project, monkeypatch):

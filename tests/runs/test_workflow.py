@@ -69,6 +69,13 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     assert checkout.first.count("(Rule: train)") == 2  # the jobs that Snakemake calls finished
 
 
+def test_what_was_answered_scores_as_recorded(checkout):
+    """Without torch, on images and on text; the run that failed has answered nothing."""
+    code, shown = checkout.module("benchmarks.runs.rescore", NAME)
+    assert code == 0 and "All 20 scores of R that were kept are the recorded ones" in shown
+    assert "anchor" in shown and "treelora" in shown and "diverging" not in shown
+
+
 def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
     options = ("--snakefile", str(checkout.folder / "Snakefile"))
     shown = checkout.snakemake(*options, suite=NAME, config=("together=1",), cwd=tmp_path)
