@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.records.predictions import Cell
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
@@ -25,8 +27,8 @@ def answer(
     """What the model answers to each test item, and its score.
 
     Vision: the best of the `n_seen` classes that arrived so far, and whether it is right.
-    Language: a text, scored by the task's metric. Of a model that says which tasks (B,) it inferred
-    for a batch, these are kept, too.
+    Language: a text, which ends before the task's stop, scored by the task's metric. Of a model
+    that says which tasks (B,) it inferred for a batch, these are kept, too.
     """
     model.eval()
     inferred = [] if hasattr(model, "inferred") else None
@@ -35,7 +37,10 @@ def answer(
         scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
     else:
         limit = task.max_new_tokens
-        outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        with _ends_at(task.stop, model, tokenizer):
+            outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+        if task.stop:
+            outputs = [text.partition(task.stop)[0] for text in outputs]
         scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
     return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
 
@@ -57,6 +62,26 @@ def classify(
         if inferred is not None:
             inferred.append(model.inferred.cpu())
     return classes
+
+
+@contextmanager
+def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
+    """No row of new ids goes on behind the text `stop`."""
+    if stop is None:
+        yield
+        return
+    most = len(stop.encode()) + 1  # ids, each of a byte or more, that it may lie in
+
+    def ended(new: Tensor) -> Tensor:
+        rows = new[:, -most:].tolist()
+        return torch.tensor([stop in tokenizer.decode(ids) for ids in rows], device=new.device)
+
+    network = next(module for module in model.modules() if isinstance(module, LanguageModel))
+    network.ended = ended
+    try:
+        yield
+    finally:
+        network.ended = None
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ class Run:
         }
         if language:
             self.record["stream"] |= _facts(spec["stream"], self.data)
-        if isinstance(self.backbone, backbones.HubModel):
+        if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
         self.method = self._method(self._network())

@@ -218,6 +218,7 @@ def _runs(
         with at(f"method {label[:100]}"):
             row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
             row.config.check(network.adapted_matrices)
+            network.check_targets(getattr(row.config, "target_modules", None))
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
 

@@ -198,6 +198,7 @@ def test_what_cannot_be_scored_again_is_one_sentence(folder):
     file.write_bytes(whole)
     manifest = Path("resources/streams/glyphs/manifest.json")
     write_json(manifest, read_json(manifest) | {"fingerprint": "0"})
+    rescore._gold.cache_clear()
     with pytest.raises(DataError, match="data in resources/streams/glyphs is not that of these"):
         rescore.rescore("own")
     shutil.rmtree(manifest.parent)
