@@ -74,8 +74,9 @@ class Merging(nn.Module):
     def __init__(self, adapted: nn.Module):
         super().__init__()
         self.adapted = adapted
-        weight = adapted.base_layer.weight
-        zeros = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        base = adapted.base_layer
+        shape = base.out_features, base.in_features  # a quantised weight has another
+        zeros = torch.zeros(shape, dtype=torch.float32, device=base.weight.device)
         self.register_buffer("merged", zeros, persistent=False)
 
     def factors(self) -> list[Tensor]:

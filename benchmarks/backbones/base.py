@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analysis.text import quoted, suggest
 from benchmarks.common.errors import DataError
@@ -52,6 +52,7 @@ class Backbone(ABC):
     pretraining: str
     labels: Labels = "unknown"
     normalisation: Literal[tuple(NORMALISATIONS)] = "unit"
+    quantisable: ClassVar[bool] = False  # whether `load` takes the weights "nf4"
 
     @abstractmethod
     def fingerprint(self, data_dir: Path | None) -> str:
@@ -192,6 +193,9 @@ class Backbone(ABC):
 
     def load(self, manifest: dict, *shape, weights: str | None = None) -> nn.Module:
         """The network with the weights that `prepare` found; arguments as in `build`.
+
+        Args:
+            weights: also "nf4" where the backbone is `quantisable`, on a GPU.
 
         Raises:
             DataError: the file is truncated, or its keys or shapes are not the architecture's.

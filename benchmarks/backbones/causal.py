@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from benchmarks.backbones.language import LanguageModel
 
+BITSANDBYTES = "bitsandbytes==0.50.2"  # quantises; the lock does not have it
 _MOST_LAYERS = 1000  # no model has so many, and each is made before every plan
 
 
@@ -25,6 +27,7 @@ class CausalModel(Backbone):
     """A causal language model whose manifest names its folder."""
 
     modality: Literal["language"] = "language"
+    quantisable = True
 
     def check(self, folder: Path) -> None:
         """DataError unless configuration and tokenizer make a model that can be adapted."""
@@ -49,12 +52,14 @@ class CausalModel(Backbone):
         from benchmarks.backbones import language
 
         folder = Path(manifest["weights"])
+        nf4 = {} if weights != "nf4" else {"quantization_config": language.nf4()}
         failed = one_sentence(f"the model in {folder} cannot be loaded", "copy it anew")
         with failed, model_folder.weights_alone(folder) as view:
             network, report = AutoModelForCausalLM.from_pretrained(
                 view,
                 config=_configuration(folder),
-                dtype=getattr(torch, weights or "float32"),
+                dtype=torch.bfloat16 if nf4 else getattr(torch, weights or "float32"),
+                **nf4,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -81,6 +86,15 @@ class CausalModel(Backbone):
                 "tokenizer.json or tokenizer.model, and tokenizer_config.json"
             )
         return found
+
+
+def require_bitsandbytes() -> None:
+    """DataError unless the package that quantises weights is installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DataError(
+            "weights: nf4 needs the package bitsandbytes, which is not installed: install it with "
+            f"`.venv/bin/python -m pip install --no-deps {BITSANDBYTES}`, or set weights: bfloat16"
+        )
 
 
 def _configuration(folder: Path) -> PreTrainedConfig:

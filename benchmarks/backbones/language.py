@@ -13,12 +13,16 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
 )
 
+from baselines.common.lora import block_of
 from benchmarks.common.errors import DataError, one_sentence
 
+# Of a parameter: 4 bits, and for each 64 an 8-bit scale, for 256 of which there is a float.
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 Ended = Callable[[Tensor], Tensor]
 # What changes the logits behind the last layer, where `LanguageModel` has nothing but the layer.
 _LOGIT_OPTIONS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -62,6 +66,11 @@ class LanguageModel(nn.Module):
         self.context = getattr(network.config, "max_position_embeddings", None)
         self.decoding = "greedy"
         self.ended: Ended | None = None
+
+    @property
+    def is_loaded_in_4bit(self) -> bool:
+        """What PEFT asks, to choose its layers."""
+        return getattr(self.network, "is_loaded_in_4bit", False)
 
     def fitted(self, state: dict) -> dict:
         return state
@@ -126,6 +135,30 @@ class LanguageModel(nn.Module):
         )
         ends = torch.isin(new, torch.tensor(self.ends, device=new.device))
         return new.masked_fill(ends, self.ends[0])
+
+
+def nf4() -> BitsAndBytesConfig:
+    """As QLoRA quantises (Dettmers et al. 2023, arXiv 2305.14314): 4-bit NormalFloat, its scales in
+    8 bits, products in bfloat16. What is no matrix of a block stays in bfloat16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def weight_bytes(network: nn.Module, weights: str | None) -> int:
+    """What a network's parameters take as weights of that option, of None float32."""
+    every = sum(p.numel() for p in network.parameters())
+    if weights != "nf4":
+        return every * (2 if weights else 4)
+    inside = sum(
+        module.weight.numel()
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and block_of(name) is not None
+    )
+    return round(inside * NF4_BYTES) + 2 * (every - inside)
 
 
 class _Draw:

@@ -33,12 +33,13 @@ class LanguageBackbone:
     """The backbone of an experiment on texts.
 
     Attributes:
-        weights: "bfloat16" keeps the frozen weights of a language model in half the memory; None
-            for float32. Adapters and what else is trained stay in float32.
+        weights: "bfloat16" keeps the frozen weights of a language model in half the memory, "nf4"
+            the matrices of one from outside in an eighth, as QLoRA does; None for float32. Adapters
+            and what else is trained stay in float32.
     """
 
     name: str
-    weights: Literal["bfloat16"] | None = None
+    weights: Literal["bfloat16", "nf4"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,13 @@ class LanguageTraining(Training):
         loss_mean: see `common.base.Setting`.
         checkpointing: keep only the inputs of a language model's blocks for the backward pass: a
             third more time, and much less memory.
+        general: the text on which general ability is measured before and after, "docs" or a file's
+            path, see `runs.general`; changes no other number.
     """
 
     loss_mean: Literal["samples"] | None = None
     checkpointing: bool = False
+    general: str | None = None
 
 
 BACKBONE = {"vision": VisionBackbone, "language": LanguageBackbone}

@@ -33,13 +33,14 @@ from baselines.common.base import Method
 from baselines.common.task import Setting, Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
+from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus, kept, sources
+from benchmarks.runs import general, gpus, kept, sources
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
@@ -72,6 +73,7 @@ class Run:
         self.answers_path = state_path.with_suffix(".jsonl.gz")
         self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
+        self.general: torch.Tensor | None = None  # the text, where general ability is asked for
         self.record: dict = {"tasks": [], "R": None, "test_curve": []}
 
     def make(self) -> None:
@@ -91,6 +93,8 @@ class Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
         self.manifest = _backbone_manifest(spec["backbone"])
         language = spec["modality"] == "language"
+        if spec["backbone"].get("weights") == "nf4":
+            _require_nf4(self.device)
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
@@ -104,7 +108,9 @@ class Run:
         if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
-        self.method = self._method(self._network())
+        network = self._network()
+        self._general_before(network)
+        self.method = self._method(network)
         self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
@@ -132,6 +138,26 @@ class Run:
         if spec["train"].get("checkpointing"):
             network.save_memory()
         return network.split_qkv()
+
+    def _general_before(self, network: torch.nn.Module) -> None:
+        """Note the general ability of the backbone, where that is asked for."""
+        if place := self.spec["train"].get("general"):
+            wanted = self.spec["general_digest"]
+            self.general = general.windows(place, wanted, self.tokenizer, network.context)
+            loaded_on = next(network.parameters()).device
+            network.to(self.device).eval()
+            before = general.nats_per_token(network, self.general, self.device)
+            network.to(loaded_on)  # a method's first draws are made there
+            tokens = int((self.general[:, 1] == 2).sum())
+            self.record["general"] = {"text": place, "tokens": tokens, "before": before}
+
+    def _general_after(self) -> None:
+        """Note that of the model at the end."""
+        if self.general is not None:
+            self.method.ready_to_test()
+            self.method.model.eval()
+            after = general.nats_per_token(self.method.model, self.general, self.device)
+            self.record["general"]["after"] = after
 
     def _method(self, network: torch.nn.Module) -> Method:
         spec = self.spec
@@ -182,12 +208,11 @@ class Run:
 
     def _restore_cells(self, R: list[list[float | None]]) -> bool:
         """Whether the predictions behind the scores so far are there, as far as they are kept."""
-        found = {}
-        if self.answers_path.exists():
-            try:
-                found = predictions.read(self.answers_path)[0].cells
-            except RecordError as error:
-                raise DataError(str(error)) from error
+        try:
+            runs = predictions.by_key(self.answers_path).get(self.key, ())
+        except RecordError as error:
+            raise DataError(str(error)) from error
+        found = {place: cell for run in runs for place, cell in run.cells.items()}
         places = [(i, j) for i, row in enumerate(R) for j, s in enumerate(row) if s is not None]
         self.cells = {place: found[place] for place in places if place in found}
         return all(place in self.cells for place in places if self._is_kept(*place))
@@ -286,6 +311,7 @@ class Run:
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""
+        self._general_after()
         footprint = self.method.footprint()
         stored = footprint.pop("stored_values")
         self.record |= {
@@ -316,6 +342,16 @@ def _backbone_manifest(asked: dict) -> dict:
             f"resources/backbones/{manifest['name']} and run again"
         )
     return manifest
+
+
+def _require_nf4(device: str) -> None:
+    """DataError unless weights can be quantised here."""
+    require_bitsandbytes()
+    if device != "cuda":
+        raise DataError(
+            "weights: nf4 needs a GPU, and torch sees none here: run it where there is one, or set "
+            "weights: bfloat16"
+        )
 
 
 def _facts(spec: dict, data: list[TaskData]) -> dict:

@@ -43,7 +43,7 @@ from analysis.text import quoted, suggest, visible
 from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
-from benchmarks.runs import suite_text
+from benchmarks.runs import general, suite_text
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
@@ -213,12 +213,18 @@ def _runs(
         backbone, network = _backbone(experiment.backbone, stream)
         backbone_digest = network.fingerprint(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
+    nf4 = getattr(backbone, "weights", None) == "nf4"
     rows = []
     for label, words, own in _written_out(experiment.methods, folder):
         with at(f"method {label[:100]}"):
-            row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
+            row = _row(label, words, own, experiment.train, stream.modality, n_tasks, folder)
             row.config.check(network.adapted_matrices)
             network.check_targets(getattr(row.config, "target_modules", None))
+            if nf4 and getattr(row.config, "trained", None) == "all":
+                raise DataError(
+                    "trained: all trains the weights, and those of weights: nf4 are frozen: leave "
+                    "one of the two out"
+                )
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
 
@@ -270,6 +276,11 @@ def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
         asked = stream.options
         new = asked.max_new_tokens or asked.max_answer_tokens or 1
         network.check_context(asked.max_prompt_tokens + new)
+        if options.weights == "nf4" and not network.quantisable:
+            raise DataError(
+                f"weights: nf4 is for language models from outside, but {options.name} is small "
+                "and pre-trained here: leave it out"
+            )
     return options, network
 
 
@@ -293,7 +304,15 @@ def _written_out(
             yield "-".join([label, *slugs]), words, own | settings
 
 
-def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_tasks: int) -> Row:
+def _row(
+    label: str,
+    words: _Words,
+    own: dict,
+    shared: dict,
+    modality: str,
+    n_tasks: int,
+    folder: Path,
+) -> Row:
     """A method with its own settings, and those shared ones that it does not override."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", label):
         raise DataError("a name has lower-case letters, digits, hyphens and dots only, up to 100")
@@ -308,6 +327,10 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
         train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
+        general_digest = None
+        if place := getattr(train, "general", None):
+            train = dataclasses.replace(train, general=general.located(place, folder))
+            general_digest = general.digest(train.general)
     if method.offline:
         train = dataclasses.replace(train, evaluate=None)  # it has a last row only
         if modality == "vision":
@@ -319,7 +342,7 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
         )
     title = words.title or (method.title if label == name else None)
     origin = None if name in baselines.names() else words.method
-    return Row(label, name, method, config, train, title, origin)
+    return Row(label, name, method, config, train, title, origin, general_digest)
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:
