@@ -14,6 +14,7 @@ from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
+from benchmarks.runs.kept import Keep, missing
 from benchmarks.runs.record import read_record, sources_in
 from benchmarks.runs.spec import RunSpec
 from benchmarks.runs.suite import SUITES, find, load_suite
@@ -21,12 +22,16 @@ from benchmarks.runs.suite import SUITES, find, load_suite
 RUNS = Path("results/runs")
 
 
+@dataclass(frozen=True)
 class PlannedRun(RunSpec):
     """One run and its place on disk; records and states bear the version of the code behind them.
 
     Attributes:
+        keep: what is kept beside the record, see `runs.kept`.
         sources: of that code as it is now, see `runs.sources`.
     """
+
+    keep: tuple[Keep, ...] = ()
 
     @functools.cached_property
     def sources(self) -> dict[str, str]:
@@ -73,7 +78,7 @@ class PlannedRun(RunSpec):
     def write_spec(self) -> str:
         """Save what `benchmarks.runs.run` needs, unless it is there, and return its path."""
         path = Path(self.directory) / "spec.json"
-        asked = {"key": self.key, "spec": self.spec}
+        asked = {"key": self.key, "keep": list(self.keep), "spec": self.spec}
         try:
             there = path.exists() and read_json(path) == asked
         except DataError:  # damaged
@@ -84,11 +89,14 @@ class PlannedRun(RunSpec):
 
     def status(self) -> str:
         """done, failed, started, outdated (made by other code than there is now) or open."""
-        if Path(self.record).exists():
-            return read_record(Path(self.record), self.key)["status"]
+        path = Path(self.record)
+        if path.exists():
+            record = read_record(path, self.key)
+            if not missing(path, record, self.keep):
+                return record["status"]
         if self.state.exists():
             return "started"
-        return "outdated" if self.earlier() else "open"
+        return "outdated" if self.earlier() and not path.exists() else "open"
 
     def is_open(self) -> bool:
         """Whether the run is still to be made; a failed one is made again on request only."""
@@ -187,7 +195,7 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         )
     file, suite = find(str(suite)), load_suite(str(suite), folder)
     _check_owner(suite.name, file)
-    runs = [PlannedRun(**vars(run)) for run in suite.runs]
+    runs = [PlannedRun(**vars(run), keep=suite.keep) for run in suite.runs]
     return Plan(
         file,
         suite.name,

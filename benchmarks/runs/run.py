@@ -38,6 +38,7 @@ from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import gpus, sources
 from benchmarks.runs.evaluate import TestCurve, score
+from benchmarks.runs.kept import missing
 from benchmarks.runs.record import (
     is_committed,
     provenance,
@@ -306,9 +307,13 @@ def make(spec_path: Path) -> dict:
     spec, key, folder = asked["spec"], asked["key"], spec_path.parent
     code = sources.of(spec)
     path = folder / f"result-{sources.version(code)}.json"
+    keep = asked.get("keep", [])
     if path.exists():
-        print(f"{path} is there already", file=sys.stderr)
-        return read_record(path, key)
+        record = read_record(path, key)
+        if not (absent := missing(path, record, keep)):
+            print(f"{path} is there already", file=sys.stderr)
+            return record
+        print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
     check_writable(folder)
     facts = provenance() | {"sources": code, "threads": torch.get_num_threads(), "started": _now()}
     facts["dirty"] |= not all(map(is_committed, sources.files(spec)))

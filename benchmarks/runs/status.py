@@ -129,7 +129,7 @@ def describe(
 
 def _outdated(plan: Plan) -> list[str]:
     """For each file that has changed since runs were made, how many those are."""
-    outdated = [run for run in plan.runs if run.is_open() and run.earlier()]
+    outdated = [run for run in plan.runs if run.earlier() and not Path(run.record).exists()]
     changed = Counter(file for run in outdated for file in run.changed())
     return [
         f"  {visible(file)} changed since {n} runs were made: they are made anew"

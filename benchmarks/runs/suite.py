@@ -6,6 +6,7 @@ and the methods with what they set themselves:
     label: what the numbers are, printed wherever they appear
     seeds: [0, 1, 2]
     reference: seqlora                  # the row that differences are taken to, treelora otherwise
+    keep: [all, adapters]               # beside records: all predictions, an adapter for each task
     experiments:
       - stream: {name: glyphs, train_per_class: 40}
         backbone: {name: micro-vit}
@@ -43,6 +44,7 @@ from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
 from benchmarks.runs import suite_text
+from benchmarks.runs.kept import Keep
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
 from benchmarks.streams import Stream
@@ -57,12 +59,14 @@ class Suite:
 
     Attributes:
         reference: the label of the row that differences are taken to, None if the suite names none.
+        keep: what its runs keep beside their records, see `runs.kept`.
     """
 
     name: str
     label: str
     threads: int
     reference: str | None
+    keep: tuple[Keep, ...]
     runs: list[RunSpec] = field(repr=False)
 
 
@@ -74,6 +78,7 @@ class _Document:
     seeds: NonEmpty[list[Annotated[int, Field(ge=0, lt=2**32)]]]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     reference: str | None = None
+    keep: list[Keep] = field(default_factory=list)
     experiments: NonEmpty[list[dict[str, Any]]]
 
     def __post_init__(self):
@@ -156,7 +161,8 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
                 f"reference must be the name of a row, but is {quoted(document.reference)}: "
                 f"{suggest(document.reference, labels)}"
             )
-    return Suite(path.stem, document.label, document.threads, document.reference, runs)
+    keep = tuple(sorted(set(document.keep)))
+    return Suite(path.stem, document.label, document.threads, document.reference, keep, runs)
 
 
 def _check_name(name: str) -> None:

@@ -77,6 +77,8 @@ WRONG = [
     ("seeds", [True], "seeds", "True"),
     ("seeds", [2**32], "seeds", str(2**32)),
     ("seeds", [2**64], "seeds"),
+    ("keep", "all", "keep", "list"),
+    ("keep", ["al"], "item 1 of keep", "'all' or 'adapters'", "'al'"),
     ("threads", 0),
     ("threads", 10**9),
     ("experiments", []),
