@@ -80,8 +80,9 @@ class Method:
     `plugins` (Avalanche plugins for the shared loop), `batch_loss` and `penalty` (added to each
     step's loss), `after_step`, `optimizer`, `begin` and `end` (before and after a task),
     `ready_to_test`, `state_dict` and `load_state_dict` (what the method remembers beyond the
-    trained parameters), `adapter` (what is tested, as one adapter), `needs` (what that takes on a language model), `diagnostics`. A method that
-    does not fit the loop overrides `learn`.
+    trained parameters), `adapter` (what is tested, as one adapter), `needs` (the memory that it all
+    takes on a language model), `diagnostics`. A method that does not fit the loop overrides
+    `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.

@@ -20,9 +20,11 @@ import traceback
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import baselines
 from analysis.text import visible
@@ -49,6 +51,11 @@ from benchmarks.runs.record import (
 from benchmarks.runs.state import load_state, save_state
 from benchmarks.scoring.without_a_model import floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
+
+if TYPE_CHECKING:
+    from benchmarks.backbones.language import LanguageModel
+    from benchmarks.backbones.tokenizer import Tokenizer
+    from benchmarks.backbones.vision import VisionModel
 
 # In the folder of a run while a process makes it; one that the process did not survive goes last of
 # its row the next time, so that what kills it does not keep the others from being made.
@@ -81,7 +88,7 @@ class Run:
         spec = self.spec
         torch.use_deterministic_algorithms(self.device == "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
-        self.manifest = _backbone_manifest(spec["backbone"])
+        self.manifest = backbone_manifest(spec["backbone"])
         language = spec["modality"] == "language"
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
@@ -95,7 +102,8 @@ class Run:
         if isinstance(self.backbone, backbones.HubModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
-        self.method = self._method(self._network())
+        network = self._network()
+        self.method = method_of(spec, network, self.task_of_class, self.tokenizer, self.device)
         self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
@@ -104,17 +112,9 @@ class Run:
         self.router = WordRouter() if language and not self.method.offline else None
 
     def _network(self) -> torch.nn.Module:
-        spec, options = self.spec, self.spec["backbone"]
-        _seed_everything(seed_for(spec["seed"], "init"))
-        network = self.backbone.load(
-            self.manifest,
-            len(self.task_of_class),
-            options["image_size"],
-            options.get("normalisation"),
-            weights=options.get("weights"),
-        )
+        spec = self.spec
+        network = network_of(spec, self.backbone, self.manifest, len(self.task_of_class))
         if spec["modality"] == "language":
-            network.decoding = spec["stream"].get("decoding", "greedy")
             longest = max(
                 max(task.train.x.shape[-1], task.test_x.shape[-1] + task.max_new_tokens)
                 for task in self.data
@@ -123,21 +123,6 @@ class Run:
         if spec["train"].get("checkpointing"):
             network.save_memory()
         return network.split_qkv()
-
-    def _method(self, network: torch.nn.Module) -> Method:
-        spec = self.spec
-        method = baselines.of(spec["method"], spec["modality"])
-        shared = {field.name for field in dataclasses.fields(Setting)}
-        setting = Setting(
-            modality=spec["modality"],
-            n_tasks=len(self.data),
-            task_of_class=self.task_of_class,
-            tokenizer=self.tokenizer,
-            seed=spec["seed"],
-            device=self.device,
-            **{name: value for name, value in spec["train"].items() if name in shared},
-        )
-        return method(network, method.Config(**spec["method"]["config"]), setting)
 
     def _tasks(self) -> list[Task]:
         """What the method learns: task by task, or all at once."""
@@ -261,13 +246,54 @@ class Run:
         }
 
 
+def network_of(
+    spec: dict, backbone: backbones.Backbone, manifest: dict, n_classes: int
+) -> VisionModel | LanguageModel:
+    """The pretrained network of a run, with a new classifier on vision."""
+    options = spec["backbone"]
+    _seed_everything(seed_for(spec["seed"], "init"))
+    network = backbone.load(
+        manifest,
+        n_classes,
+        options["image_size"],
+        options.get("normalisation"),
+        weights=options.get("weights"),
+    )
+    if spec["modality"] == "language":
+        network.decoding = spec["stream"].get("decoding", "greedy")
+    return network
+
+
+def method_of(
+    spec: dict,
+    network: VisionModel | LanguageModel,
+    task_of_class: Tensor,
+    tokenizer: Tokenizer | None,
+    device: str,
+) -> Method:
+    """The method of a run, on a network with its query, key and value projections apart."""
+    method = baselines.of(spec["method"], spec["modality"])
+    shared = {field.name for field in dataclasses.fields(Setting)}
+    setting = Setting(
+        modality=spec["modality"],
+        n_tasks=spec["stream"]["n_tasks"],
+        task_of_class=task_of_class,
+        tokenizer=tokenizer,
+        seed=spec["seed"],
+        device=device,
+        **{name: value for name, value in spec["train"].items() if name in shared},
+    )
+    return method(network, method.Config(**spec["method"]["config"]), setting)
+
+
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def _backbone_manifest(asked: dict) -> dict:
+def backbone_manifest(asked: dict) -> dict:
+    """That of a run's backbone; DataError if other weights have been prepared."""
     manifest = read_json(RESOURCES / "backbones" / asked["name"] / "manifest.json")
     if manifest["fingerprint"] != asked["digest"]:
         raise DataError(

@@ -69,7 +69,6 @@ class TaskData:
         metric: "accuracy" (class-incremental), or on language a name of `text_metrics.METRICS`.
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
-        classes: on vision the names of the task's own, in the order of their numbers.
         max_new_tokens: of an answer, on language.
     """
 
@@ -81,7 +80,6 @@ class TaskData:
     gold: Tensor | list[str]
     examples: Sequence[tuple[str, str]] = ()
     prompts: Sequence[str] = ()
-    classes: Sequence[str] = ()
     max_new_tokens: int = 0
 
 
@@ -137,7 +135,6 @@ def _vision(
 ) -> tuple[list[TaskData], Tensor]:
     data, n_tasks = _arrays(folder), options.n_tasks
     own = manifest.get("tasks", [])
-    classes = manifest.get("classes") or [c for task in own for c in task["classes"]]
     if own and options.first_task_classes is None:
         sizes = [len(task["classes"]) for task in own]
         labels = _parts(range(sum(sizes)), sizes)
@@ -145,6 +142,7 @@ def _vision(
         groups = [labels[t] for t in chosen]
         names = [(own[t]["name"], own[t]["group"]) for t in chosen]
     else:
+        classes = manifest.get("classes") or [c for task in own for c in task["classes"]]
         chosen = options.arranged(classes, seed)
         groups = _parts(chosen, options.split(len(chosen), n_tasks))
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
@@ -156,10 +154,7 @@ def _vision(
         )
         test_x, test_y = _select(data, "test", labels, options.test_per_class, first)
         samples = Samples(*(part[shuffled] for part in train))
-        own_classes = [classes[label] for label in labels]
-        tasks.append(
-            TaskData(name, group, "accuracy", samples, test_x, test_y, classes=own_classes)
-        )
+        tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
     return tasks, torch.arange(len(tasks)).repeat_interleave(sizes)
