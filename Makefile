@@ -8,6 +8,7 @@ PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
 METHOD   ?=
+METRIC   ?=
 STREAM   ?=
 
 # The lock has wheels for these, and the first that is there makes the environment.
@@ -20,7 +21,7 @@ LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figur
 # without it makes make expand the name of a suite.
 quoted = '$(subst ','\'',$(1))'
 NAME   = $(call quoted,$(value SUITE))
-unexport SUITE METHOD STREAM
+unexport SUITE METHOD METRIC STREAM
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
@@ -33,7 +34,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore pretrain figures unlock publish docs experiments test test-fast contract lint lock clean
+.PHONY: help replicate plan status retry restore rescore pretrain figures unlock publish docs experiments test test-fast contract lint lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,10 @@ retry: .venv/requirements.lock ## Remove the records of failed runs, so that the
 restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
 	@$(SNAKEMAKE) prepared
 	@.venv/bin/python -m benchmarks.runs.results restore $(NAME)
+
+rescore: .venv/requirements.lock ## Score again what the suite's runs have answered, without a model (METRIC=name or file)
+	@.venv/bin/python -m benchmarks.runs.rescore $(NAME) \
+	    $(if $(value METRIC),--metric=$(call quoted,$(value METRIC)))
 
 pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain

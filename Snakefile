@@ -220,7 +220,8 @@ rule collect:
         MARKERS,
         RECORDS,
     output:
-        f"{OUT}/runs.jsonl",
+        runs=f"{OUT}/runs.jsonl",
+        predictions=f"{OUT}/runs.predictions.jsonl.gz",
     log:
         f"{OUT}/collect.log",
     conda:
@@ -232,12 +233,13 @@ rule collect:
     message:
         "collect the results"
     shell:
-        "python -m benchmarks.runs.results collect {params.suite:q} --out {output:q} 2> {log:q}"
+        "python -m benchmarks.runs.results collect {params.suite:q} --out {output.runs:q} 2> {log:q}"
 
 
 rule analyse:
     input:
         runs=f"{OUT}/runs.jsonl",
+        predictions=f"{OUT}/runs.predictions.jsonl.gz",
         code=[path for path in Path("analysis").rglob("*.*") if path.parent.name != "__pycache__"],
     output:
         EXHIBITS,

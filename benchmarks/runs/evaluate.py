@@ -1,4 +1,4 @@
-"""Scores of a model on a task, task identity unknown."""
+"""Outputs of a model on a task, task identity unknown, and their scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.devices import TEST_BATCH_SIZE
-from benchmarks.scoring.text_metrics import score as score_texts
+from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 
 @torch.no_grad()
-def score(
+def predict(
     model,
     task: TaskData,
     n_seen: int,
@@ -22,26 +22,31 @@ def score(
     tokenizer=None,
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
-) -> float:
-    """The mean score of the test items, in [0, 1].
+) -> list[int] | list[str]:
+    """What the model answers to each test item.
 
-    Vision: the share that the best of the `n_seen` classes that arrived so far is right for.
-    Language: what the task's metric says of generated answers. `inferred`, if given, collects the
-    tasks (B,) that the model says it inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far. Language: a text. `inferred`, if
+    given, collects the tasks (B,) that the model says it inferred for each batch.
     """
     model.eval()
+    if task.metric != "accuracy":
+        limit = task.max_new_tokens
+        return generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
+    classes = []
+    for start in range(0, len(task.gold), batch_size):
+        positions = torch.arange(start, min(start + batch_size, len(task.gold)))
+        x, _ = Samples(task.test_x, task.gold).batch(positions)
+        classes += model(x.to(device))[:, :n_seen].argmax(dim=1).tolist()
+        if inferred is not None:
+            inferred.append(model.inferred.cpu())
+    return classes
+
+
+def scores(task: TaskData, outputs: list[int] | list[str]) -> list[float]:
+    """The score of each test item, in [0, 1]: whether the class is right, or the task's metric."""
     if task.metric == "accuracy":
-        right = 0
-        for start in range(0, len(task.gold), batch_size):
-            positions = torch.arange(start, min(start + batch_size, len(task.gold)))
-            x, y = Samples(task.test_x, task.gold).batch(positions)
-            right += (model(x.to(device))[:, :n_seen].argmax(dim=1).cpu() == y).sum().item()
-            if inferred is not None:
-                inferred.append(model.inferred.cpu())
-        return right / len(task.gold)
-    limit = task.max_new_tokens
-    outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-    return score_texts(task.metric, outputs, task.gold, task.prompts)
+        return [float(output == y) for output, y in zip(outputs, task.gold.tolist(), strict=True)]
+    return text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
 
 
 @torch.no_grad()

@@ -10,6 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+from analysis.records.predictions import n_cells
+from analysis.records.schema import RecordError
+from benchmarks.common.errors import DataError
+
 Keep = Literal["all", "adapters"]
 
 
@@ -33,4 +37,9 @@ def missing(record_path: Path, record: dict, keep: Collection[Keep]) -> list[Kee
 def _is_there(what: Keep, record_path: Path, record: dict) -> bool:
     if what == "adapters":
         return len(list(adapters(record_path).glob("*"))) >= len(record["tasks"])
-    return predictions(record_path).exists()
+    path = predictions(record_path)
+    n_scores = sum(score is not None for row in record["R"] for score in row)
+    try:
+        return path.exists() and n_cells(path) == n_scores
+    except RecordError as error:
+        raise DataError(str(error)) from error

@@ -87,16 +87,22 @@ class PlannedRun(RunSpec):
             write_json(path, asked)
         return str(path)
 
-    def status(self) -> str:
-        """done, failed, started, outdated (made by other code than there is now) or open."""
+    def recorded(self) -> dict | None:
+        """Its record by the code there is now; None if there is none."""
         path = Path(self.record)
-        if path.exists():
-            record = read_record(path, self.key)
-            if not missing(path, record, self.keep):
-                return record["status"]
+        return read_record(path, self.key) if path.exists() else None
+
+    def status(self) -> str:
+        """done, failed, started, outdated (made by other code than there is now) or open.
+
+        A run that has not kept what its suite asks for is open.
+        """
+        record = self.recorded()
+        if record and not missing(Path(self.record), record, self.keep):
+            return record["status"]
         if self.state.exists():
             return "started"
-        return "outdated" if self.earlier() and not path.exists() else "open"
+        return "outdated" if self.earlier() and not record else "open"
 
     def is_open(self) -> bool:
         """Whether the run is still to be made; a failed one is made again on request only."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from analysis.records import reading
+from analysis.records.predictions import Predictions, by_key, file_of
 from benchmarks import streams
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
@@ -34,6 +35,14 @@ def records() -> dict[str, list[dict]]:
     """The published records of each suite; DataError if a file is not what SHA256SUMS lists."""
     try:
         return {file.stem: reading.read(file)[0] for file in sorted(PUBLISHED.glob("*.jsonl"))}
+    except reading.RecordError as error:
+        raise DataError(str(error)) from error
+
+
+def predictions(suite: str) -> dict[str, list[Predictions]]:
+    """The published predictions of a suite by the keys of its runs; DataError as for `records`."""
+    try:
+        return by_key(file_of(PUBLISHED / f"{suite}.jsonl"))
     except reading.RecordError as error:
         raise DataError(str(error)) from error
 

@@ -1,8 +1,9 @@
 """The records of a suite's runs, gathered, published and taken back.
 
-`collect` joins the records of a suite into one JSONL file; `publish` copies a complete one to
-`benchmarks/published/`; `restore` takes the published records of a suite's runs as done;
-`forget-failed` removes failed records so that the runs are made again.
+`collect` joins the records of a suite into one JSONL file, and the predictions of its runs into
+another beside it; `publish` copies both of a complete suite to `benchmarks/published/`; `restore`
+takes the published records of a suite's runs as done; `forget-failed` removes failed records so
+that the runs are made again.
 """
 
 from __future__ import annotations
@@ -12,25 +13,34 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from analysis.records import predictions
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import write_bytes
-from benchmarks.runs import published
+from benchmarks.runs import kept, published
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
 from benchmarks.runs.record import SCHEMA, read_record, without_curve, write_record
 
+MOST_PUBLISHED = 2_000_000  # bytes of a suite's predictions
+
 
 def collect(plan: Plan, out: Path) -> None:
-    """Join the records of all runs of a plan, sorted, one per line; bytes depend on them only."""
+    """Join the records of all runs of a plan, sorted, one per line, and their predictions.
+
+    The bytes of both files depend on those of the runs' own only.
+    """
     suite = {"name": plan.name, "label": plan.label}
     if plan.reference:
         suite["reference"] = plan.reference
-    lines = []
+    lines, answers = [], []
     for run in plan.runs:
-        record = read_record(Path(run.record), run.key)
+        path = Path(run.record)
+        record = read_record(path, run.key)
         _name(record, run)
         lines.append(record | {"suite": suite})
+        if record["status"] == "done" and kept.predictions(path).exists():
+            answers.append(kept.predictions(path).read_bytes())
     for run in plan.skipped:
         lines.append(
             {
@@ -44,6 +54,7 @@ def collect(plan: Plan, out: Path) -> None:
         )
     lines.sort(key=_place)
     text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in lines)
+    write_bytes(predictions.file_of(out), b"".join(answers))
     write_bytes(out, text.encode())
 
 
@@ -66,8 +77,10 @@ def _place(record: dict) -> tuple:
     return stream["name"], *own, stream["digest"], backbone["name"]
 
 
-def publish(plan: Plan, runs: Path) -> Path:
-    """Copy a complete suite's records to `benchmarks/published/`, with their digest.
+def publish(plan: Plan, runs: Path) -> str:
+    """Copy a complete suite's records to `benchmarks/published/`, with their digest; says where to.
+
+    Predictions of more than MOST_PUBLISHED bytes are left out.
 
     Raises:
         DataError: a run failed, or a record was made from uncommitted code.
@@ -84,8 +97,16 @@ def publish(plan: Plan, runs: Path) -> Path:
             raise DataError(f"{name} was run from uncommitted code: commit and run it again")
     target = published.PUBLISHED / f"{plan.name}.jsonl"
     write_bytes(target, runs.read_bytes())
+    content, answers = predictions.file_of(runs).read_bytes(), predictions.file_of(target)
+    answers.unlink(missing_ok=True)
+    said = f"published {target}"
+    if len(content) > MOST_PUBLISHED:
+        said += f", without its predictions: {len(content):,} bytes are over {MOST_PUBLISHED:,}"
+    elif content:
+        write_bytes(answers, content)
+        said += f" and {answers.name}"
     published.vouch({plan.name: [run.spec for run in plan.runs]})
-    return target
+    return said
 
 
 def restore(plan: Plan) -> str:
@@ -93,7 +114,8 @@ def restore(plan: Plan) -> str:
 
     A record counts if its key is the run's, so that settings, data, weights and version are the
     same, and if the code behind the run is that which is vouched for, see `runs.published`.
-    Of a run that several suites have, the suite's own counts first: times differ.
+    Of a run that several suites have, the suite's own counts first: times differ. Predictions that
+    were published with a record are restored, too.
 
     Raises:
         DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
@@ -103,9 +125,11 @@ def restore(plan: Plan) -> str:
         wanted[run.key].append(run)
     restored, outdated = 0, {}
     for suite, found in sorted(published.records().items(), key=lambda pair: pair[0] != plan.name):
+        answers = published.predictions(suite)
         pairs = ((record, run) for record in found for run in wanted[record["key"]])
         for record, run in pairs:
-            if record["status"] != "done" or run.status() == "done":
+            there = run.recorded()
+            if record["status"] != "done" or (there and there["status"] == "done"):
                 continue
             if files := published.differing(suite, run.spec):
                 outdated[run.key] = files
@@ -113,6 +137,8 @@ def restore(plan: Plan) -> str:
             record.pop("suite", None)
             _name(record, run)
             record["provenance"]["sources"] = run.sources
+            if own := predictions.of_record(answers, record):
+                write_bytes(kept.predictions(Path(run.record)), own.pack())
             write_record(Path(run.record), without_curve(record))
             outdated.pop(run.key, None)
             restored += 1
@@ -150,7 +176,7 @@ def main() -> None:
     if options.action == "collect":
         collect(plan, out)
     elif options.action == "publish":
-        print(f"published {publish(plan, out)}")
+        print(publish(plan, out))
     elif options.action == "restore":
         print(restore(plan))
     else:

@@ -27,6 +27,9 @@ import torch
 from torch import Tensor
 
 import baselines
+from analysis.records import predictions
+from analysis.records.predictions import Cell, Predictions
+from analysis.records.schema import RecordError
 from analysis.text import visible
 from baselines.common.base import Method
 from baselines.common.task import Setting, Task
@@ -35,12 +38,12 @@ from benchmarks import backbones, streams
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
-from benchmarks.common.files import check_writable, read_json
+from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus, sources
-from benchmarks.runs.evaluate import TestCurve, score
-from benchmarks.runs.kept import missing
+from benchmarks.runs import gpus, kept, sources
+from benchmarks.runs.evaluate import TestCurve, predict, scores
+from benchmarks.runs.kept import Keep
 from benchmarks.runs.record import (
     is_committed,
     provenance,
@@ -67,10 +70,14 @@ class Run:
 
     Attributes:
         record: what was measured so far, as the result record has it.
+        cells: of R the predictions behind it, by place: those of the diagonal and of the final row,
+            or all if `keep` says so.
     """
 
-    def __init__(self, spec: dict, key: str, state_path: Path):
-        self.spec, self.key, self.state_path = spec, key, state_path
+    def __init__(self, spec: dict, key: str, state_path: Path, keep: Collection[Keep] = ()):
+        self.spec, self.key, self.state_path, self.keep = spec, key, state_path, keep
+        self.answers_path = state_path.with_suffix(".jsonl.gz")
+        self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
         self.record: dict = {"tasks": [], "R": None, "test_curve": []}
 
@@ -80,6 +87,7 @@ class Run:
         self.restore()
         for task in self.tasks[len(self.record["tasks"]) :]:
             self.learn(task)
+            write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
         self.finish()
 
@@ -93,6 +101,7 @@ class Run:
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
+        self.labels = [label for task in self.data for label in task.labels]
         self.record["stream"] = {
             "tasks": [task.name for task in self.data],
             "groups": [task.group for task in self.data],
@@ -138,12 +147,16 @@ class Run:
     def restore(self) -> None:
         """Continue from the saved state, if there is one."""
         n_tasks, label = len(self.data), self.spec["method"]["label"]
+        self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
         if self.state_path.exists():
             state, record = load_state(self.state_path, self.key, self.device)
-            self.method.load_state_dict(state)
-            self.record |= without_curve(record)
-        else:
-            self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
+            if self._restore_cells(record["R"]):
+                self.method.load_state_dict(state)
+                self.record |= without_curve(record)
+            else:
+                print(
+                    f"{self.state_path} is of a run that kept less: it starts over", file=sys.stderr
+                )
         done = len(self.record["tasks"])
         name = f"{self.spec['stream']['name']}/{label}/s{self.spec['seed']}"
         self.progress = Progress(name, sum(self.steps), "steps", done=sum(self.steps[:done]))
@@ -151,6 +164,26 @@ class Run:
             self.progress.say(f"continues after task {done} of {len(self.tasks)}", last=True)
         for task in self.tasks[:done] if self.router else ():
             self.router.add([prompt for prompt, _ in task.examples])
+
+    def _restore_cells(self, R: list[list[float | None]]) -> bool:
+        """Whether the predictions behind the scores so far are there, as far as they are kept."""
+        found = {}
+        if self.answers_path.exists():
+            try:
+                found = predictions.read(self.answers_path)[0].cells
+            except RecordError as error:
+                raise DataError(str(error)) from error
+        places = [(i, j) for i, row in enumerate(R) for j, s in enumerate(row) if s is not None]
+        self.cells = {place: found[place] for place in places if place in found}
+        return all(place in self.cells for place in places if self._is_kept(*place))
+
+    def _is_kept(self, after: int, task: int) -> bool:
+        return "all" in self.keep or task == after or after == len(self.data) - 1
+
+    def predictions(self) -> Predictions:
+        """What is kept of the outputs so far."""
+        names, items = [task.name for task in self.data], [list(task.items) for task in self.data]
+        return Predictions(self.key, names, items, self.cells)
 
     def learn(self, task: Task) -> None:
         """Learn a task, test all tasks so far, and add both to the record."""
@@ -195,7 +228,7 @@ class Run:
 
         def test() -> float:
             self.method.ready_to_test()
-            return self.test(task.index, task.index)
+            return self.test(task.index, task.index).score
 
         curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
 
@@ -211,22 +244,25 @@ class Run:
         each of these tasks the share of test items for which it is the right one."""
         row, shares = [], []
         for task in range(last + 1):
-            inferred = [] if self.infers else None
-            row.append(self.test(task, last, inferred))
+            cell = self.test(task, last)
+            row.append(cell.score)
+            if self._is_kept(last, task):
+                self.cells[last, task] = cell
             if self.infers:
-                shares.append((torch.cat(inferred) == task).float().mean().item())
+                shares.append((torch.tensor(cell.inferred) == task).float().mean().item())
         return row, {"task_accuracy": shares} if self.infers else {}
 
-    def test(self, task: int, last: int, inferred: list | None = None) -> float:
-        """The score on a task when `last` is the last task learnt; see `evaluate.score`."""
-        model = self.method.model
+    def test(self, task: int, last: int) -> Cell:
+        """The outputs for a task when `last` is the last task learnt, see `evaluate.predict`."""
+        model, data = self.method.model, self.data[task]
+        inferred = [] if self.infers else None
         n_seen = int((self.task_of_class <= last).sum())
         size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
-            return score(
-                model, self.data[task], n_seen, self.device, self.tokenizer, inferred, size
-            )
+            outputs = predict(model, data, n_seen, self.device, self.tokenizer, inferred, size)
+        cell = Cell(outputs, scores(data, outputs), inferred and torch.cat(inferred).tolist())
+        return cell._replace(outputs=[self.labels[i] for i in outputs]) if self.labels else cell
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""
@@ -336,7 +372,7 @@ def make(spec_path: Path) -> dict:
     keep = asked.get("keep", [])
     if path.exists():
         record = read_record(path, key)
-        if not (absent := missing(path, record, keep)):
+        if not (absent := kept.missing(path, record, keep)):
             print(f"{path} is there already", file=sys.stderr)
             return record
         print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
@@ -345,13 +381,15 @@ def make(spec_path: Path) -> dict:
     facts["dirty"] |= not all(map(is_committed, sources.files(spec)))
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
-    run = Run(spec, key, folder / f"state-{sources.version(code)}.pt")
+    run = Run(spec, key, folder / f"state-{sources.version(code)}.pt", keep)
     for state in set(folder.glob("state*.pt")) - {run.state_path}:
         print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
         state.unlink()
+        state.with_suffix(".jsonl.gz").unlink(missing_ok=True)
     (folder / ATTEMPT).touch()
     try:
         run.make()
+        write_bytes(kept.predictions(path), run.predictions().pack())
     except Exception as error:
         text = " ".join(str(error).split())[:1800] or "no message"
         if not isinstance(error, DataError):
@@ -367,6 +405,7 @@ def make(spec_path: Path) -> dict:
     (folder / ATTEMPT).unlink()
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
+        run.answers_path.unlink(missing_ok=True)
     return read_record(path, key)
 
 

@@ -67,7 +67,14 @@ def _metric(measure: Measure) -> Measure:
 def score(
     metric: str, outputs: Sequence[str], answers: Sequence[str], prompts: Sequence[str]
 ) -> float:
-    """The mean score of the outputs, in [0, 1].
+    """The mean of `scores`, in [0, 1]."""
+    return fmean(scores(metric, outputs, answers, prompts))
+
+
+def scores(
+    metric: str, outputs: Sequence[str], answers: Sequence[str], prompts: Sequence[str]
+) -> list[float]:
+    """The score of each output, in [0, 1].
 
     Args:
         metric: a key of METRICS.
@@ -85,7 +92,7 @@ def score(
     texts = outputs, answers, prompts
     if metric not in _AS_THEY_ARE:
         texts = ([unicodedata.normalize("NFC", text) for text in part] for part in texts)
-    return fmean(map(METRICS[metric], *texts))
+    return list(map(METRICS[metric], *texts))
 
 
 def check(metric: str) -> None:

@@ -19,7 +19,7 @@ from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import results, sources
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
-from benchmarks.runs.evaluate import score
+from benchmarks.runs.evaluate import predict
 from benchmarks.runs.status import describe
 from benchmarks.streams.common.tasks import load_stream
 from tests.small_runs import N_TASKS, make, plan_of
@@ -203,12 +203,12 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
         calls.append(1)
         if len(calls) > 1 + 2:  # after the first task, after the second
             raise KeyboardInterrupt
-        return score(*arguments, **options)
+        return predict(*arguments, **options)
 
-    monkeypatch.setattr(runner, "score", cut)
+    monkeypatch.setattr(runner, "predict", cut)
     with pytest.raises(KeyboardInterrupt):
         make(one)
-    monkeypatch.setattr(runner, "score", score)
+    monkeypatch.setattr(runner, "predict", predict)
     old = torch.load(one.state, weights_only=True)
     old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
     torch.save(old, one.state)

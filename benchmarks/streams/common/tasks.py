@@ -67,6 +67,9 @@ class TaskData:
         test_x: images (n, ...) uint8, or prompts (n, 2, L) padded on the left.
         gold: (n,) class indices, or the n answers as text.
         metric: "accuracy" (class-incremental), or on language a name of `text_metrics.METRICS`.
+        items: (n,) the place of each test item among all of the prepared stream, in which nothing
+            depends on a seed, an order or a limit.
+        labels: on vision what the prepared stream has for its classes, in the order of `gold`.
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
         max_new_tokens: of an answer, on language.
@@ -78,6 +81,8 @@ class TaskData:
     train: Samples
     test_x: Tensor
     gold: Tensor | list[str]
+    items: Sequence[int]
+    labels: Sequence[int] = ()
     examples: Sequence[tuple[str, str]] = ()
     prompts: Sequence[str] = ()
     max_new_tokens: int = 0
@@ -148,13 +153,13 @@ def _vision(
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
-        train = _select(data, "train", labels, options.train_per_class, first)
+        *train, _ = _select(data, "train", labels, options.train_per_class, first)
         shuffled = torch.from_numpy(
             np.random.default_rng(seed_for(seed, "samples", first)).permutation(len(train[1]))
         )
-        test_x, test_y = _select(data, "test", labels, options.test_per_class, first)
+        test = _select(data, "test", labels, options.test_per_class, first)
         samples = Samples(*(part[shuffled] for part in train))
-        tasks.append(TaskData(name, group, "accuracy", samples, test_x, test_y))
+        tasks.append(TaskData(name, group, "accuracy", samples, *test, labels))
         first += len(labels)
     sizes = torch.tensor([len(labels) for labels in groups])
     return tasks, torch.arange(len(tasks)).repeat_interleave(sizes)
@@ -182,18 +187,19 @@ def _arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _select(data: dict, part: str, labels: list[int], limit: int | None, first: int):
-    """The first `limit` images of each label, classes renumbered from `first` on."""
-    images, targets = [], []
+    """The first `limit` images of each label, classes renumbered from `first` on; their places."""
+    images, targets, places = [], [], []
     for i, label in enumerate(labels):
         positions = np.flatnonzero(data[f"{part}_labels"] == label)
         _require(f"{part}_per_class", limit, len(positions), f"class {label}")
         positions = positions[:limit]
         images.append(data[f"{part}_images"][positions])
         targets.append(np.full(len(positions), first + i))
+        places += positions.tolist()
     x = torch.from_numpy(np.concatenate(images))
     if x.dim() == 4:
         x = x.permute(0, 3, 1, 2).contiguous()
-    return x, torch.from_numpy(np.concatenate(targets)).long()
+    return x, torch.from_numpy(np.concatenate(targets)).long(), places
 
 
 # ---------------------------------------------------------------------------- texts
@@ -204,10 +210,12 @@ def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> l
     with _reading(file):
         tasks = json.loads(file.read_text(encoding="utf-8"))
     order = options.arranged([task["name"] for task in tasks], seed)[: options.n_tasks]
-    return [_text_task(tasks[t], options, tokenizer) for t in order]
+    sizes = [len(task["test"]) for task in tasks]
+    places = _parts(range(sum(sizes)), sizes)
+    return [_text_task(tasks[t], places[t], options, tokenizer) for t in order]
 
 
-def _text_task(task: dict, options: LanguageOptions, tokenizer) -> TaskData:
+def _text_task(task: dict, places: Sequence[int], options: LanguageOptions, tokenizer) -> TaskData:
     """A task of data.json as token ids, limited as asked."""
     items = {}
     for part in ("train", "test"):
@@ -236,6 +244,7 @@ def _text_task(task: dict, options: LanguageOptions, tokenizer) -> TaskData:
         Samples(*pad_left(train)),
         pad_left(test)[0],
         gold,
+        places[: len(gold)],
         examples=items["train"],
         prompts=prompts,
         max_new_tokens=new,
