@@ -1,7 +1,7 @@
 """What a run keeps of a task where a suite asks for `keep: [adapters]`: a folder, fit for the hub.
 
     README.md                   a model card
-    run.json                    what was learnt, and what outputs stand for: `Learnt`
+    run.json                    what was learnt, and what outputs stand for: a `Learnt`
     adapter_config.json,        as PEFT reads them, where a low-rank change of the backbone, on
     adapter_model.safetensors   images with the classifier, is all that is tested
     state.safetensors           the method's state where it is not
@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,47 +32,12 @@ from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.common.options import at, parse
 from benchmarks.runs import model_card
+from benchmarks.runs.model_card import Learnt
 
 RUN, STATE, CARD = "run.json", "state.safetensors", "README.md"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that PEFT knows
 # What is read of PEFT's configuration; it could also name modules and functions to be run.
 _READ = ("r", "lora_alpha", "target_modules", "modules_to_save", "rank_pattern", "alpha_pattern")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learnt:
-    """What a kept adapter is of.
-
-    Attributes:
-        key, spec: of the run.
-        tasks, metrics, scores: names of the tasks learnt so far, and how they are tested now;
-            no score of what was not tested.
-        classes: names of the classes of each task of the stream by their numbers, on vision.
-        image: height and width of the stream's images in pixels, on vision.
-        reading: how a prompt becomes token ids, the arguments of `encoding.encode`, on language.
-        max_new_tokens: of an answer to the latest task, on language.
-        weights_sha256: of the backbone.
-        commit: of this project's code.
-        sources: digests of the code behind the run, see `runs.sources`.
-    """
-
-    key: str
-    spec: dict[str, Any]
-    tasks: list[str]
-    metrics: list[str]
-    scores: list[float | None]
-    classes: list[list[str]]
-    image: list[int] | None
-    reading: dict[str, Any] | None
-    max_new_tokens: int | None
-    weights_sha256: str
-    commit: str | None
-    sources: dict[str, str]
-
-    @property
-    def seen(self) -> list[str]:
-        """The classes learnt so far by their numbers."""
-        return [name for names in self.classes[: len(self.tasks)] for name in names]
 
 
 def place(folder: Path, number: int, of: int, task: str) -> Path:
@@ -132,6 +96,7 @@ def add(folder: Path, model: nn.Module) -> None:
     if hasattr(model, "head"):
         model.network.head = model.head
     with _whole(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to one another
         warnings.filterwarnings("error", message="Found missing adapter keys")
         config = LoraConfig(**{name: found[name] for name in _READ})
         PeftModel.from_pretrained(model.network, str(folder), config=config)

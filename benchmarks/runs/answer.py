@@ -1,8 +1,8 @@
 """Ask what a run has kept of a task: it answers a prompt, or names the class of an image.
 
-FOLDER is that of a task in a run's `adapters-CODE`, INPUT a prompt or the path of an image; a
-prompt is read from standard input where INPUT is "-". The backbone must be prepared, as it is once
-the suite has run. Nothing is downloaded.
+FOLDER is that of a task in a run's `adapters-CODE`. INPUT is the path of an image, or a prompt in
+the form of the stream's; "-" reads the prompt from standard input. The backbone must be prepared,
+as it is where the suite has run.
 """
 
 from __future__ import annotations
@@ -11,48 +11,106 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import nn
 
 from analysis.text import visible
 from baselines.common.text import pad_left
 from benchmarks import backbones
-from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, as_exit, one_sentence
-from benchmarks.runs import adapters
-from benchmarks.runs.adapters import Learnt
+from benchmarks.runs import adapters, build
 from benchmarks.runs.evaluate import generate
 from benchmarks.runs.plan import RUNS
-from benchmarks.runs.run import backbone_manifest, method_of, network_of
 from benchmarks.streams.common import pictures
 from benchmarks.streams.common.encoding import encode
 
 
-class Kept:
-    """A model as it was tested after a task.
+class Answerer:
+    """The model that was tested after a task.
 
     Args:
         folder: that `adapters.write` made.
 
     Attributes:
-        learnt: what it has learnt.
-        model: as `Method.model`, in evaluation.
-        tokenizer: on language.
+        model: as that of a `Method`, in evaluation.
+
+    Raises:
+        DataError: nothing is kept there, or it cannot be used with what is prepared here.
     """
 
     def __init__(self, folder: Path):
         self.learnt = adapters.read(folder)
         self.device = devices.find()
-        spec = self.learnt.spec
-        self.tokenizer: Tokenizer | None = None
-        with one_sentence(f"the adapter in {folder} cannot be used", "keep it anew"):
-            manifest = backbone_manifest(spec["backbone"])
-            backbone = backbones.find(manifest["name"])
-            if spec["modality"] == "language":
-                self.tokenizer = backbone.tokenizer(manifest)
-            is_state = adapters.is_state(folder)
-            model = _from_state if is_state else _from_peft
-            self.model = model(folder, self.learnt, backbone, manifest, self.tokenizer).eval()
+        with one_sentence(f"what {folder} holds cannot be used", "copy it anew, or keep it again"):
+            self._manifest = build.manifest_of(self.learnt.spec["backbone"])
+            self._backbone = backbones.find(self._manifest["name"])
+            self.tokenizer = self._tokenizer()
+            from_state = adapters.is_state(folder)
+            model = self._from_state(folder) if from_state else self._adapted(folder)
+        self.model = model.to(self.device).eval()
+
+    def _tokenizer(self):
+        return None if self.learnt.classes else self._backbone.tokenizer(self._manifest)
+
+    def _network(self, n_classes: int) -> torch.nn.Module:
+        return build.network_of(self.learnt.spec, self._backbone, self._manifest, n_classes)
+
+    def _adapted(self, folder: Path) -> torch.nn.Module:
+        model = self._network(len(self.learnt.seen))
+        adapters.add(folder, model)
+        return model
+
+    def _from_state(self, folder: Path) -> torch.nn.Module:
+        spec, sizes = self.learnt.spec, [len(names) for names in self.learnt.classes]
+        origin = spec["method"].get("origin")
+        if origin and not folder.resolve().is_relative_to(RUNS.resolve()):
+            raise DataError(
+                f"{folder} needs the method {origin}, which is no part of this project and is run "
+                f"for folders below {RUNS} only: move it there if you trust it"
+            )
+        task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes).long())
+        network = self._network(sum(sizes)).split_qkv()
+        method = build.method_of(spec, network, task_of_class, self.tokenizer, self.device)
+        method.load_state_dict(adapters.read_state(folder))
+        return method.model
+
+    @torch.no_grad()
+    def classify(self, file: Path) -> str:
+        """The best of the classes learnt so far for an image."""
+        if not file.is_file():
+            raise DataError(f"{str(file)!r} is no file: name an image")
+        picture, _ = pictures.decode(file.read_bytes(), str(file))
+        x = torch.from_numpy(pictures.fitted(picture, *self.learnt.image)).permute(2, 0, 1)
+        logits = self.model(x[None].to(self.device).float() / 255)
+        return self.learnt.seen[logits[0, : len(self.learnt.seen)].argmax()]
+
+    def answer(self, prompt: str) -> str:
+        """What the model generates after a prompt."""
+        ids, _ = encode(self.tokenizer, prompt, None, **self.learnt.reading)
+        new = self.learnt.max_new_tokens
+        if not ids:
+            raise DataError("the prompt is empty, and texts of this model begin without a token")
+        x = pad_left([(ids, 0)])[0]
+        return generate(self.model, x, new, self.device, self.tokenizer)[0]
+
+
+@as_exit()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.runs.answer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what was kept of a task")
+    parser.add_argument("input", metavar="INPUT", help="a prompt, or the path of an image")
+    options = parser.parse_args()
+    asked = Answerer(options.folder)
+    if asked.learnt.classes:
+        found = asked.classify(Path(options.input))
+    else:
+        found = asked.answer(sys.stdin.read() if options.input == "-" else options.input)
+    print("\n".join(map(visible, found.splitlines())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The model card of a kept adapter: README.md with the front matter that the hub reads."""
+"""What a kept adapter is of: as data, and as the model card that the hub shows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,8 +21,6 @@ from benchmarks.backbones import NORMALISATIONS, Backbone, Embedded, HubModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmarks.runs.adapters import Learnt
-
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     undefined=StrictUndefined,
@@ -29,6 +28,42 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters |= {"markdown": markdown, "json": json.dumps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What a kept adapter is of.
+
+    Attributes:
+        key, spec: of the run.
+        tasks, metrics, scores: names of the tasks learnt so far, and how they are tested now;
+            no score of what was not tested.
+        classes: names of the classes of each task of the stream by their numbers, on vision.
+        image: height and width of the stream's images in pixels, on vision.
+        reading: how a prompt becomes token ids, the arguments of `encoding.encode`, on language.
+        max_new_tokens: of an answer to the latest task, on language.
+        weights_sha256: of the backbone.
+        commit: of this project's code.
+        sources: digests of the code behind the run, see `runs.sources`.
+    """
+
+    key: str
+    spec: dict[str, Any]
+    tasks: list[str]
+    metrics: list[str]
+    scores: list[float | None]
+    classes: list[list[str]]
+    image: list[int] | None
+    reading: dict[str, Any] | None
+    max_new_tokens: int | None
+    weights_sha256: str
+    commit: str | None
+    sources: dict[str, str]
+
+    @property
+    def seen(self) -> list[str]:
+        """The classes learnt so far by their numbers."""
+        return [name for names in self.classes[: len(self.tasks)] for name in names]
 
 
 def repository(backbone: Backbone) -> tuple[str | None, str | None]:

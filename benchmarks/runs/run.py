@@ -10,29 +10,22 @@ why, its traceback in log.txt, and the others go on; one that has a record alrea
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import os
-import random
 import sys
 import time
 import traceback
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
-import baselines
 from analysis.records import predictions
 from analysis.records.predictions import Cell, Predictions
 from analysis.records.schema import RecordError
 from analysis.text import visible
-from baselines.common.base import Method
-from baselines.common.task import Setting, Task
+from baselines.common.task import Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.common import devices
@@ -41,9 +34,10 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import gpus, kept, sources
+from benchmarks.runs import adapters, build, gpus, kept, sources
 from benchmarks.runs.evaluate import TestCurve, predict, scores
 from benchmarks.runs.kept import Keep
+from benchmarks.runs.model_card import Learnt
 from benchmarks.runs.record import (
     is_committed,
     provenance,
@@ -54,11 +48,6 @@ from benchmarks.runs.record import (
 from benchmarks.runs.state import load_state, save_state
 from benchmarks.scoring.without_a_model import floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
-
-if TYPE_CHECKING:
-    from benchmarks.backbones.language import LanguageModel
-    from benchmarks.backbones.tokenizer import Tokenizer
-    from benchmarks.backbones.vision import VisionModel
 
 # In the folder of a run while a process makes it; one that the process did not survive goes last of
 # its row the next time, so that what kills it does not keep the others from being made.
@@ -87,6 +76,8 @@ class Run:
         self.restore()
         for task in self.tasks[len(self.record["tasks"]) :]:
             self.learn(task)
+            if "adapters" in self.keep:
+                adapters.write(self._adapter(task.index), self.method, self._learnt(task.index))
             write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
         self.finish()
@@ -96,7 +87,7 @@ class Run:
         spec = self.spec
         torch.use_deterministic_algorithms(self.device == "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
-        self.manifest = backbone_manifest(spec["backbone"])
+        self.manifest = build.manifest_of(spec["backbone"])
         language = spec["modality"] == "language"
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
@@ -111,8 +102,8 @@ class Run:
         if isinstance(self.backbone, backbones.HubModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
-        network = self._network()
-        self.method = method_of(spec, network, self.task_of_class, self.tokenizer, self.device)
+        setting = self.task_of_class, self.tokenizer, self.device
+        self.method = build.method_of(spec, self._network(), *setting)
         self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
@@ -122,7 +113,7 @@ class Run:
 
     def _network(self) -> torch.nn.Module:
         spec = self.spec
-        network = network_of(spec, self.backbone, self.manifest, len(self.task_of_class))
+        network = build.network_of(spec, self.backbone, self.manifest, len(self.task_of_class))
         if spec["modality"] == "language":
             longest = max(
                 max(task.train.x.shape[-1], task.test_x.shape[-1] + task.max_new_tokens)
@@ -150,7 +141,9 @@ class Run:
         self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
         if self.state_path.exists():
             state, record = load_state(self.state_path, self.key, self.device)
-            if self._restore_cells(record["R"]):
+            done = range(len(record["tasks"]))
+            adapted = "adapters" not in self.keep or all(self._adapter(i).is_dir() for i in done)
+            if self._restore_cells(record["R"]) and adapted:
                 self.method.load_state_dict(state)
                 self.record |= without_curve(record)
             else:
@@ -187,7 +180,7 @@ class Run:
 
     def learn(self, task: Task) -> None:
         """Learn a task, test all tasks so far, and add both to the record."""
-        _seed_everything(seed_for(self.spec["seed"], "train", task.index))
+        build.seed_everything(seed_for(self.spec["seed"], "train", task.index))
         devices.reset_peak(self.device)
         self.progress.start(f"task {task.index + 1} of {len(self.tasks)}, {task.name}:")
         learnt, points = self._train(task)
@@ -264,6 +257,31 @@ class Run:
         cell = Cell(outputs, scores(data, outputs), inferred and torch.cat(inferred).tolist())
         return cell._replace(outputs=[self.labels[i] for i in outputs]) if self.labels else cell
 
+    def _adapter(self, index: int) -> Path:
+        """The folder of what is kept of a task's method."""
+        folder = self.state_path.with_name(self.state_path.stem.replace("state", "adapters", 1))
+        return adapters.place(folder, index + 1, len(self.tasks), self.tasks[index].name)
+
+    def _learnt(self, index: int) -> Learnt:
+        """What is known by now, when a task is learnt."""
+        n_learnt = len(self.data) if self.method.offline else index + 1
+        seen, vision = self.data[:n_learnt], self.tokenizer is None
+        stream = self.spec["stream"]
+        return Learnt(
+            key=self.key,
+            spec=self.spec | {"stream": _homeless(stream)},
+            tasks=[task.name for task in seen],
+            metrics=[task.metric for task in seen],
+            scores=self.record["R"][n_learnt - 1][:n_learnt],
+            classes=_class_names(stream, self.data) if vision else [],
+            image=list(seen[0].test_x.shape[-2:]) if vision else None,
+            reading=None if vision else streams.of(stream).options.reading,
+            max_new_tokens=None if vision else max(task.max_new_tokens for task in seen),
+            weights_sha256=self.manifest["weights_sha256"],
+            commit=provenance()["commit"],
+            sources=sources.of(self.spec),
+        )
+
     def finish(self) -> None:
         """Add to the record what is known at the end."""
         footprint = self.method.footprint()
@@ -282,63 +300,6 @@ class Run:
         }
 
 
-def network_of(
-    spec: dict, backbone: backbones.Backbone, manifest: dict, n_classes: int
-) -> VisionModel | LanguageModel:
-    """The pretrained network of a run, with a new classifier on vision."""
-    options = spec["backbone"]
-    _seed_everything(seed_for(spec["seed"], "init"))
-    network = backbone.load(
-        manifest,
-        n_classes,
-        options["image_size"],
-        options.get("normalisation"),
-        weights=options.get("weights"),
-    )
-    if spec["modality"] == "language":
-        network.decoding = spec["stream"].get("decoding", "greedy")
-    return network
-
-
-def method_of(
-    spec: dict,
-    network: VisionModel | LanguageModel,
-    task_of_class: Tensor,
-    tokenizer: Tokenizer | None,
-    device: str,
-) -> Method:
-    """The method of a run, on a network with its query, key and value projections apart."""
-    method = baselines.of(spec["method"], spec["modality"])
-    shared = {field.name for field in dataclasses.fields(Setting)}
-    setting = Setting(
-        modality=spec["modality"],
-        n_tasks=spec["stream"]["n_tasks"],
-        task_of_class=task_of_class,
-        tokenizer=tokenizer,
-        seed=spec["seed"],
-        device=device,
-        **{name: value for name, value in spec["train"].items() if name in shared},
-    )
-    return method(network, method.Config(**spec["method"]["config"]), setting)
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def backbone_manifest(asked: dict) -> dict:
-    """That of a run's backbone; DataError if other weights have been prepared."""
-    manifest = read_json(RESOURCES / "backbones" / asked["name"] / "manifest.json")
-    if manifest["fingerprint"] != asked["digest"]:
-        raise DataError(
-            f"the weights of {manifest['name']} are not what this run asks for: delete "
-            f"resources/backbones/{manifest['name']} and run again"
-        )
-    return manifest
-
-
 def _facts(spec: dict, data: list[TaskData]) -> dict:
     """What the record says of a text stream: its known defects, and scores without any model."""
     manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
@@ -349,6 +310,19 @@ def _facts(spec: dict, data: list[TaskData]) -> dict:
         rule, fraction = floor(task.metric, train, test)
         floors.append({"task": task.name, "rule": rule, "score": fraction})
     return {"defects": manifest.get("defects", []), "floor": floors}
+
+
+def _homeless(stream: dict) -> dict:
+    """A spec of a stream without the way to the user's own data."""
+    return stream | ({"path": Path(stream["path"]).name} if "path" in stream else {})
+
+
+def _class_names(spec: dict, data: list[TaskData]) -> list[list[str]]:
+    """What the stream calls the classes of each task, in the order of their numbers."""
+    manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
+    own = [name for task in manifest.get("tasks", []) for name in task["classes"]]
+    names = manifest.get("classes") or own
+    return [[names[label] for label in task.labels] for task in data]
 
 
 def _routed(router: WordRouter, seen: list[TaskData]) -> list[float]:
