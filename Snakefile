@@ -14,7 +14,7 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
 from benchmarks.runs import sources
 from benchmarks.runs.gpus import names
-from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs
+from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs, require_packages
 
 
 workdir: workflow.basedir
@@ -36,6 +36,7 @@ try:
     # Only these are jobs. Of a run that is made, the record is a file like any other: nothing makes
     # it again, and no stream or backbone that must be prepared anew hides the runs that are open.
     open_runs = {name: runs for name, batch in batches.items() if (runs := batch.open_runs())}
+    require_packages(run for runs in open_runs.values() for run in runs)
 except DataError as error:
     sys.exit(str(error))
 

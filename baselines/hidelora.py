@@ -114,7 +114,7 @@ class HiDeLoRA(HiDe):
 
         def adapted_matrices(self, available: int) -> int:
             return min(
-                super().adapted_matrices(available), available // PER_BLOCK * len(self.targets)
+                super().adapted_matrices(available), available // PER_BLOCK * len(self.modules)
             )
 
     def adapt(self, backbone: nn.Module) -> nn.Module:

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from baselines.common import checks
 from baselines.common.base import LowRank, Needs
-from baselines.common.lora import LoraMethod, LoraSettings, adapted_projections
+from baselines.common.lora import LoraMethod, LoraSettings, adapted_matrices
 from baselines.common.task import Task
 
 SCALES = {"magmax": 0.5, "mean": 1.0, "ties": 0.55}  # of each merge, as in the authors' code
@@ -74,8 +74,9 @@ class Merging(nn.Module):
     def __init__(self, adapted: nn.Module):
         super().__init__()
         self.adapted = adapted
-        weight = adapted.base_layer.weight
-        zeros = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        base = adapted.base_layer
+        shape = base.out_features, base.in_features  # a quantised weight has another
+        zeros = torch.zeros(shape, dtype=torch.float32, device=base.weight.device)
         self.register_buffer("merged", zeros, persistent=False)
 
     def factors(self) -> list[Tensor]:
@@ -120,7 +121,8 @@ class MagMax(LoraMethod):
     def needs(cls, config, needs: Needs) -> Needs:
         """The factors of earlier tasks and the merged matrices; in a merge all tasks' of one."""
         needs = super().needs(config, needs)
-        sizes = [p.weight.numel() for p in adapted_projections(needs.backbone, config)]
+        matrices = adapted_matrices(needs.backbone, config).values()
+        sizes = [matrix.weight.numel() for matrix in matrices]
         return dataclasses.replace(
             needs,
             kept_bytes=4 * ((needs.n_tasks - 1) * needs.trained + sum(sizes)),

@@ -119,6 +119,17 @@ def suite(streams=("glyphs", "docs"), methods=tuple(METHODS), seeds=3, **named) 
     ]
 
 
+def with_gaps(run: dict) -> dict:
+    """The same run with `evaluate: final`."""
+    n = len(run["R"])
+    R = [
+        [score if i in (j, n - 1) else None for j, score in enumerate(row)]
+        for i, row in enumerate(run["R"])
+    ]
+    train = run["spec"]["train"] | {"evaluate": "final"}
+    return run | {"R": R, "spec": run["spec"] | {"train": train}}
+
+
 def failed(
     run: dict, error: str = "the loss became nan at step 17", status: str = "failed"
 ) -> dict:

@@ -41,6 +41,7 @@ def learnt(modality, method="seqlora", n_tasks=3, **changes):
             "image": [16, 16] if vision else None,
             "reading": None if vision else {"max_prompt_tokens": 20},
             "max_new_tokens": None if vision else 3,
+            "stop": None,
             "weights_sha256": "1" * 64,
             "commit": None,
             "sources": {},

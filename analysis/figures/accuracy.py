@@ -22,7 +22,8 @@ from analysis.records.runs import Panel
 def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
     title = f"{panel.stream}: {panel.score} after each task"
-    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel, panel.drawn) + 0.6)
+    right = widest(panel, panel.drawn) + 0.6
+    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, right, notes=panel.gaps)
     methods = looks(panel)
     for label, runs in panel.drawn.items():
         look, name = methods[label], drawn(panel.titles[label])
@@ -30,7 +31,7 @@ def fig4a(panel: Panel) -> Figure:
             height = panel.estimates[label]["acc"].mean
             axes.axhline(height, color=look.colour, ls="--", linewidth=1.3, label=name)
             continue
-        curves = np.array([running_accuracy(R) for R in runs["R"]])
+        curves = np.array([running_accuracy(R) for R in runs["R"]])  # NaN is not drawn
         x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
         if len(runs) > 1:
             _band(axes, x, mean, curves.std(axis=0, ddof=1), look.colour)

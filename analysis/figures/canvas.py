@@ -43,12 +43,18 @@ def wrapped(foot: str, wide: float) -> list[str]:
 
 
 def canvas(
-    title: str, panel: Panel, size: tuple, left: float, right: float = 0.15, of: str = ""
+    title: str,
+    panel: Panel,
+    size: tuple,
+    left: float,
+    right: float = 0.15,
+    of: str = "",
+    notes: Iterable[str] = (),
 ) -> tuple:
     """A figure and its axes; size and margins in inches, as a computed layout costs seconds.
 
-    The foot states the suite's label, which runs are drawn (`of`, else the panel's), and which
-    methods are not.
+    The foot states the suite's label, which runs are drawn (`of`, else the panel's), which methods
+    are not, and `notes`.
     """
     foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or seeds(panel)}."
     absent = [
@@ -61,6 +67,7 @@ def canvas(
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
         foot += f" {left_out} variants of these methods are in the table of ablations."
     foot += "".join(f" {panel.titles[label]}: {why}." for label, why in panel.outdated.items())
+    foot += "".join(f" {note}" for note in notes)
     lines = wrapped(drawn(foot, 1000), size[0])
     wide, high = size[0], size[1] + 0.14 * len(lines)
     bottom, top = 0.55 + 0.14 * len(lines), 0.4

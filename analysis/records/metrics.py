@@ -1,7 +1,8 @@
 """Every derived number: scores from R, costs from the raw timings, and their spread over seeds.
 
 R is (task learnt, task tested), scores in [0, 1], NaN where not measured. A metric whose entries
-were not measured is NaN, never 0: a run that learns all tasks at once has only its last row.
+were not measured is NaN, never 0: a run that learns all tasks at once has only its last row, one
+with `evaluate: final` that and its diagonal.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from analysis.records.schema import scores
+from analysis.records.schema import complete, scores
 
 
 def acc(R: np.ndarray) -> float:
@@ -40,9 +41,13 @@ def bwt_standard(R: np.ndarray) -> float:
 
 
 def forgetting(R: np.ndarray) -> float:
-    """Chaudhry et al.: 1/(N-1) sum_{j<N-1} max_{i<N-1} R[i, j] - R[N-1, j]. NaN for one task."""
-    # fmax passes over what was not measured.
-    return (np.fmax.reduce(R[:-1, :-1]) - R[-1, :-1]).mean() if len(R) > 1 else nan
+    """Chaudhry et al.: 1/(N-1) sum_{j<N-1} max_{i<N-1} R[i, j] - R[N-1, j].
+
+    NaN for one task, and where a best score may be missing: unless R is complete.
+    """
+    if len(R) == 1 or not complete(R):
+        return nan
+    return (np.fmax.reduce(R[:-1, :-1]) - R[-1, :-1]).mean()  # fmax: nothing above the diagonal
 
 
 def learning_accuracy(R: np.ndarray) -> float:

@@ -126,7 +126,15 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except RecordError:
         raise
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise RecordError(
             f"{path} holds no predictions or is damaged ({visible(str(error))}): delete it, and "
             "make its runs again or restore them."
@@ -144,7 +152,7 @@ def _runs(lines: list[bytes]) -> Iterator[Predictions]:
 
 
 def _parse(line: bytes) -> dict:
-    value = json.loads(line, parse_constant=float)
+    value = json.loads(line, parse_constant=lambda name: _require(False, f"the number {name}"))
     _require(isinstance(value, dict), "a line that is no object")
     return value
 

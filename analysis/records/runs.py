@@ -21,8 +21,9 @@ import pandas as pd
 
 from analysis.records import schema
 from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measure
+from analysis.records.predictions import Predictions, by_key, file_of
 from analysis.records.reading import read
-from analysis.records.schema import only_last_row, scores, task_names
+from analysis.records.schema import complete, only_last_row, scores, task_names
 from analysis.records.trees import Agreement, agreement
 from analysis.text import pathless
 
@@ -120,7 +121,7 @@ def _row(record: dict, panel: str) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Suite:
-    """All runs of one file."""
+    """All runs of one file; `answers` is where their predictions lie if they were kept."""
 
     name: str
     label: str
@@ -128,6 +129,12 @@ class Suite:
     digest: str
     runs: pd.DataFrame
     reference: str = REFERENCE
+    answers: Path | None = None
+
+    @cached_property
+    def predictions(self) -> dict[str, list[Predictions]]:
+        """What the runs answered, by their keys; empty where that was not kept."""
+        return by_key(self.answers) if self.answers else {}
 
     @cached_property
     def panels(self) -> list[Panel]:
@@ -140,7 +147,8 @@ def read_suite(path: Path) -> Suite:
     records, digest = read(path)
     suite = records[0]["suite"]
     reference = suite.get("reference") or REFERENCE
-    return Suite(suite["name"], suite["label"], path.name, digest, frame(records), reference)
+    named = suite["name"], suite["label"], path.name
+    return Suite(*named, digest, frame(records), reference, file_of(path))
 
 
 @dataclass(frozen=True, eq=False)  # so that what is known of it can be cached
@@ -226,6 +234,18 @@ class Panel:
             for modality, version, why in OUTDATED.get(self.specs[label]["method"]["name"], ())
             if modality == self.modality and runs["version"].min() < version
         }
+
+    @cached_property
+    def gaps(self) -> list[str]:
+        """One sentence on the methods whose R lacks what curves over tasks need, if any do."""
+        titles = [
+            self.titles[label]
+            for label, runs in self.finished.items()
+            if not self.is_upper_bound(label) and not all(map(complete, runs["R"]))
+        ]
+        what = "Tested only after a task's own training and at the end (evaluate: final)"
+        why = f"{what}, so Forgetting, Incremental and curves over tasks are not defined"
+        return [f"{why}: {', '.join(titles)}."] if titles else []
 
     @cached_property
     def values(self) -> pd.DataFrame:

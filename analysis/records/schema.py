@@ -124,7 +124,7 @@ RECORD = {
             "metric?": OrNull(TEXT),
             "n_train?": OrNull(COUNT),
             "n_test?": OrNull(COUNT),
-            "task_accuracy?": OrNull([SCORE]),
+            "task_accuracy?": OrNull([OrNull(SCORE)]),
             "router_accuracy?": OrNull([SCORE]),
         }
     ],
@@ -192,7 +192,7 @@ def _check(value: object, shape: object, place: str, done: bool, where: str) -> 
 
 
 def _check_scores(record: dict, where: str) -> None:
-    """Whether R is the lower triangle, or the last row, of a square over the tasks."""
+    """Whether R is the lower triangle of a square over the tasks, or what was asked for of it."""
     size, rows = len(task_names(record)), record["R"]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise RecordError(f"{where}: R must be a list of lists, but is {quoted(rows)}.")
@@ -203,11 +203,11 @@ def _check_scores(record: dict, where: str) -> None:
         if score is not None and not SCORE.fits(score):
             raise RecordError(f"{where}: scores must lie in [0, 1], but R holds {quoted(score)}.")
     R = scores(record)
-    measured = ~np.isnan(R)
-    full = measured[np.tril_indices(size)].all()
-    if not (full or only_last_row(R)) or not measured[-1].all():
+    final = record["spec"]["train"].get("evaluate") == "final" and not np.isnan(R.diagonal()).any()
+    if not (complete(R) or only_last_row(R) or final) or np.isnan(R[-1]).any():
         raise RecordError(
-            f"{where}: R of a finished run must hold its lower triangle or only its last row."
+            f"{where}: R of a finished run must hold its lower triangle or only its last row, and "
+            "with evaluate: final the diagonal beside that."
         )
 
 
@@ -242,6 +242,11 @@ def task_groups(record: dict) -> list[str]:
 def scores(record: dict) -> np.ndarray:
     """R of a finished run, (task learnt, task tested): in [0, 1], NaN where not measured."""
     return np.array(record["R"], dtype=float)
+
+
+def complete(R: np.ndarray) -> bool:
+    """Whether all tasks so far were tested after each."""
+    return not np.isnan(R[np.tril_indices(len(R))]).any()
 
 
 def only_last_row(R: np.ndarray) -> bool:

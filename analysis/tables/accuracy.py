@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.catalogue import table
-from analysis.records import language
+from analysis.records import bootstrap, language
 from analysis.records.counterparts import published
 from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
@@ -18,7 +18,7 @@ from analysis.tables.setting import (
     stuck_notes,
     training,
 )
-from analysis.tables.table import Column, Table, count, mebibytes, percent, plain
+from analysis.tables.table import Column, Number, Table, count, mebibytes, percent, plain
 
 
 @table()
@@ -70,7 +70,7 @@ def accuracy(panel: Panel) -> Table:
         if sources
         else "No published number has this setting, so none stands beside ours.",
     ]
-    notes += _cached(panel) + stuck_notes(panel)
+    notes += panel.gaps + _cached(panel) + stuck_notes(panel)
     bounds = []
     if panel.modality == "language":
         notes += _scoring(panel)
@@ -142,12 +142,27 @@ def differences(panel: Panel) -> Table:
         for label, cells in estimate(values, "method").items()
         if label != reference
     ]
-    note = (
+    notes = [
         f"Method minus {title}, paired by seed: mean ± sample standard deviation [95 % paired "
         "t interval] over the seeds that both finished; scores in percentage points. An interval "
-        "that holds 0 shows no difference; with few seeds it is wide."
-    )
-    return of_methods(panel, "differences", f"differences to {title}", columns, rows, [note])
+        "that holds 0 shows no difference; with few seeds it is wide.",
+        *panel.gaps,
+    ]
+    if resampled := bootstrap.differences(panel):
+        columns[1:1] = [
+            Column("acc_items", f"Δ {panel.score}, seeds and items", percent, signed=True),
+            Column("p_items", "p", Number(digits=3)),
+        ]
+        for row in rows:
+            row["acc_items"], row["p_items"] = resampled.get(row["method"], (None, None))
+        notes.append(
+            "Seeds and items: [95 % interval] and two-sided p of a paired bootstrap over both, "
+            f"{bootstrap.N_DRAWS:,} draws of S − 1 of S seeds and of weights of the test items, "
+            "where both methods kept their answers; of one seed over items only. It uses what each "
+            "item says, and believes that the seeds at hand show how much seeds differ, of which "
+            "the t interval of few seeds makes more."
+        )
+    return of_methods(panel, "differences", f"differences to {title}", columns, rows, notes)
 
 
 @table()

@@ -66,7 +66,7 @@ def setting_notes(panel: Panel) -> list[str]:
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
     optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
-    optional += ("checkpointing", "test_batch_size", "head_init", "loss_mean")
+    optional += ("checkpointing", "test_batch_size", "head_init", "loss_mean", "evaluate")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = (distinct(panel.runs, key) for key in ("device", "threads"))

@@ -1,8 +1,9 @@
-"""What the LoRA methods share: PEFT's adapters on projections of the attention."""
+"""What the LoRA methods share: PEFT's adapters on projections of the attention, or where asked."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from baselines.common import checks
 from baselines.common.base import LowRank, Method, Needs
 
 PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
+BLOCKS = ("blocks", "layers", "h")  # what networks call the list of them
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,14 @@ class LoraSettings(BranchSettings):
         alpha: the adapter's output is scaled by alpha / r.
         dropout: on the adapter's input.
         targets: the adapted projections of a block, letters of "qkv": query, key, value.
+        target_modules: the adapted matrices of a block by name in place of `targets`, as PEFT knows
+            them: ["qkv_proj", "mlp.down_proj"]. Each is the end of one matrix's name in each block.
     """
 
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "qv"
+    target_modules: list[str] | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,11 +62,27 @@ class LoraSettings(BranchSettings):
         checks.below_1(self, "dropout")
         if not self.targets or self.targets != "".join(c for c in "qkv" if c in self.targets):
             raise ValueError(f"targets must be letters of qkv in this order, not {self.targets!r}")
+        if self.target_modules is not None:
+            if self.targets != type(self).targets:
+                raise ValueError(
+                    f"targets, {self.targets!r}, and target_modules, {self.target_modules!r}, say "
+                    "the same in two ways: leave one out"
+                )
+            if not self.target_modules or len(set(self.target_modules)) < len(self.target_modules):
+                raise ValueError(
+                    "target_modules must be names of matrices, each once, but is "
+                    f"{self.target_modules!r}"
+                )
+
+    @property
+    def modules(self) -> list[str]:
+        """Ends of the names of a block's adapted matrices."""
+        return self.target_modules or [f"{letter}_proj" for letter in self.targets]
 
     def adapted_matrices(self, available: int) -> int:
         """How many matrices are adapted where the query and value projections are `available`."""
         blocks = available // PER_BLOCK if self.layers is None else self.layers
-        return blocks * len(self.targets)
+        return blocks * len(self.modules)
 
 
 def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
@@ -72,9 +93,9 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=[f"{letter}_proj" for letter in settings.targets],
+        target_modules=settings.modules,
         layers_to_transform=None if settings.layers is None else list(range(settings.layers)),
-        layers_pattern=None if settings.layers is None else ["blocks", "layers"],
+        layers_pattern=None if settings.layers is None else list(BLOCKS),
     )
     model = inject_adapter_in_model(config, backbone, adapter_name=adapter)
     for name, parameter in model.named_parameters():
@@ -85,20 +106,33 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, adapter: str = "defaul
     return model
 
 
-def adapted_projections(backbone: nn.Module, settings: LoraSettings) -> list[nn.Linear]:
-    """The matrices that are to be adapted."""
-    attentions = [module for module in backbone.modules() if hasattr(module, "q_proj")]
-    return [
-        getattr(attention, f"{letter}_proj")
-        for attention in attentions[: settings.layers]
-        for letter in settings.targets
-    ]
+def adapted_matrices(backbone: nn.Module, settings: LoraSettings) -> dict[str, nn.Linear]:
+    """The matrices that are to be adapted, by name in the order of the network."""
+    found = {}
+    for name, module in backbone.named_modules():
+        block = block_of(name)
+        if block is None or (settings.layers is not None and block >= settings.layers):
+            continue
+        if any(ends_with(name, asked) for asked in settings.modules):
+            found[name] = module
+    return found
+
+
+def block_of(name: str) -> int | None:
+    """In which of a network's blocks a module of that name lies; None if it is in none."""
+    found = re.search(rf"(?:^|[.])(?:{'|'.join(BLOCKS)})[.](\d+)[.]", name)
+    return int(found[1]) if found else None
+
+
+def ends_with(name: str, asked: str) -> bool:
+    """Whether PEFT takes the module of that name for the one that is asked for."""
+    return f".{name}".endswith(f".{asked}")
 
 
 def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
     """Parameters of the adapter of each matrix that is to be adapted."""
-    projections = adapted_projections(backbone, settings)
-    return [settings.rank * (p.in_features + p.out_features) for p in projections]
+    matrices = adapted_matrices(backbone, settings).values()
+    return [settings.rank * (m.in_features + m.out_features) for m in matrices]
 
 
 class LoraMethod(Method):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.common.base import Needs, TaskParts
-from baselines.common.lora import LoraSettings, adapter_sizes
+from baselines.common.lora import LoraSettings, adapted_matrices, adapter_sizes
 
 
 class Mixture:
@@ -80,18 +80,14 @@ class MixedLinear(nn.Module):
 
 
 def add_branches(backbone: nn.Module, settings: LoraSettings, n_tasks: int) -> Mixture:
-    """Freeze the backbone and give its attention branches, all of them trainable and none in use.
+    """Freeze the backbone and give its matrices branches, all of them trainable and none in use.
 
-    The adapted projections are those that `settings.targets` names, of the first `settings.layers`
-    blocks.
+    Which of them the settings say, see `lora.adapted_matrices`.
     """
     backbone.requires_grad_(False)
     mixture = Mixture()
-    attentions = [module for module in backbone.modules() if hasattr(module, "q_proj")]
-    for attention in attentions[: settings.layers]:
-        for name in (f"{letter}_proj" for letter in settings.targets):
-            base = getattr(attention, name)
-            setattr(attention, name, MixedLinear(base, n_tasks, settings, mixture))
+    for name, base in adapted_matrices(backbone, settings).items():
+        backbone.set_submodule(name, MixedLinear(base, n_tasks, settings, mixture))
     return mixture
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from analysis.text import quoted, suggest
 from benchmarks.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ NORMALISATIONS = {
     "cifar": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 DOWNLOADS = Path("resources/downloads")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+OWN = "a user's own"  # pre-training of what a user names by a file, a folder or a commit
 Labels = Literal["none", "in21k", "in1k", "own", "unknown"]
 
 
@@ -47,6 +52,7 @@ class Backbone(ABC):
     pretraining: str
     labels: Labels = "unknown"
     normalisation: Literal[tuple(NORMALISATIONS)] = "unit"
+    quantisable: ClassVar[bool] = False  # whether `load` takes the weights "nf4"
 
     @abstractmethod
     def fingerprint(self, data_dir: Path | None) -> str:
@@ -82,6 +88,54 @@ class Backbone(ABC):
     def adapted_matrices(self) -> int:
         """Number of its query and value projections."""
         return 2 * self.n_layers
+
+    @cached_property
+    def _blocks(self) -> dict[str, int | None]:
+        """For each module of the network by name the block that it is a matrix of, or None."""
+        from torch import nn
+
+        from baselines.common.lora import block_of
+
+        network = self.build(device="meta").split_qkv()
+        return {
+            name: block_of(name) if isinstance(module, nn.Linear) else None
+            for name, module in network.named_modules()
+        }
+
+    def check_targets(self, names: Sequence[str] | None) -> None:
+        """DataError unless each block has one matrix of each name, as PEFT matches names.
+
+        None stands for the projections of query, key and value, which all backbones of the
+        catalogue have, and all vision transformers that are taken.
+        """
+        if names is None and (self.pretraining != OWN or self.modality == "vision"):
+            return
+        from baselines.common.lora import ends_with
+
+        matrices = [name for name, block in self._blocks.items() if block is not None]
+        there = dict.fromkeys(name.rpartition(".")[2] for name in matrices)
+        if names is None:
+            if missing := [name for name in PROJECTIONS if name not in there]:
+                raise DataError(
+                    f"{self.name} has no {missing[0]} in its attention, there are "
+                    f"{', '.join(there)}: give a LoRA method target_modules among these, or choose "
+                    "a model like Llama, Mistral, Gemma or Qwen"
+                )
+            return
+        for asked in names:
+            found = [name for name in self._blocks if ends_with(name, asked)]
+            blocks = [self._blocks[name] for name in found]
+            if [block for block in blocks if block is not None] != [*range(self.n_layers)]:
+                raise DataError(
+                    f"target_modules must name one matrix in each block of {self.name}, which "
+                    f"{quoted(asked)} does not: {suggest(asked, there)}"
+                )
+            if None in blocks:
+                raise DataError(
+                    f"target_modules, {quoted(asked)}, also names {found[blocks.index(None)]} of "
+                    f"{self.name}, which is no matrix of a block: write more of the name, as in "
+                    "mlp.down_proj"
+                )
 
     def check_image_size(self, size: int | None) -> None:
         """DataError unless an image is cut into whole patches: its border would be left out."""
@@ -139,6 +193,9 @@ class Backbone(ABC):
 
     def load(self, manifest: dict, *shape, weights: str | None = None) -> nn.Module:
         """The network with the weights that `prepare` found; arguments as in `build`.
+
+        Args:
+            weights: also "nf4" where the backbone is `quantisable`, on a GPU.
 
         Raises:
             DataError: the file is truncated, or its keys or shapes are not the architecture's.

@@ -11,30 +11,22 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from analysis.text import suggest
 from benchmarks.backbones import model_folder
-from benchmarks.backbones.base import DOWNLOADS, Backbone
-from benchmarks.backbones.tokenizer import Tokenizer
+from benchmarks.backbones.base import DOWNLOADS, OWN
+from benchmarks.backbones.causal import CausalModel, layers
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of, sha256_of
-from benchmarks.common.errors import DataError, one_sentence
-from benchmarks.common.options import at
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from benchmarks.backbones.language import LanguageModel
+from benchmarks.common.errors import DataError
 
 PREFIX = "hf-"  # begins the name of a model that is none of the paper's
 _LONGEST_NAME = 200  # bytes; a file system's limit is 255
-_MOST_LAYERS = 1000  # no model has so many, and each is made before every plan
 _digests: dict[tuple, str] = {}  # of folders that were checked, by name and state of their files
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubModel(Backbone):
+class HubModel(CausalModel):
     """A causal language model from outside.
 
     Attributes:
@@ -43,7 +35,6 @@ class HubModel(Backbone):
         gated: whether its licence must be asked for.
     """
 
-    modality: Literal["language"] = "language"
     pretraining: str = "instruction-tuned, by its publisher"
     repo: str
     revision: str | None = None
@@ -70,7 +61,7 @@ class HubModel(Backbone):
             architecture={},
             repo=model.replace("--", "/"),
             revision=revision,
-            pretraining="a user's own",
+            pretraining=OWN,
         )
         data = data_dir()
         if folder := backbone.folder(data):
@@ -80,7 +71,7 @@ class HubModel(Backbone):
             model_folder.refuse_quantised(name, config.get("quantization_config"))
         else:
             raise DataError(backbone._missing(data))
-        _layers(name, config)
+        layers(name, config)
         return dataclasses.replace(backbone, architecture=config)
 
     def folder(self, data: Path | None) -> Path | None:
@@ -122,25 +113,9 @@ class HubModel(Backbone):
         state = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
         state = self.name, self.n_layers, folder, state
         if state not in _digests:
-            self._check(folder)
+            self.check(folder)
             _digests[state] = model_folder.digest(folder)
         return _digests[state]
-
-    def _check(self, folder: Path) -> None:
-        """DataError unless configuration and tokenizer make a model that can be adapted."""
-        import torch
-
-        from benchmarks.backbones import language
-
-        config = model_folder.config(folder)
-        if (found := _layers(self.name, config)) != self.n_layers:
-            raise DataError(
-                f"{folder} is not {self.name}: it has {found} layers and should have "
-                f"{self.n_layers}"
-            )
-        with at(str(folder)), torch.device("meta"):
-            language.build(config)
-        self.tokenizer({"weights": folder})
 
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """The folder, as its fingerprint checked it, or a download."""
@@ -152,7 +127,7 @@ class HubModel(Backbone):
         """The folder of `DOWNLOADS` with what is read of a commit: weights last, and no others."""
         folder = DOWNLOADS / self.name
         self._from_hub(model_folder.FILES)
-        self._check(folder)
+        self.check(folder)
         self._from_hub(model_folder.weight_names(folder))
         return folder
 
@@ -188,59 +163,3 @@ class HubModel(Backbone):
                 f"{self.repo} at {self.revision} could not be read from the hub "
                 f"({type(error).__name__}): check network and commit, or {put}"
             ) from error
-
-    def load(self, manifest: dict, *shape, weights: str | None = None) -> LanguageModel:
-        import torch
-        from transformers import AutoModelForCausalLM, GenerationConfig
-
-        from benchmarks.backbones import language
-
-        folder = Path(manifest["weights"])
-        failed = one_sentence(f"the model in {folder} cannot be loaded", "copy it anew")
-        with failed, model_folder.weights_alone(folder) as view:
-            network, report = AutoModelForCausalLM.from_pretrained(
-                view,
-                config=_configuration(folder),
-                dtype=getattr(torch, weights or "float32"),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                generation_config=GenerationConfig(),
-                output_loading_info=True,
-            )
-        if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
-            some = ", ".join(sorted(map(str, lacking))[:3])
-            raise DataError(f"the weights in {folder} lack {some}: copy the model anew")
-        own = self.tokenizer(manifest).end
-        return language.LanguageModel(network, model_folder.ends(folder, own))
-
-    def tokenizer(self, manifest: dict) -> Tokenizer:
-        """The model's own; DataError if it cannot be used, or has ids beyond its vocabulary."""
-        folder = Path(manifest["weights"])
-        config = _configuration(folder)
-        with one_sentence(f"the tokenizer in {folder} cannot be used", "copy the model anew"):
-            found = Tokenizer.from_folder(folder, config)
-        # A folder that holds less than a whole tokenizer may load as an empty one.
-        text = "The cat sat on the mat: 12 + 3 = 15."
-        if found.decode(found.encode(text)).strip() != text:
-            raise DataError(
-                f"the tokenizer in {folder} does not give a plain sentence back: copy "
-                "tokenizer.json or tokenizer.model, and tokenizer_config.json"
-            )
-        return found
-
-
-def _configuration(folder: Path) -> PreTrainedConfig:
-    from benchmarks.backbones import language
-
-    return language.configuration(model_folder.read_json(folder / "config.json"))
-
-
-def _layers(name: str, config: dict) -> int:
-    layers = config.get("num_hidden_layers")
-    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:
-        raise DataError(
-            f"config.json of {name} should say num_hidden_layers, from 1 to {_MOST_LAYERS}, but "
-            f"says {str(layers)[:40]}: name a causal language model"
-        )
-    return layers

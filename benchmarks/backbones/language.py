@@ -1,6 +1,6 @@
 """Causal language models of transformers as methods see them: embed, predict, generate.
 
-Any will do whose attention has q_proj, k_proj and v_proj. No code from outside runs.
+No code from outside runs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
 )
 
+from baselines.common.lora import block_of
 from benchmarks.common.errors import DataError, one_sentence
 
+# Of a parameter: 4 bits, and for each 64 an 8-bit scale, for 256 of which there is a float.
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 Ended = Callable[[Tensor], Tensor]
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 # What changes the logits behind the last layer, where `LanguageModel` has nothing but the layer.
 _LOGIT_OPTIONS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 # Entries of config.json that name code or files, or what a pass returns, none of the network.
@@ -37,8 +40,8 @@ class LanguageModel(nn.Module):
     Positions count unmasked tokens, so that left padding never changes a result.
 
     Args:
-        network: of any architecture with q_proj, k_proj and v_proj in its attention. What it says
-            of generation, penalties, beams or suppressed tokens, is dropped.
+        network: of any architecture. What it says of generation, penalties, beams or suppressed
+            tokens, is dropped.
         ends: ids that end an answer, the first of them written for all; the network's own if empty.
 
     Attributes:
@@ -46,6 +49,8 @@ class LanguageModel(nn.Module):
             the code released with TreeLoRA does; the draws are the same in every test and for every
             prompt, whatever is tested beside it.
         context: tokens that it has positions for, None if it does not say.
+        ended: says of new ids so far (B, n) which rows need no more (B,), beside `ends`; None for
+            nothing else.
     """
 
     derived = ("lm_head.weight",)  # tied to the embedding
@@ -60,6 +65,12 @@ class LanguageModel(nn.Module):
         self.vocabulary = network.config.vocab_size
         self.context = getattr(network.config, "max_position_embeddings", None)
         self.decoding = "greedy"
+        self.ended: Ended | None = None
+
+    @property
+    def is_loaded_in_4bit(self) -> bool:
+        """What PEFT asks, to choose its layers."""
+        return getattr(self.network, "is_loaded_in_4bit", False)
 
     def fitted(self, state: dict) -> dict:
         return state
@@ -103,7 +114,7 @@ class LanguageModel(nn.Module):
     def generate(self, x: Tensor, max_new_tokens: int, ended: Ended | None = None) -> Tensor:
         """Continuation of prompts x (B, 2, L): new token ids (B, <= max_new_tokens).
 
-        `ended`, if given, says of new ids so far (B, n) which rows need no more (B,).
+        `ended`, if given, does what the attribute does, beside it.
         """
         return self.generate_from(self.embed(x[:, 0]), x[:, 1], max_new_tokens, ended)
 
@@ -114,15 +125,40 @@ class LanguageModel(nn.Module):
         how = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=self.ends, pad_token_id=self.ends[0]
         )
+        stops = [each for each in (ended, self.ended) if each]
         new = self.network.generate(
             inputs_embeds=embedded,
             attention_mask=(mask > 0).long(),
             generation_config=how,
-            stopping_criteria=[lambda ids, scores: ended(ids)] if ended else [],
+            stopping_criteria=[lambda ids, scores, ended=ended: ended(ids) for ended in stops],
             logits_processor=[_Draw()] if self.decoding == "released" else [],
         )
         ends = torch.isin(new, torch.tensor(self.ends, device=new.device))
         return new.masked_fill(ends, self.ends[0])
+
+
+def nf4() -> BitsAndBytesConfig:
+    """As QLoRA quantises (Dettmers et al. 2023, arXiv 2305.14314): 4-bit NormalFloat, its scales in
+    8 bits, products in bfloat16. What is no matrix of a block stays in bfloat16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def weight_bytes(network: nn.Module, weights: str | None) -> int:
+    """What a network's parameters take as weights of that option, of None float32."""
+    every = sum(p.numel() for p in network.parameters())
+    if weights != "nf4":
+        return every * (2 if weights else 4)
+    inside = sum(
+        module.weight.numel()
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and block_of(name) is not None
+    )
+    return round(inside * NF4_BYTES) + 2 * (every - inside)
 
 
 class _Draw:
@@ -162,12 +198,6 @@ def build(architecture: dict, weights: str = "float32") -> nn.Module:
     ):
         network = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, weights), trust_remote_code=False
-        )
-    parts = {module.rpartition(".")[2] for module, _ in network.named_modules()}
-    if missing := [part for part in PROJECTIONS if part not in parts]:
-        raise DataError(
-            f"a model of the type {kind!r} ({type(network).__name__}) has no {missing[0]} in its "
-            "attention, which the adapters need: choose one like Llama, Mistral, Gemma or Qwen"
         )
     for option in _LOGIT_OPTIONS:
         value = getattr(config, option, None)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from analysis.text import suggest
-from benchmarks.backbones.base import DOWNLOADS, Backbone
+from benchmarks.backbones.base import DOWNLOADS, OWN, Backbone
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.download import fetch
@@ -97,7 +97,7 @@ class TimmFile(Backbone):
             name=name,
             architecture={"model_name": model, "depth": len(network.blocks)},
             file=file,
-            pretraining="a user's own",
+            pretraining=OWN,
         )
 
     @property

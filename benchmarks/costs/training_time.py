@@ -5,8 +5,9 @@
 Operations of one forward and one backward pass are those of the network with LoRA, counted on the
 meta device (`costs.operations`); on language for a prompt as long as it may be, and in
 proportion for the lengths that the stream's items have where it knows them. How many passes a task
-takes the method says (`Method.passes`); tests of all tasks so far after each task take a forward
-pass for each item, and for each further token of a batch's answers all weights are read once.
+takes the method says (`Method.passes`); tests, of all tasks so far after each task unless the suite
+asks for fewer, take a forward pass for each item, and for each further token of a batch's answers
+all weights are read once.
 Loading, set-up, searches, projections, longer prompts (`fix`) and elementwise work are left out,
 and small networks do not reach a GPU's throughput.
 """
@@ -48,6 +49,7 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
     method = baselines.of(spec["method"], spec["modality"])
     config = method.Config(**spec["method"]["config"])
     n_tasks, epochs = spec["stream"]["n_tasks"], train["epochs"]
+    most_tests = 2 if train.get("evaluate") == "final" else n_tasks  # of one task
     lengths = _lengths(spec)
     forward = backward = written = 0.0
     for task, ((item, prompt, answer), (n_train, n_test)) in enumerate(
@@ -56,7 +58,7 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
         # an offline method learns the union, each sample as often as its own task asks for
         before = 0 if method.offline else task
         done = method.passes(config, before, round(n_train), epochs[task], train["batch_size"])
-        tested = 1 if method.offline else n_tasks - task
+        tested = 1 if method.offline else min(n_tasks - task, most_tests)
         passed = done[0] + (done[1] if train.get("checkpointing") else 0)  # once more, backwards
         forward += passed * item / limit + tested * n_test * prompt / limit
         backward += done[1] * item / limit

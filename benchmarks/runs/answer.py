@@ -19,7 +19,7 @@ from benchmarks import backbones
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, as_exit, one_sentence
 from benchmarks.runs import adapters, build
-from benchmarks.runs.evaluate import generate
+from benchmarks.runs.evaluate import classify, generate
 from benchmarks.runs.plan import RUNS
 from benchmarks.streams.common import pictures
 from benchmarks.streams.common.encoding import encode
@@ -74,24 +74,22 @@ class Answerer:
         method.load_state_dict(adapters.read_state(folder))
         return method.model
 
-    @torch.no_grad()
     def classify(self, file: Path) -> str:
         """The best of the classes learnt so far for an image."""
         if not file.is_file():
             raise DataError(f"{str(file)!r} is no file: name an image")
         picture, _ = pictures.decode(file.read_bytes(), str(file))
-        x = torch.from_numpy(pictures.fitted(picture, *self.learnt.image)).permute(2, 0, 1)
-        logits = self.model(x[None].to(self.device).float() / 255)
-        return self.learnt.seen[logits[0, : len(self.learnt.seen)].argmax()]
+        image = torch.from_numpy(pictures.fitted(picture, *self.learnt.image)).permute(2, 0, 1)
+        seen = self.learnt.seen
+        return seen[classify(self.model, image[None], len(seen), self.device)[0]]
 
     def answer(self, prompt: str) -> str:
         """What the model generates after a prompt."""
         ids, _ = encode(self.tokenizer, prompt, None, **self.learnt.reading)
-        new = self.learnt.max_new_tokens
         if not ids:
             raise DataError("the prompt is empty, and texts of this model begin without a token")
-        x = pad_left([(ids, 0)])[0]
-        return generate(self.model, x, new, self.device, self.tokenizer)[0]
+        x, how = pad_left([(ids, 0)])[0], (self.learnt.max_new_tokens, self.device, self.tokenizer)
+        return generate(self.model, x, *how, stop=self.learnt.stop)[0]
 
 
 @as_exit()

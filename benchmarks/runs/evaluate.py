@@ -3,50 +3,82 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from analysis.records.predictions import Cell
+from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
 
 
-@torch.no_grad()
-def predict(
+def answer(
     model,
     task: TaskData,
     n_seen: int,
     device: str,
     tokenizer=None,
-    inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
-) -> list[int] | list[str]:
-    """What the model answers to each test item.
+) -> Cell:
+    """What the model answers to each test item, and its score.
 
-    Vision: the best of the `n_seen` classes that arrived so far. Language: a text. `inferred`, if
-    given, collects the tasks (B,) that the model says it inferred for each batch.
+    Vision: the best of the `n_seen` classes that arrived so far, and whether it is right.
+    Language: a text, which ends before the task's stop, scored by the task's metric. Of a model
+    that says which tasks (B,) it inferred for a batch, these are kept, too.
     """
     model.eval()
-    if task.metric != "accuracy":
-        limit = task.max_new_tokens
-        return generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-    classes = []
-    for start in range(0, len(task.gold), batch_size):
-        positions = torch.arange(start, min(start + batch_size, len(task.gold)))
-        x, _ = Samples(task.test_x, task.gold).batch(positions)
+    inferred = [] if hasattr(model, "inferred") else None
+    if task.metric == "accuracy":
+        outputs = classify(model, task.test_x, n_seen, device, inferred, batch_size)
+        scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
+    else:
+        how = task.max_new_tokens, device, tokenizer, inferred, batch_size, task.stop
+        outputs = generate(model, task.test_x, *how)
+        scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
+    return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
+
+
+@torch.no_grad()
+def classify(
+    model,
+    images: Tensor,
+    n_seen: int,
+    device: str,
+    inferred: list[Tensor] | None = None,
+    batch_size: int = TEST_BATCH_SIZE,
+) -> list[int]:
+    """The class of each image (n, ...), among the first `n_seen`."""
+    samples, classes = Samples(images, torch.empty(len(images))), []
+    for positions in torch.arange(len(images)).split(batch_size):
+        x, _ = samples.batch(positions)
         classes += model(x.to(device))[:, :n_seen].argmax(dim=1).tolist()
         if inferred is not None:
             inferred.append(model.inferred.cpu())
     return classes
 
 
-def scores(task: TaskData, outputs: list[int] | list[str]) -> list[float]:
-    """The score of each test item, in [0, 1]: whether the class is right, or the task's metric."""
-    if task.metric == "accuracy":
-        return [float(output == y) for output, y in zip(outputs, task.gold.tolist(), strict=True)]
-    return text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
+@contextmanager
+def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
+    """No row of new ids goes on behind the text `stop`."""
+    if stop is None:
+        yield
+        return
+    most = len(stop.encode()) + 1  # ids, each of a byte or more, that it may lie in
+
+    def ended(new: Tensor) -> Tensor:
+        rows = new[:, -most:].tolist()
+        return torch.tensor([stop in tokenizer.decode(ids) for ids in rows], device=new.device)
+
+    network = next(module for module in model.modules() if isinstance(module, LanguageModel))
+    network.ended = ended
+    try:
+        yield
+    finally:
+        network.ended = None
 
 
 @torch.no_grad()
@@ -58,8 +90,13 @@ def generate(
     tokenizer,
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
+    stop: str | None = None,
 ) -> list[str]:
-    """Answers to prompts (n, 2, L), in batches of similar length if there are several."""
+    """Answers to prompts (n, 2, L), in batches of similar length if there are several.
+
+    `inferred`, if given, collects the tasks that the model says it inferred. An answer ends before
+    the text `stop`.
+    """
     order = torch.arange(len(prompts))
     if len(prompts) > batch_size:
         order = (prompts[:, 1] > 0).sum(dim=1).argsort(stable=True)
@@ -67,12 +104,14 @@ def generate(
     for positions in order.split(batch_size):
         batch = prompts[positions]
         start = int((batch[:, 1] > 0).any(dim=0).nonzero()[0])
-        new = model.generate(batch[:, :, start:].to(device), max_new_tokens).tolist()
+        with _ends_at(stop, model, tokenizer):
+            new = model.generate(batch[:, :, start:].to(device), max_new_tokens).tolist()
         if inferred is not None:
             tasks[positions] = model.inferred.cpu()
         for position, ids in zip(positions.tolist(), new, strict=True):
             ids = ids[: ids.index(tokenizer.end)] if tokenizer.end in ids else ids
-            answers[position] = tokenizer.decode(ids)
+            text = tokenizer.decode(ids)
+            answers[position] = text.partition(stop)[0] if stop else text
     if inferred is not None:
         inferred.append(tasks)
     return answers

@@ -41,7 +41,8 @@ class Learnt:
         classes: names of the classes of each task of the stream by their numbers, on vision.
         image: height and width of the stream's images in pixels, on vision.
         reading: how a prompt becomes token ids, the arguments of `encoding.encode`, on language.
-        max_new_tokens: of an answer to the latest task, on language.
+        max_new_tokens: of an answer, on language.
+        stop: the text before which an answer to the latest task ends; None for none.
         weights_sha256: of the backbone.
         commit: of this project's code.
         sources: digests of the code behind the run, see `runs.sources`.
@@ -56,6 +57,7 @@ class Learnt:
     image: list[int] | None
     reading: dict[str, Any] | None
     max_new_tokens: int | None
+    stop: str | None
     weights_sha256: str
     commit: str | None
     sources: dict[str, str]

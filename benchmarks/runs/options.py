@@ -33,12 +33,13 @@ class LanguageBackbone:
     """The backbone of an experiment on texts.
 
     Attributes:
-        weights: "bfloat16" keeps the frozen weights of a language model in half the memory; None
-            for float32. Adapters and what else is trained stay in float32.
+        weights: "bfloat16" keeps the frozen weights of a language model in half the memory, "nf4"
+            the matrices of one from outside in an eighth, as QLoRA does; None for float32. Adapters
+            and what else is trained stay in float32.
     """
 
     name: str
-    weights: Literal["bfloat16"] | None = None
+    weights: Literal["bfloat16", "nf4"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Training:
         epochs: of each task, or a list with those of each.
         curve_tests: how often the task being learnt is tested meanwhile; changes no other number.
         test_batch_size: items tested at a time, None for 128; changes memory and no score.
+        evaluate: "final" tests each task when it is learnt and all at the end; None tests all tasks
+            so far after each, which forgetting from the best score and curves over time need.
     """
 
     epochs: Count | NonEmpty[list[Count]]
@@ -61,6 +64,7 @@ class Training:
     compile: bool = False
     curve_tests: Annotated[int, Field(ge=0)] = 0
     test_batch_size: Count | None = None
+    evaluate: Literal["final"] | None = None
 
     def __post_init__(self):
         if (self.micro_batch_size or 1) > self.batch_size:

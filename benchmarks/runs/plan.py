@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import backbones, streams
+from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
@@ -117,6 +119,12 @@ class PlannedRun(RunSpec):
         """The files of an outdated run's code that have changed since it was made."""
         before = sources_in(self.earlier()[-1])
         return sources.changed(before, self.sources) if before else ["the code"]
+
+
+def require_packages(runs: Iterable[PlannedRun]) -> None:
+    """DataError if one of the runs needs a package that is neither locked nor installed."""
+    if any(run.spec["backbone"].get("weights") == "nf4" for run in runs):
+        require_bitsandbytes()
 
 
 @dataclass(frozen=True)

@@ -172,23 +172,27 @@ def _gold(spec: str) -> Gold:
 def _table(suite: str, metric: str, cells: pd.DataFrame) -> Table:
     """The mean over tasks right after each was learnt and at the end, beside those recorded."""
     run = ["stream", "backbone", "method", "seed"]
-    last = cells["after"] == cells.groupby(run)["after"].transform("max")
-    parts = {"final": cells[last], "learnt": cells[cells["after"] == cells["task"]]}
+    n_tasks = cells.groupby(run)["after"].transform("max")
+    diagonal = cells["after"] == cells["task"]
+    diagonal &= diagonal.groupby([cells[key] for key in run]).transform("sum") == n_tasks
+    parts = {"final": cells[cells["after"] == n_tasks], "learnt": cells[diagonal]}
+    titles = {"score": f"by {Path(metric).stem}", "recorded": "recorded"}
+    if metric == OWN:
+        del titles["recorded"]
     means = pd.DataFrame(
         {
             f"{when}_{which}": part.groupby(run, sort=False)[which].mean()
             for when, part in parts.items()
-            for which in ("score", "recorded")
+            for which in titles
         }
     )
     seeds = means.groupby(run[:3], sort=False).size()
     columns = [Column("stream", "Stream"), Column("backbone", "Backbone")]
     columns += [Column("method", "Method"), Column("seeds", "Seeds")]
-    titles = {"score": f"by {Path(metric).stem}", "recorded": "recorded"}
     columns += [
-        Column(f"{when}_{which}", f"{when.capitalize()}, {titles[which]}", percent)
+        Column(f"{when}_{which}", f"{when.capitalize()}, {title}", percent)
         for when in parts
-        for which in titles
+        for which, title in titles.items()
     ]
     rows = [
         dict(zip(run, group, strict=False)) | {"seeds": int(seeds[group])} | cell

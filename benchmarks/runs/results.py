@@ -77,10 +77,10 @@ def _place(record: dict) -> tuple:
     return stream["name"], *own, stream["digest"], backbone["name"]
 
 
-def publish(plan: Plan, runs: Path) -> str:
-    """Copy a complete suite's records to `benchmarks/published/`, with their digest; says where to.
+def publish(plan: Plan, runs: Path) -> list[Path]:
+    """Copy a complete suite's records to `benchmarks/published/`, with their digest.
 
-    Predictions of more than MOST_PUBLISHED bytes are left out.
+    Their predictions are the second file, if there are any and no more than MOST_PUBLISHED bytes.
 
     Raises:
         DataError: a run failed, or a record was made from uncommitted code.
@@ -98,15 +98,12 @@ def publish(plan: Plan, runs: Path) -> str:
     target = published.PUBLISHED / f"{plan.name}.jsonl"
     write_bytes(target, runs.read_bytes())
     content, answers = predictions.file_of(runs).read_bytes(), predictions.file_of(target)
-    answers.unlink(missing_ok=True)
-    said = f"published {target}"
-    if len(content) > MOST_PUBLISHED:
-        said += f", without its predictions: {len(content):,} bytes are over {MOST_PUBLISHED:,}"
-    elif content:
+    if 0 < len(content) <= MOST_PUBLISHED:
         write_bytes(answers, content)
-        said += f" and {answers.name}"
+    else:
+        answers.unlink(missing_ok=True)
     published.vouch({plan.name: [run.spec for run in plan.runs]})
-    return said
+    return [path for path in (target, answers) if path.exists()]
 
 
 def restore(plan: Plan) -> str:
@@ -176,7 +173,9 @@ def main() -> None:
     if options.action == "collect":
         collect(plan, out)
     elif options.action == "publish":
-        print(publish(plan, out))
+        print(f"published {' and '.join(map(str, publish(plan, out)))}")
+        if (size := predictions.file_of(out).stat().st_size) > MOST_PUBLISHED:
+            print(f"its predictions are not: {size:,} bytes are more than {MOST_PUBLISHED:,}")
     elif options.action == "restore":
         print(restore(plan))
     else:

@@ -28,6 +28,7 @@ from analysis.text import visible
 from baselines.common.task import Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
+from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
@@ -35,7 +36,7 @@ from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import adapters, build, gpus, kept, sources
-from benchmarks.runs.evaluate import TestCurve, predict, scores
+from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.model_card import Learnt
 from benchmarks.runs.record import (
@@ -89,6 +90,8 @@ class Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
         self.manifest = build.manifest_of(spec["backbone"])
         language = spec["modality"] == "language"
+        if spec["backbone"].get("weights") == "nf4":
+            _require_nf4(self.device)
         self.backbone = backbones.find(self.manifest["name"])
         self.tokenizer = self.backbone.tokenizer(self.manifest) if language else None
         self.data, self.task_of_class = load_stream(spec["stream"], spec["seed"], self.tokenizer)
@@ -99,7 +102,7 @@ class Run:
         }
         if language:
             self.record["stream"] |= _facts(spec["stream"], self.data)
-        if isinstance(self.backbone, backbones.HubModel):
+        if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
         setting = self.task_of_class, self.tokenizer, self.device
@@ -193,7 +196,7 @@ class Run:
             self.router.add([prompt for prompt, _ in task.examples])
             found["router_accuracy"] = _routed(self.router, self.data[: task.index + 1])
         tested = self.data if self.method.offline else [self.data[task.index]]
-        self.record["R"][last] = row + [None] * (len(self.data) - len(row))
+        self.record["R"][last] = row
         self.record["test_curve"] += [{"task": task.index, **point} for point in points]
         self.record["tasks"].append(
             learnt
@@ -208,8 +211,10 @@ class Run:
             }
             | found
         )
+        scores = [score for score in row if score is not None]
+        on = f"on {len(scores)} task{'s' * (len(scores) > 1)}"
         self.progress.say(
-            f"{self.progress.place} {100 * sum(row) / len(row):.1f} % on {len(row)} tasks, "
+            f"{self.progress.place} {100 * sum(scores) / len(scores):.1f} % {on}, "
             f"{learnt['train_seconds']:.1f} s",
             last=True,
         )
@@ -232,30 +237,33 @@ class Run:
         learnt = self.method.learn(task, after_step)
         return learnt | {"train_seconds": learnt["train_seconds"] - curve.seconds}, curve.points
 
-    def evaluate(self, last: int) -> tuple[list[float], dict]:
-        """The scores of the tasks up to `last`, and of methods that infer the task of an item, for
-        each of these tasks the share of test items for which it is the right one."""
-        row, shares = [], []
-        for task in range(last + 1):
+    def evaluate(self, last: int) -> tuple[list[float | None], dict]:
+        """The scores of all tasks after learning `last`, None of those that are not tested, and of
+        methods that infer the task of an item, for each task so far the share of test items for
+        which it is the right one."""
+        n_tasks = len(self.data)
+        row, shares = [None] * n_tasks, [None] * (last + 1)
+        whole = last == n_tasks - 1 or self.spec["train"].get("evaluate") != "final"
+        for task in range(last + 1) if whole else [last]:
             cell = self.test(task, last)
-            row.append(cell.score)
+            row[task] = cell.score
             if self._is_kept(last, task):
                 self.cells[last, task] = cell
             if self.infers:
-                shares.append((torch.tensor(cell.inferred) == task).float().mean().item())
+                shares[task] = (torch.tensor(cell.inferred) == task).float().mean().item()
         return row, {"task_accuracy": shares} if self.infers else {}
 
     def test(self, task: int, last: int) -> Cell:
-        """The outputs for a task when `last` is the last task learnt, see `evaluate.predict`."""
+        """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""
         model, data = self.method.model, self.data[task]
-        inferred = [] if self.infers else None
         n_seen = int((self.task_of_class <= last).sum())
         size = self.spec["train"].get("test_batch_size") or devices.TEST_BATCH_SIZE
         queries = getattr(model, "queries", None)  # of prompts: the same in every test
         with queries.repeated(task) if queries else nullcontext():
-            outputs = predict(model, data, n_seen, self.device, self.tokenizer, inferred, size)
-        cell = Cell(outputs, scores(data, outputs), inferred and torch.cat(inferred).tolist())
-        return cell._replace(outputs=[self.labels[i] for i in outputs]) if self.labels else cell
+            cell = answer(model, data, n_seen, self.device, self.tokenizer, size)
+        if self.labels:
+            cell = cell._replace(outputs=[self.labels[i] for i in cell.outputs])
+        return cell
 
     def _adapter(self, index: int) -> Path:
         """The folder of what is kept of a task's method."""
@@ -277,6 +285,7 @@ class Run:
             image=list(seen[0].test_x.shape[-2:]) if vision else None,
             reading=None if vision else streams.of(stream).options.reading,
             max_new_tokens=None if vision else max(task.max_new_tokens for task in seen),
+            stop=seen[-1].stop,
             weights_sha256=self.manifest["weights_sha256"],
             commit=provenance()["commit"],
             sources=sources.of(self.spec),
@@ -298,6 +307,16 @@ class Run:
                 "weights_labels": self.manifest.get("labels"),
             },
         }
+
+
+def _require_nf4(device: str) -> None:
+    """DataError unless weights can be quantised here."""
+    require_bitsandbytes()
+    if device != "cuda":
+        raise DataError(
+            "weights: nf4 needs a GPU, and torch sees none here: run it where there is one, or set "
+            "weights: bfloat16"
+        )
 
 
 def _facts(spec: dict, data: list[TaskData]) -> dict:

@@ -213,11 +213,18 @@ def _runs(
         backbone, network = _backbone(experiment.backbone, stream)
         backbone_digest = network.fingerprint(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
+    nf4 = getattr(backbone, "weights", None) == "nf4"
     rows = []
     for label, words, own in _written_out(experiment.methods, folder):
         with at(f"method {label[:100]}"):
             row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
             row.config.check(network.adapted_matrices)
+            network.check_targets(getattr(row.config, "target_modules", None))
+            if nf4 and getattr(row.config, "trained", None) == "all":
+                raise DataError(
+                    "trained: all trains the weights, and those of weights: nf4 are frozen: leave "
+                    "one of the two out"
+                )
             rows.append(row)
     return [resolve(setup, row, seed) for row in rows for seed in seeds]
 
@@ -269,6 +276,11 @@ def _backbone(mapping: dict, stream: Stream) -> tuple[Any, backbones.Backbone]:
         asked = stream.options
         new = asked.max_new_tokens or asked.max_answer_tokens or 1
         network.check_context(asked.max_prompt_tokens + new)
+        if options.weights == "nf4" and not network.quantisable:
+            raise DataError(
+                f"weights: nf4 is for language models from outside, but {options.name} is small "
+                "and pre-trained here: leave it out"
+            )
     return options, network
 
 
@@ -307,8 +319,10 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
         train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
-    if modality == "vision" and method.offline:
-        train = dataclasses.replace(train, mask="all")  # all classes are there from the start
+    if method.offline:
+        train = dataclasses.replace(train, evaluate=None)  # it has a last row only
+        if modality == "vision":
+            train = dataclasses.replace(train, mask="all")  # all classes are there from the start
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):
         raise DataError(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "

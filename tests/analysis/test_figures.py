@@ -1,8 +1,9 @@
 """Figures: one look for each method, names that can be read, and what is drawn of the runs."""
 
 import matplotlib
+import numpy as np
 import pytest
-from fake_records import changed, panel_of, record, suite_of
+from fake_records import changed, panel_of, record, suite, suite_of, with_gaps
 from matplotlib import font_manager
 
 from analysis import draw, report
@@ -10,6 +11,8 @@ from analysis.catalogue import FIGURES
 from analysis.figures import accuracy, lettering, style
 from analysis.figures.sensitivity import sensitivity, swept_settings
 from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
+from analysis.tables.accuracy import accuracy as accuracy_table
+from analysis.tables.accuracy import differences
 
 
 def test_a_method_looks_the_same_whatever_stands_beside_it():
@@ -86,6 +89,22 @@ def test_a_learning_curve_is_the_mean_over_later_tasks_where_all_were_tested(pan
     curve = accuracy._learning_curves(runs)
     assert curve[0].to_dict() == pytest.approx({0: 0.2, 50: 0.6})
     assert accuracy._learning_curves(panel.finished["treelora"]).empty
+
+
+def test_tables_and_figures_say_where_scores_between_are_missing(tmp_path):
+    runs = suite(("glyphs",), ("seqlora", "treelora", "joint"), seeds=2)
+    some = [with_gaps(r) if r["spec"]["method"]["name"] == "seqlora" else r for r in runs]
+    panel, whole = panel_of(tmp_path, some), panel_of(tmp_path, runs)
+    figure = FIGURES["fig4a"].draw(panel)
+    seqlora, treelora = (line.get_ydata() for line in figure.axes[0].lines[:2])
+    assert np.flatnonzero(~np.isnan(seqlora)).tolist() == [0, 9] and not np.isnan(treelora).any()
+    shown = [*(text.get_text() for text in figure.texts), *differences(panel).notes]
+    shown += accuracy_table(panel).notes
+    assert [" ".join(t.split()).endswith("not defined: seqlora.") for t in shown].count(True) == 3
+    assert not whole.gaps
+    values = [differences(p).rows[0] for p in (panel, whole)]
+    assert values[0]["bwt_paper"] == values[1]["bwt_paper"]
+    assert np.isnan(values[0]["forgetting"].mean) and values[1]["forgetting"].mean > 0
 
 
 def test_figures_without_their_data_say_so(tmp_path):

@@ -15,6 +15,7 @@ from fake_records import (
     set_paths,
     suite,
     suite_of,
+    with_gaps,
     with_tasks,
     write,
 )
@@ -35,6 +36,7 @@ NAN = float("nan")
 R = np.array([[0.9, NAN, NAN], [0.6, 0.5, NAN], [0.3, 0.7, 0.8]])
 
 ONLY_LAST = np.array([[NAN, NAN], [0.6, 0.8]])
+FINAL = np.array([[0.9, NAN, NAN], [NAN, 0.5, NAN], [0.3, 0.7, 0.8]])
 
 
 def test_metrics_by_hand():
@@ -74,6 +76,23 @@ def test_what_was_not_measured_is_not_zero():
     one_task = np.array([[0.4]])
     assert np.isnan([metrics.bwt_standard(one_task), metrics.forgetting(one_task)]).all()
     assert metrics.bwt_paper(one_task) == 0
+
+
+def test_of_the_diagonal_and_the_last_row_only_what_needs_no_other_score_is_defined():
+    undefined = {score for score in metrics.SCORES if np.isnan(score(FINAL))}
+    assert undefined == {metrics.incremental_accuracy, metrics.forgetting}
+    assert all(score(FINAL) == score(R) for score in metrics.SCORES if score not in undefined)
+
+
+def test_a_matrix_with_gaps_is_read_where_its_run_asked_for_no_more(tmp_path):
+    run = with_gaps(record())
+    assert np.isnan(panel_of(tmp_path, [run]).runs["forgetting"]).all()
+    undone = set_paths(run, spec__train__evaluate=None)
+    with pytest.raises(RecordError, match="lower triangle"):
+        panel_of(tmp_path, [undone])
+    run["R"][4][4] = None
+    with pytest.raises(RecordError, match="evaluate: final the diagonal"):
+        panel_of(tmp_path, [run])
 
 
 def test_costs():

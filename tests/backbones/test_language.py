@@ -1,5 +1,7 @@
 """Causal language models as methods see them: logits, answers, what ends them, memory."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from benchmarks.backbones import language
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.errors import DataError
 from benchmarks.runs import evaluate
+from benchmarks.streams.common.tasks import TaskData
 from tests import tiny
 from tests.outside import KINDS, change, config, network, save
 
@@ -59,9 +62,6 @@ def test_checkpointing_changes_no_step(name, micro):
 
 
 def test_what_cannot_be_adapted_is_refused():
-    shape = {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4}
-    with pytest.raises(DataError, match="gpt2.*no q_proj in its attention.*Llama"):
-        language.build({"model_type": "gpt2"} | shape)
     capped = config("gemma2").to_dict()
     with pytest.raises(DataError, match="gemma2.*final_logit_softcapping .30.0."):
         language.build(capped)
@@ -180,3 +180,37 @@ def test_released_answers_are_drawn_at_temperature_a_tenth_from_the_likeliest_fi
     expected = (logits / 0.1).masked_fill(logits < logits.topk(50).values[-1], -torch.inf)
     torch.testing.assert_close(found, expected.softmax(0), atol=0.02, rtol=0)
     assert (found[logits < logits.topk(50).values[-1]] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["seqlora", "hidelora", "l2p"])
+def test_an_answer_ends_before_the_stop_of_its_task(name):
+    method = tiny.method(name, "language")
+    tiny.learn(method, tiny.tasks("language")[0])
+    method.ready_to_test()
+    language = next(m for m in method.model.modules() if isinstance(m, LanguageModel))
+    language.ends = [39]  # so that answers are long
+    samples = tiny.samples("language", 0)
+    prompts, items = samples.x[:, :, :-2], range(12)
+    task = TaskData("x", "", "exact", samples, prompts, [""] * 12, items, max_new_tokens=8)
+
+    def answers(**changes):
+        asked = dataclasses.replace(task, **changes)
+        return evaluate.answer(method.model, asked, 0, "cpu", tiny.TOKENIZER).outputs
+
+    whole = answers()
+    stop = max(whole, key=len).split()[2]
+    seen, decode = [], tiny.TOKENIZER.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny.TOKENIZER, "decode", lambda ids: seen.append(len(ids)) or decode(ids))
+        cut = answers(stop=stop)
+    assert cut == [text.partition(stop)[0] for text in whole] != whole
+    assert max(seen[: -len(whole)]) <= len(stop) + 1
+    assert answers() == whole
+
+
+def test_nothing_is_generated_behind_the_stop_of_all_rows():
+    model = tiny.network("language")
+    steps = []
+    model.ended = lambda new: steps.append(new.shape[1]) or new[:, 0] >= 0
+    assert model.generate(tiny.samples("language", 0).x[:3, :, :-2], 6).shape == (3, 1)
+    assert steps == [1]

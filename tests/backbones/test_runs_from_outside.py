@@ -10,21 +10,30 @@ from benchmarks.costs import memory
 from benchmarks.runs import evaluate
 from benchmarks.runs import run as runner
 from benchmarks.runs.suite import load_suite
-from tests.outside import KINDS, made, network, save, suite
+from tests.outside import made, network, save, suite
 
 pytestmark = pytest.mark.slow
 
-METHODS = ("hidelora", "treelora", "fix", "treelora")
+FUSED = {"rank": 2, "target_modules": ["qkv_proj", "down_proj"]}
+RUNS = [
+    ("llama", "hidelora", {"rank": 2}),
+    ("mistral", "treelora", {"rank": 2}),
+    ("gemma", "fix", {}),
+    ("qwen2", "treelora", {"rank": 2}),
+    ("phi3", "treelora", FUSED | {"depth": 3}),
+]
 
 
-@pytest.mark.parametrize(("kind", "method"), list(zip(KINDS, METHODS, strict=True)))
-def test_a_local_folder_runs_from_a_suite_file_alone(kind, method, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "method", "settings"), RUNS, ids=lambda value: str(value)[:12])
+def test_a_local_folder_runs_from_a_suite_file_alone(
+    kind, method, settings, data, tmp_path, monkeypatch
+):
     save(data, kind)
     changes = {
         "backbone": {"weights": "bfloat16"},
         "train": {"precision": "bfloat16", "checkpointing": True, "micro_batch_size": 2},
         "stream": {"decoding": "released", "truncation": "left", "max_prompt_tokens": 24},
-        "methods": {method: {} if method == "fix" else {"rank": 2}},
+        "methods": {method: settings},
     }
     seen = []
     for name in ("save_memory", "generate_from"):
@@ -46,6 +55,27 @@ def test_a_local_folder_runs_from_a_suite_file_alone(kind, method, data, tmp_pat
     assert record["R"][1][0] is not None
     assert [f["task"] for f in record["stream"]["floor"]] == ["first", "second"]
     assert all(len(t["router_accuracy"]) == i + 1 for i, t in enumerate(record["tasks"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "settings", "said"),
+    [
+        ("phi3", "seqlora", {}, "hf-tiny-phi3 has no q_proj in .* qkv_proj, .*target_modules"),
+        ("phi3", "l2p", {}, "has no q_proj"),
+        ("phi3", "seqlora", {"target_modules": ["qkvproj"]}, "'qkvproj' does not.*'qkv_proj'"),
+        ("phi3", "treelora", FUSED | {"depth": 5}, "number of adapted matrices, 4, but is 5"),
+        ("llama", "seqlora", {"target_modules": ["norm"]}, "one matrix in each block"),
+        ("llama", "seqlora", {"target_modules": ["lm_head"]}, "one matrix in each block"),
+        ("llama", "seqlora", {"target_modules": ["1.mlp.up_proj"]}, "one matrix in each block"),
+        ("llama", "seqlora", {"target_modules": "q_proj"}, "target_modules must be a valid list"),
+        ("llama", "seqlora", {"target_modules": ["up_proj"], "layers": 3}, "layers.* 2, but is 3"),
+        ("llama", "l2p", {"target_modules": ["up_proj"]}, "'target_modules' is no setting here"),
+    ],
+)
+def test_names_of_matrices_are_checked_in_the_plan(kind, method, settings, said, data, tmp_path):
+    save(data, kind)
+    with pytest.raises(DataError, match=f"method {method}: .*{said}"):
+        load_suite(str(suite(kind, tmp_path, methods={method: settings})), data)
 
 
 def test_a_moved_folder_keeps_its_runs_and_other_weights_do_not(data, tmp_path):
@@ -92,10 +122,10 @@ def test_a_continued_run_knows_the_words_of_earlier_tasks(data, tmp_path, monkey
         calls.append(1)
         if len(calls) > 1:  # after the first task
             raise KeyboardInterrupt
-        return evaluate.score(*arguments, **options)
+        return evaluate.answer(*arguments, **options)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(runner, "score", cut)
+        patched.setattr(runner, "answer", cut)
         made(file, data)
     [continued] = made(file, data)
     for key in ("R", "stream"):

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 
 import baselines
+from analysis.records.predictions import Predictions, read
 from baselines.common import compiler
 from baselines.common.base import TaskParts
 from baselines.common.lora import LoraMethod
 from baselines.common.replay import ReplayBuffer
 from benchmarks.runs import adapters
+from benchmarks.runs.evaluate import answer
 from benchmarks.runs.state import check_state
+from benchmarks.streams.common.tasks import TaskData
 from tests import bounds, kept, tiny
 
 ANCHOR = str(Path(__file__).parents[2] / "examples/anchor.py")
@@ -325,6 +328,33 @@ def test_a_prediction_does_not_depend_on_its_batch(case):
     for n, size in ((12, 1), (36, 7)):
         split = torch.cat([model(part) for part in x[:n].split(size)])
         torch.testing.assert_close(split, whole[:n], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_answered_can_be_kept_and_scored_again(case, tmp_path):
+    """A class or a text for each test item and, of a method that infers it, a task."""
+    name, modality = case
+    model, vision = learnt(*case).method.model, modality == "vision"
+    cells, n_items = {}, 12
+    for t, task in enumerate(tiny.tasks(modality)):
+        data = TaskData(
+            task.name,
+            "",
+            "accuracy" if vision else "exact",
+            train=task.train,
+            test_x=task.train.x if vision else task.train.x[:, :, :-2],
+            gold=task.train.y if vision else [answer for _, answer in task.examples],
+            items=range(n_items * t, n_items * (t + 1)),
+            prompts=[prompt for prompt, _ in task.examples],
+            max_new_tokens=2,
+        )
+        cell = cells[2, t] = answer(model, data, 6, "cpu", tiny.TOKENIZER, batch_size=5)
+        right = [a == b for a, b in zip(cell.outputs, data.gold, strict=True)]
+        assert cell.scores == right and len(cell.inferred or right) == n_items
+    items = [[*range(n_items * t, n_items * (t + 1))] for t in range(3)]
+    made = Predictions("0" * 12, ["a", "b", "c"], items, cells)
+    (tmp_path / "kept.jsonl.gz").write_bytes(made.pack())
+    assert read(tmp_path / "kept.jsonl.gz") == [made]
 
 
 def test_greedy_answers_do_not_depend_on_padding(text_case):

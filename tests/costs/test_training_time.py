@@ -28,6 +28,10 @@ def test_an_estimate_is_operations_over_throughput():
     operations = passes * (cost.forward + cost.backward) + tests * cost.forward
     assert training_time.seconds(spec) == pytest.approx(operations / 30e12)
     assert training_time.seconds(spec, tflops=60) == pytest.approx(operations / 60e12)
+    final = spec | {"train": spec["train"] | {"evaluate": "final"}}
+    operations -= (55 - 19) * 1000 * cost.forward  # each task twice, the last one once
+    assert training_time.seconds(final) == pytest.approx(operations / 30e12)
+    operations += (55 - 19) * 1000 * cost.forward
     bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
     assert training_time.seconds(bf16) == pytest.approx(operations / 300e12)
 

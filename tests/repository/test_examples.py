@@ -1,6 +1,7 @@
 """The examples run, and the Trainer callback and the Avalanche plugin do what a plain loop does.
 
-Those of a method, `anchor.py`, and of a stream, `shades.py`, are tested by the contracts.
+Those of a method, `anchor.py`, and of a stream, `shades.py`, are tested by the contracts, and
+`notebook.py` with the workflow.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MODULES = ("anchor", "shades", "tiny_llama")
+MODULES = ("anchor", "notebook", "shades", "tiny_llama")
 SCRIPTS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in MODULES)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

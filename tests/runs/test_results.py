@@ -208,7 +208,7 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     monkeypatch.setattr(published, "PUBLISHED", project / "published")
     path = Path(one.record)
     write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
-    file = results.publish(plan, Path("runs.jsonl"))
+    (file,) = results.publish(plan, Path("runs.jsonl"))
     path.unlink()
     assert "1 of 1" in results.restore(plan) and one.status() == "done"
     same = {"seqlora-again": {"method": "seqlora"}, "seqlora": {"grid": {"rank": [8]}}}
@@ -335,7 +335,7 @@ def test_only_complete_suites_from_committed_code_are_published(project, monkeyp
         results.publish(*stored(provenance=whole["provenance"] | {"dirty": True}))
     with pytest.raises(DataError, match="failed .no.: only complete"):
         results.publish(*stored(status="failed", error="no"))
-    target = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
+    (target,) = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
     assert target.read_text().count("\n") == 1
     assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
 

@@ -19,7 +19,7 @@ from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import results, sources
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
-from benchmarks.runs.evaluate import predict
+from benchmarks.runs.evaluate import answer
 from benchmarks.runs.status import describe
 from benchmarks.streams.common.tasks import load_stream
 from tests.small_runs import N_TASKS, make, plan_of
@@ -99,6 +99,18 @@ def test_a_record_says_how_often_the_task_of_an_image_was_inferred(project, monk
     shares = [task["task_accuracy"] for task in make(one)["tasks"]]
     assert shares == [[0.0], [0.0, 1.0], [0.0, 1.0, 0.0]]
     assert not any("task_accuracy" in task for task in whole["tasks"])
+
+
+@pytest.mark.parametrize("method", ["treelora", "l2p", "hidelora"])
+def test_tests_can_be_left_to_the_end_and_no_score_changes(project, method):
+    whole, final = (make(plan_of({method: {"evaluate": when}}).runs[0]) for when in (None, "final"))
+    rows = enumerate(whole["R"])
+    asked = [[s if i in (j, N_TASKS - 1) else None for j, s in enumerate(row)] for i, row in rows]
+    assert final["R"] == asked and whole["key"] != final["key"]
+    if method == "hidelora":
+        shares = [task["task_accuracy"] for task in final["tasks"]]
+        assert shares[1][0] is None and shares[1][1] == whole["tasks"][1]["task_accuracy"][1]
+        assert shares[2] == whole["tasks"][2]["task_accuracy"]
 
 
 def test_training_samples_lie_in_random_order_with_their_labels(project):
@@ -197,18 +209,21 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
     (one,) = plan_of(method).runs
     whole = make(one)
     Path(one.record).unlink()
+    (answers,) = Path(one.directory).glob("predictions-*")
+    answered = answers.read_bytes()
+    answers.unlink()
     calls = []
 
     def cut(*arguments, **options):
         calls.append(1)
         if len(calls) > 1 + 2:  # after the first task, after the second
             raise KeyboardInterrupt
-        return predict(*arguments, **options)
+        return answer(*arguments, **options)
 
-    monkeypatch.setattr(runner, "predict", cut)
+    monkeypatch.setattr(runner, "answer", cut)
     with pytest.raises(KeyboardInterrupt):
         make(one)
-    monkeypatch.setattr(runner, "predict", predict)
+    monkeypatch.setattr(runner, "answer", answer)
     old = torch.load(one.state, weights_only=True)
     old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
     torch.save(old, one.state)
@@ -216,6 +231,8 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
     assert "continues after task 2 of 3" in capsys.readouterr().err
     assert record["R"] == whole["R"] and record.keys() == whole.keys()
     assert record["diagnostics"] == whole["diagnostics"]
+    assert answers.read_bytes() == answered
+    assert not list(Path(one.directory).glob("state-*"))
 
 
 def test_queries_of_test_images_are_kept_from_row_to_row(project, monkeypatch):

@@ -471,6 +471,16 @@ def test_a_preset_is_spelt_out_and_can_be_changed(suite):
     assert configs["treelora"]["search"] == "lcb"
 
 
+def test_an_offline_method_is_the_same_run_however_the_others_are_tested(suite):
+    def final(document):
+        first(document)["methods"]["joint"] = {}
+        first(document)["train"]["evaluate"] = "final"
+
+    plain, changed = keys(suite(lambda d: first(d)["methods"].update(joint={}))), keys(suite(final))
+    same = {label for (label, _), key in plain.items() if key in changed.values()}
+    assert same == {"joint", "olora"}  # that is of another experiment
+
+
 def test_an_offline_method_states_that_no_class_is_masked(suite):
     loaded = suite(lambda d: first(d)["methods"].update(joint={}))
     masks = {r.spec["method"]["label"]: r.spec["train"]["mask"] for r in loaded.runs}

@@ -69,6 +69,13 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     assert checkout.first.count("(Rule: train)") == 2  # the jobs that Snakemake calls finished
 
 
+def test_what_was_answered_scores_as_recorded(checkout):
+    """Without torch, on images and on text; the run that failed has answered nothing."""
+    code, shown = checkout.module("benchmarks.runs.rescore", NAME)
+    assert code == 0 and "All 20 scores of R that were kept are the recorded ones" in shown
+    assert "anchor" in shown and "treelora" in shown and "diverging" not in shown
+
+
 def test_a_second_run_schedules_nothing_from_any_folder_and_in_any_batches(checkout, tmp_path):
     options = ("--snakefile", str(checkout.folder / "Snakefile"))
     shown = checkout.snakemake(*options, suite=NAME, config=("together=1",), cwd=tmp_path)
@@ -201,6 +208,24 @@ def test_failed_runs_are_made_again_on_request_only(checkout):
     for path, content in zip(records, kept, strict=True):
         path.write_bytes(content)
     assert trained(shown) == {("diverging", "glyphs", seed) for seed in (0, 1)}
+
+
+def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
+    """Its method is a file outside, of which the checkout has a copy under the same name."""
+    copy, aside = checkout.folder / "baselines/anchor.py", checkout.folder / "aside.py"
+    copy.rename(aside)
+    notebook = (sys.executable, "examples/notebook.py")
+    first, again = (checkout.run(*notebook, PYTHONPATH=".") for _ in range(2))
+    aside.rename(copy)
+    assert first[0] == again[0] == 0, first[1]
+    assert trained(first[1]) == {
+        (m, "glyphs", seed) for m in ("seqlora", "anchor") for seed in (0, 1)
+    }
+    assert not trained(again[1])
+    rows = [line.split() for line in again[1].splitlines() if line.endswith(".json")]
+    assert [row[1:3] for row in rows] == [[m, s] for m in ("seqlora", "anchor") for s in "01"]
+    assert all(json.loads(open(row[-1]).read())["status"] == "done" for row in rows)
+    assert checkout.files("results/first-look/curves.png")
 
 
 def test_published_results_count_as_done(checkout):

@@ -513,6 +513,13 @@ def own_tasks(folder):
             write(folder / task / f"{part}.json", rows)
 
 
+def test_a_stop_is_kept_with_its_task(tmp_path):
+    own_tasks(tmp_path / "mine")
+    asked = {"zebra": {"metric": "exact", "stop": "\n"}, "ant": "exact"}
+    _, tasks = prepared(tmp_path, "text", path=str(tmp_path / "mine"), tasks=asked)
+    assert [task.get("stop") for task in tasks] == ["\n", None]
+
+
 def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
     own_tasks(tmp_path / "my tasks")
     tasks = {"zebra": "rouge_l", "ant": "exact"}
@@ -538,12 +545,15 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
         {"tasks": dict(reversed(tasks.items()))},
         {"tasks": tasks | {"ant": "prefix"}},
         {"tasks": {"ant": "exact"}},
+        {"tasks": tasks | {"ant": {"metric": "exact", "stop": "\n"}}},
+        {"tasks": tasks | {"ant": {"metric": "exact", "stop": "."}}},
         {"keep_leaks": True},
         {"n_tasks": 1},
     ):
         keys.append(load_suite(str(suite_of(tmp_path, moved | change))).runs[0].key)
     assert len(set(keys)) == len(keys)
-    for same in (moved, moved | {"keep_leaks": False}, moved | {"n_tasks": 2}):
+    spelt_out = moved | {"tasks": tasks | {"ant": {"metric": "exact"}}}
+    for same in (moved, moved | {"keep_leaks": False}, moved | {"n_tasks": 2}, spelt_out):
         assert load_suite(str(suite_of(tmp_path, same))).runs[0].key == run.key
 
 
@@ -557,6 +567,10 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
         ({"tasks": ["ant"]}, "tasks .*'ant'"),
         ({"tasks": {"ant": 5}}, "tasks.*5"),
         ({"tasks": {"ant": "rouge"}}, "ant: .*'rouge' .*rouge_l"),
+        ({"tasks": {"ant": {"metric": "rouge"}}}, "ant: .*'rouge' .*rouge_l"),
+        ({"tasks": {"ant": {"stop": "x"}}}, "ant: metric is missing"),
+        ({"tasks": {"ant": {"metric": "exact", "stop": ""}}}, "ant: stop must"),
+        ({"tasks": {"ant": {"metric": "exact", "stops": "x"}}}, "ant: 'stops'.*'stop'"),
         ({"tasks": {"aunt": "exact"}}, "'aunt', .*'ant'"),
         ({"n_tasks": 3}, "n_tasks .* 2, but is 3"),
         ({"size": 500}, "size"),

@@ -255,8 +255,9 @@ class LanguageStream(Stream):
 
     `prepare` writes `data.json`, a list with one object for each task: "name", "group" (of tasks
     that are alike, "" if nobody planted any), "metric" (a key of `text_metrics.METRICS`), "train"
-    and "test", lists of {"prompt", "answer"}. An answer begins where its prompt ends: what lies
-    between them, such as a space, belongs to the prompt.
+    and "test", lists of {"prompt", "answer"}, and where it is asked for "stop", the text before
+    which a model's answer ends. An answer begins where its prompt ends: what lies between them,
+    such as a space, belongs to the prompt.
     """
 
     modality = "language"

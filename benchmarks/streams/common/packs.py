@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -51,11 +51,13 @@ class TextStream(LanguageStream):
 
     Attributes:
         metrics: of the tasks by name, in their order.
+        stops: texts before which answers end, of those tasks that have one.
         size: of the pack; None for 500, or for what there is.
         version: of the reader, to be raised when the same files give other items.
     """
 
     metrics: dict[str, str]
+    stops: Mapping[str, str] = {}
     size: int | None = None
     version = 1
 
@@ -85,6 +87,8 @@ class TextStream(LanguageStream):
         parts = ["text", self.version, bool(self.options.keep_leaks), rows]
         if self.options.name == "text":  # the known streams' scores are those of version 1
             parts.append(text_metrics.VERSION)
+        if self.stops:
+            parts.append(dict(self.stops))
         return digest_of(parts)
 
     @property
@@ -144,6 +148,8 @@ class TextStream(LanguageStream):
                 "group": TASKS[title].group if title in TASKS else "",
                 "metric": self.metrics[title],
             }
+            if title in self.stops:
+                facts["stop"] = self.stops[title]
             tasks.append(facts | {"train": train, "test": asked(items["test"])})
             progress.advance()
         # One item per line keeps a task readable.

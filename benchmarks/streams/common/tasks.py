@@ -73,6 +73,7 @@ class TaskData:
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
         max_new_tokens: of an answer, on language.
+        stop: the text before which an answer ends, on language; None for none.
     """
 
     name: str
@@ -86,6 +87,7 @@ class TaskData:
     examples: Sequence[tuple[str, str]] = ()
     prompts: Sequence[str] = ()
     max_new_tokens: int = 0
+    stop: str | None = None
 
 
 def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], Tensor]:
@@ -248,6 +250,7 @@ def _text_task(task: dict, places: Sequence[int], options: LanguageOptions, toke
         examples=items["train"],
         prompts=prompts,
         max_new_tokens=new,
+        stop=task.get("stop"),
     )
 
 
