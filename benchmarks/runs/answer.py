@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ class Answerer:
         folder: that `adapters.write` made.
 
     Attributes:
+        learnt: what it has learnt.
         model: as that of a `Method`, in evaluation.
 
     Raises:
@@ -39,40 +41,26 @@ class Answerer:
     """
 
     def __init__(self, folder: Path):
-        self.learnt = adapters.read(folder)
+        self.learnt = learnt = adapters.read(folder)
         self.device = devices.find()
         with one_sentence(f"what {folder} holds cannot be used", "copy it anew, or keep it again"):
-            self._manifest = build.manifest_of(self.learnt.spec["backbone"])
-            self._backbone = backbones.find(self._manifest["name"])
-            self.tokenizer = self._tokenizer()
-            from_state = adapters.is_state(folder)
-            model = self._from_state(folder) if from_state else self._adapted(folder)
+            spec = learnt.spec
+            manifest = build.manifest_of(spec["backbone"])
+            backbone = backbones.find(manifest["name"])
+            self.tokenizer = None if learnt.classes else backbone.tokenizer(manifest)
+            network = partial(build.network_of, spec, backbone, manifest)
+            if adapters.is_state(folder):
+                _require_ours(folder, spec["method"].get("origin"))
+                sizes = torch.tensor([len(names) for names in learnt.classes], dtype=torch.long)
+                task_of_class = torch.arange(len(sizes)).repeat_interleave(sizes)
+                setting = task_of_class, self.tokenizer, self.device
+                method = build.method_of(spec, network(len(task_of_class)).split_qkv(), *setting)
+                method.load_state_dict(adapters.read_state(folder))
+                model = method.model
+            else:
+                model = network(len(learnt.seen))
+                adapters.add(folder, model)
         self.model = model.to(self.device).eval()
-
-    def _tokenizer(self):
-        return None if self.learnt.classes else self._backbone.tokenizer(self._manifest)
-
-    def _network(self, n_classes: int) -> torch.nn.Module:
-        return build.network_of(self.learnt.spec, self._backbone, self._manifest, n_classes)
-
-    def _adapted(self, folder: Path) -> torch.nn.Module:
-        model = self._network(len(self.learnt.seen))
-        adapters.add(folder, model)
-        return model
-
-    def _from_state(self, folder: Path) -> torch.nn.Module:
-        spec, sizes = self.learnt.spec, [len(names) for names in self.learnt.classes]
-        origin = spec["method"].get("origin")
-        if origin and not folder.resolve().is_relative_to(RUNS.resolve()):
-            raise DataError(
-                f"{folder} needs the method {origin}, which is no part of this project and is run "
-                f"for folders below {RUNS} only: move it there if you trust it"
-            )
-        task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes).long())
-        network = self._network(sum(sizes)).split_qkv()
-        method = build.method_of(spec, network, task_of_class, self.tokenizer, self.device)
-        method.load_state_dict(adapters.read_state(folder))
-        return method.model
 
     def classify(self, file: Path) -> str:
         """The best of the classes learnt so far for an image."""
@@ -90,6 +78,15 @@ class Answerer:
             raise DataError("the prompt is empty, and texts of this model begin without a token")
         x, how = pad_left([(ids, 0)])[0], (self.learnt.max_new_tokens, self.device, self.tokenizer)
         return generate(self.model, x, *how, stop=self.learnt.stop)[0]
+
+
+def _require_ours(folder: Path, origin: str | None) -> None:
+    """DataError if what was downloaded names a method that is no part of this project."""
+    if origin and not folder.resolve().is_relative_to(RUNS.resolve()):
+        raise DataError(
+            f"{folder} needs the method {origin}, which is no part of this project and is run for "
+            f"folders below {RUNS} only: move it there if you trust it"
+        )
 
 
 @as_exit()
