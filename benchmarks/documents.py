@@ -45,7 +45,9 @@ def documents() -> dict[str, bytes]:
         "docs/claims.md": pages.claims_page(verdicts, suites, remarks["claims"]),
         "docs/results.md": pages.results_page(suites, remarks["suites"]),
         "docs/fidelity.md": fidelity.document(suites),
-        "docs/speed.md": timing_page.as_markdown(read_json(PUBLISHED / "timing.json")),
+        "docs/speed.md": timing_page.as_markdown(
+            [read_json(file) for file in sorted(PUBLISHED.glob("timing*.json"))]
+        ),
         "docs/backbones.md": BACKBONES + backbones.overview(),
     }
     return {

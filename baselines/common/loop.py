@@ -150,10 +150,18 @@ class Loop(SupervisedTemplate):
 
     def make_train_dataloader(self, **kwargs):
         generator = torch.Generator().manual_seed(torch.initial_seed())
-        self.dataloader = Batches(self.adapted_dataset, self.train_mb_size, generator)
+        self.dataloader = Batches(self._placed(), self.train_mb_size, generator)
         if self.setting.augment:
             own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # the order stays
             self._crop = CropFlip(self.method.image_size, own)
+
+    def _placed(self) -> Dataset:
+        """The task's samples, on the GPU if they take a twentieth of what is free there at most."""
+        data = self.adapted_dataset
+        if self.device.type != "cuda" or data.y.is_cuda:
+            return data
+        free_bytes, _ = torch.cuda.mem_get_info()
+        return data.to(self.device) if data.x.nbytes + data.y.nbytes < free_bytes / 20 else data
 
     def check_model_and_optimizer(self, **kwargs):
         old, trained = self.optimizer, dict(self.model.named_parameters())

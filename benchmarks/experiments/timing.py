@@ -3,11 +3,13 @@
     python -m benchmarks.experiments.timing loop --out benchmarks/published/timing.json
 
 loop        A training step of the shared loop against a plain PyTorch loop, TreeLoRA's against
-            SeqLoRA's.
+            SeqLoRA's; on a GPU also how near to its peak, that of a product of large matrices.
 penalty     TreeLoRA's part of a step (reading the adapter, search, penalty, its backward pass, the
             observation) at the shapes of a ViT-B/16 and of a 7B model, whatever the number of
             finished tasks: against the same in loops over tasks and modules, and against a step
             that only reads the adapter and passes a gradient back.
+sharing     What several runs on one GPU gain: steps of all together, a process each, against those
+            of one alone.
 schedules   How much of the paper's speed-up is the method, how much its schedule: the eight tasks
             of TRACE at their mean lengths. A step's time is the median of a task's steps but the
             first; a schedule's is that times its steps, summed over tasks. Consolidation, tests
@@ -28,6 +30,8 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -43,6 +47,7 @@ from benchmarks.common import devices
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import check_writable, read_json, write_json
 from benchmarks.common.progress import Progress
+from benchmarks.costs.operations import lora_passes
 from benchmarks.runs.record import PUBLISHED, provenance
 from benchmarks.streams.common.tasks import Samples
 from treelora import Node, Options, TreeRegulariser
@@ -112,7 +117,7 @@ def method_of(name: str, network: nn.Module, n_tasks: int, o: argparse.Namespace
         batch_size=o.batch_size,
         learning_rate=1e-4,
         mask=None if language else "all",
-        precision=vars(o).get("weights", "float32"),
+        precision=vars(o).get("precision") or vars(o).get("weights", "float32"),
         device=o.device,
     )
     return cls(network, cls.Config(**CONFIGS.get(name, {})), setting)
@@ -126,7 +131,18 @@ LOOP = {
     "batch_size": 32,
     "steps": 20,  # of a measurement
     "rounds": 12,
+    "precision": "float32",  # or bfloat16
 }
+MATRIX = 8192  # rows and columns, of which the product shows what a GPU can do
+
+
+def peak_tflops(o: argparse.Namespace) -> float | None:
+    """Operations a second that a product of two large matrices reaches on a GPU, in 10^12."""
+    if o.device == "cpu":
+        return None
+    a, b = torch.randn(2, MATRIX, MATRIX, device=o.device, dtype=getattr(torch, o.precision))
+    seconds = turns({"product": partial(clocked, o.device, lambda: [a @ b for _ in range(5)])}, 5)
+    return 5 * 2 * MATRIX**3 / statistics.median(seconds["product"]) / 1e12
 
 
 def plain_loop(name: str, o: argparse.Namespace) -> Callable[[Samples], None]:
@@ -146,7 +162,9 @@ def plain_loop(name: str, o: argparse.Namespace) -> Callable[[Samples], None]:
         for chosen in torch.randperm(len(data)).split(o.batch_size):
             x, y = data.batch(chosen)
             optimizer.zero_grad()
-            loss(x.to(o.device), y.to(o.device)).backward()
+            with torch.autocast(o.device, torch.bfloat16, enabled=o.precision == "bfloat16"):
+                value = loss(x.to(o.device), y.to(o.device))
+            value.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
 
@@ -163,28 +181,35 @@ def shared_loop(method_name: str, name: str, data: Samples, o: argparse.Namespac
     return lambda data: method.learn(Task(o.finished_tasks, "timed", data, 1))
 
 
+def samples(name: str, network: nn.Module, n: int) -> Samples:
+    """n random images of the network's size, or texts."""
+    if backbones.find(name).modality == "language":
+        return texts(network.vocabulary, n, N_TOKENS, 2)
+    x = torch.randint(0, 256, (n, 3, *network.image_size), dtype=torch.uint8)
+    return Samples(x, torch.randint(N_CLASSES, (n,)))
+
+
 def loop(o: argparse.Namespace) -> dict:
-    rows = []
+    rows, peak = [], peak_tflops(o)
     for name in o.backbones:
         network, n = network_of(name), o.batch_size * o.steps
-        if backbones.find(name).modality == "vision":
-            x = torch.randint(0, 256, (n, 3, *network.image_size), dtype=torch.uint8)
-            data = Samples(x, torch.randint(N_CLASSES, (n,)))
-        else:
-            data = texts(network.vocabulary, n, N_TOKENS, 2)
+        data = samples(name, network, n)
         epochs = {"plain": plain_loop(name, o)}
         epochs |= {m: shared_loop(m, name, data, o) for m in ("seqlora", "treelora")}
         measures = {key: partial(clocked, o.device, work, data) for key, work in epochs.items()}
         seconds = turns(measures, o.rounds)
+        cost, _ = lora_passes(name, None, N_TOKENS)
+        reached = n * (cost.forward + cost.backward) / statistics.median(seconds["treelora"])
         rows.append(
             {
                 "backbone": name,
+                "tflops": reached / 1e12,
                 "plain_ms_per_step": milliseconds(seconds["plain"], o.steps),
                 "seqlora_over_plain": ratio(seconds["seqlora"], seconds["plain"]),
                 "treelora_over_seqlora": ratio(seconds["treelora"], seconds["seqlora"]),
             }
         )
-    return {"rank": LoraSettings.rank, "rows": rows}
+    return {"rank": LoraSettings.rank, "peak_tflops": peak, "rows": rows}
 
 
 # ---------------------------------------------------------------------------- penalty
@@ -194,6 +219,7 @@ PENALTY = {
     "batch_size": 4,  # of the ViT-B/16 that is timed beside it
     "steps": 3,
     "rounds": 5,
+    "store_on": "",  # cpu keeps the signatures out of a GPU's memory
 }
 SHAPES = {"ViT-B/16, 24 x 8k": (24, 2**13), "7B, 64 x 32k": (64, 2**15)}
 VIT = "vit-b16-dino"  # as any ViT-B/16
@@ -253,6 +279,14 @@ class Loops:
         return self._strength * total / (total.detach() + 1e-5) * loss.detach()
 
 
+def step_bytes(steps: Callable[[], None], device: str) -> int | None:
+    """Peak memory of a GPU during some steps, what lies there anyway included."""
+    devices.release()
+    devices.reset_peak(device)
+    steps()
+    return devices.peak_bytes(device) if device == "cuda" else None
+
+
 def penalty(o: argparse.Namespace) -> dict:
     def steps(model: nn.Module, term: Callable[[Tensor], Tensor]) -> None:
         for _ in range(o.steps):
@@ -264,7 +298,7 @@ def penalty(o: argparse.Namespace) -> dict:
     for (shape, (n_levels, width)), n_tasks in product(SHAPES.items(), o.finished_tasks):
         torch.manual_seed(0)
         model = Adapters(n_levels, width, o.device)
-        ours = TreeRegulariser(model, Options())
+        ours = TreeRegulariser(model, Options(), store_on=o.store_on or None)
         finished = torch.randn(n_tasks, n_levels * width, device=o.device)
         ours.load_state_dict({"signatures": finished, "members": [[n] for n in range(n_tasks)]})
         del finished
@@ -272,7 +306,7 @@ def penalty(o: argparse.Namespace) -> dict:
         terms = {
             "empty": lambda loss, ours=ours: ours.layout.read().sum() * loss,
             "ours": ours.penalty,
-            "loops": Loops(model, ours.signatures, ours.tree, 0.1).penalty,
+            "loops": Loops(model, ours.signatures.to(o.device), ours.tree, 0.1).penalty,
         }
         measures = {k: partial(clocked, o.device, steps, model, term) for k, term in terms.items()}
         seconds = turns(measures, o.rounds)
@@ -283,12 +317,63 @@ def penalty(o: argparse.Namespace) -> dict:
                 "empty_ms": milliseconds(seconds["empty"], o.steps),
                 "ours_ms": milliseconds(seconds["ours"], o.steps),
                 "loops_over_ours": ratio(seconds["loops"], seconds["ours"]),
+                "peak_bytes": step_bytes(partial(steps, model, ours.penalty), o.device),
             }
         )
     model = add_lora(network_of(VIT), LoraSettings()).to(o.device)
     x = torch.rand(o.batch_size, 3, *model.image_size, device=o.device)
     whole = partial(clocked, o.device, lambda: model(x).logsumexp(dim=1).sum().backward())
     return {"vit_step_ms": milliseconds(turns({VIT: whole}, 3)[VIT], 1), "rows": rows}
+
+
+# ---------------------------------------------------------------------------- sharing
+
+SHARING = {
+    "backbone": VIT,
+    "method": "treelora",
+    "runs_per_gpu": [1, 2, 4],
+    "batch_size": 32,
+    "steps": 20,  # of a measurement
+    "rounds": 3,
+    "precision": "float32",  # or bfloat16
+}
+
+
+def one_of_many(o: argparse.Namespace, start: Barrier, seconds: Queue) -> None:
+    """A run among several: some steps in each round, begun by all at once."""
+    torch.set_num_threads(o.threads)
+    network = network_of(o.backbone, "cpu")
+    data = samples(o.backbone, network, o.batch_size * o.steps)
+    method = method_of(o.method, network, 2, o)
+    few = Samples(data.x[: o.batch_size], data.y[: o.batch_size])
+    method.learn(Task(0, "finished", few, 1))
+    method.end = lambda task: None
+    for n in range(o.rounds + 1):  # the first warms up
+        start.wait()
+        took = clocked(o.device, method.learn, Task(1, "timed", data, 1))
+        if n:
+            seconds.put(took)
+
+
+def sharing(o: argparse.Namespace) -> dict:
+    rows = []
+    for many in o.runs_per_gpu:
+        context = torch.multiprocessing.get_context("spawn")
+        start, seconds = context.Barrier(many), context.Queue()
+        runs = [
+            context.Process(target=one_of_many, args=(o, start, seconds), daemon=True)
+            for _ in range(many)
+        ]
+        for run in runs:
+            run.start()
+        found = [seconds.get(timeout=600) for _ in range(many * o.rounds)]
+        for run in runs:
+            run.join()
+        each = statistics.median(found) / o.steps
+        rows.append({"runs": many, "ms_per_step": 1000 * each, "steps_per_second": many / each})
+    for row in rows:
+        row["gain"] = row["steps_per_second"] / rows[0]["steps_per_second"]
+    return {"rows": rows}
 
 
 # ---------------------------------------------------------------------------- schedules
@@ -365,7 +450,7 @@ def schedules(o: argparse.Namespace) -> dict:
 
 # ---------------------------------------------------------------------------- the command
 
-PARTS = {loop: LOOP, penalty: PENALTY, schedules: SCHEDULES}  # their options
+PARTS = {loop: LOOP, penalty: PENALTY, sharing: SHARING, schedules: SCHEDULES}  # and options
 
 
 def command() -> argparse.ArgumentParser:

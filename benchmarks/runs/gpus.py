@@ -1,20 +1,28 @@
-"""A GPU for each run: Snakemake counts GPUs and does not say which one a run may take."""
+"""A GPU, or a share of one, for each process: Snakemake counts them and does not say which is free.
+
+GPUs go by the names that their driver gives them for good (UUIDs), whatever the environment calls
+them: an index counts from another card in another allocation.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import IO
 
+from analysis.text import visible
 from benchmarks.common.errors import DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIMIT = "GPUS"  # of the environment, and of make's command line
+SHARE = "RUNS_PER_GPU"  # likewise
 
 
 def names() -> list[str]:
@@ -23,40 +31,66 @@ def names() -> list[str]:
     Raises:
         DataError: $GPUS is no number from 1 to that of the GPUs.
     """
+    installed = _installed()
+    found = list(installed.values())
     if VISIBLE in os.environ:
         listed = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
-        found = listed[: listed.index("-1")] if "-1" in listed else listed  # CUDA stops there
-    else:
-        found = _installed()
-    limit = os.environ.get(LIMIT)
-    if not limit:
+        listed = listed[: listed.index("-1")] if "-1" in listed else listed  # CUDA stops there
+        found = list(dict.fromkeys(_uuid(name, installed) for name in listed))
+    if not os.environ.get(LIMIT):
         return found
-    if not (limit.isdigit() and 1 <= int(limit) <= len(found)):
+    return found[: _number(LIMIT, len(found), "that of the GPUs found")]
+
+
+def slots() -> dict[str, str]:
+    """Slot -> GPU, a slot for each process that may use one at a time: $RUNS_PER_GPU on each.
+
+    Raises:
+        DataError: $GPUS or $RUNS_PER_GPU is no such number.
+    """
+    shares = _number(SHARE, 64, "the most processes on a GPU") if os.environ.get(SHARE) else 1
+    found = names()
+    return {f"{gpu}-{share}" if share else gpu: gpu for share in range(shares) for gpu in found}
+
+
+def _number(variable: str, most: int, what: str) -> int:
+    value = os.environ[variable]
+    if not (value.isdigit() and 1 <= int(value) <= most):
         raise DataError(
-            f"{LIMIT} must be a number from 1 to that of the GPUs found, {len(found)}, "
-            f"but is {limit!r}: correct it or leave it out"
+            f"{variable} must be a number from 1 to {what}, {most}, but is {value!r}: correct it "
+            f"or leave it out"
         )
-    return found[: int(limit)]
+    return int(value)
 
 
-def _installed() -> list[str]:
-    """Indices, from the driver's own tool: torch takes seconds to import, and may start CUDA."""
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+def _installed() -> dict[str, str]:
+    """Index -> UUID, from the driver's own tool: torch takes seconds to import, and starts CUDA."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.split() if done.returncode == 0 else []
+        return {}
+    if done.returncode:
+        return {}
+    return dict(re.findall(r"^(\d+), *(\S+)$", done.stdout, re.MULTILINE))
+
+
+def _uuid(name: str, installed: dict[str, str]) -> str:
+    """A GPU that the environment names by its index or by the beginning of its UUID."""
+    if name in installed:
+        return installed[name]
+    return next((uuid for uuid in installed.values() if uuid.startswith(name)), name)
 
 
 def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
-    """Take a free GPU for this process, the only one that CUDA will then see; wait until one is.
+    """Take a free slot for this process, whose GPU is the only one that CUDA will then see.
 
-    Each GPU has a file in `folder`, locked by the process that uses it. The system releases the
-    lock when the process ends, however it ends.
+    Each slot has a file in `folder`, locked by the process that uses it, which it names. The system
+    releases the lock when the process ends, however it ends. As long as none is free it waits, and
+    says once for whom.
 
     Args:
-        folder: by default one of the user's own in that for temporary files.
+        folder: by default one of the user's own, the same for all jobs on this machine.
 
     Returns:
         The file, locked as long as it is open.
@@ -64,7 +98,7 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
     Raises:
         DataError: there is no GPU, or no file that is surely this user's.
     """
-    found = names()
+    found = slots()
     if not found:
         raise DataError(
             f"this run was promised a GPU, but there is none (${VISIBLE} is "
@@ -72,17 +106,33 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
             f"machine"
         )
     folder = folder or _own_folder()
+    waiting = False
     while True:
-        for name in found:
-            file = _open(folder / f"gpu-{name.replace('/', '-')}.lock")
+        holders = []
+        for slot, gpu in found.items():
+            file = _open(folder / f"gpu-{slot.replace('/', '-')}.lock")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                holders.append(file.read(200).decode(errors="replace").strip())
                 file.close()
                 continue
-            os.environ[VISIBLE] = name
+            _sign(file)
+            os.environ[VISIBLE] = gpu
             return file
+        if not waiting:
+            print(f"waits for a GPU, taken by {visible(', '.join(holders))}", file=sys.stderr)
+            waiting = True
         time.sleep(wait_seconds)
+
+
+def _sign(file: IO) -> None:
+    """Say in a slot's file whose it is, but in none that has another name as well."""
+    if os.fstat(file.fileno()).st_nlink > 1:
+        return
+    job = os.environ.get("SLURM_JOB_ID")
+    file.truncate(0)
+    file.write(f"process {os.getpid()}{f' of job {job}' if job else ''}\n".encode())
 
 
 def _own_folder() -> Path:

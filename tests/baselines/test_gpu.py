@@ -1,8 +1,12 @@
 """What only a GPU shows of the methods; `make test` rehearses it without one."""
 
+import warnings
+
 import pytest
 import torch
 
+from baselines.common.task import Task
+from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 from treelora import TreeRegulariser
 
@@ -71,6 +75,43 @@ def test_micro_batches_make_the_same_steps(modality):
         learnt("treelora", modality, 2, micro_batch_size=size) for size in (None, 3)
     )
     assert parts == pytest.approx(whole, rel=1e-2)
+
+
+def test_activations_that_are_computed_again_make_the_same_steps(monkeypatch):
+    def losses():
+        return learnt("seqlora", "language")[1]
+
+    whole, network = losses(), tiny.network
+
+    def saving(*arguments):
+        made = network(*arguments)
+        made.save_memory()
+        return made
+
+    monkeypatch.setattr(tiny, "network", saving)
+    assert losses() == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
+@pytest.mark.parametrize("name", ["seqlora", "treelora", "olora", "hidelora"])
+def test_no_step_waits_for_the_gpu(name, modality, gpu):
+    """The loss is looked at about twenty times in a task, however long that is."""
+    if gpu is not None:
+        pytest.skip("a pretended GPU is never waited for")
+    method, _ = learnt(name, modality)
+    waits = []
+    for index, many in ((1, 14), (2, 28)):  # 42 and 84 steps
+        data = tiny.samples(modality, index)
+        data = Samples(*(torch.cat([part] * many) for part in (data.x, data.y)))
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                method.learn(Task(index, "long", data, 1))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(warning.message) for warning in found))
+    assert 0 < waits[1] <= waits[0] + 5, waits
 
 
 def test_a_compiled_network_learns_the_same(gpu):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 PARTS = {
     "loop": "--batch-size 2 --steps 1 --rounds 1 --finished-tasks 1",
     "penalty": "--finished-tasks 3 5 --rounds 1 --steps 1 --batch-size 1",
+    "sharing": "--backbone micro-vit --runs-per-gpu 1 --batch-size 2 --steps 1 --rounds 1",
     "schedules": "--backbone micro-llama --methods seqlora gem --rounds 1 --steps 2 --scale 0.02",
 }
 
@@ -60,11 +61,13 @@ def test_every_part_says_where_and_how_it_was_measured_and_the_page_shows_it(out
     assert all(row["plain_ms_per_step"] > 0 for row in parts["loop"]["rows"])
     assert [row["finished_tasks"] for row in parts["penalty"]["rows"]] == [3, 5] * 2
     assert parts["penalty"]["vit_step_ms"] > 0
+    (alone,) = parts["sharing"]["rows"]
+    assert alone["runs"] == alone["gain"] == 1 and alone["ms_per_step"] > 0
     seqlora, gem = parts["schedules"]["rows"]
     assert seqlora["over_seqlora"] == {"median": 1, "low": 1, "high": 1}
     for row in (seqlora, gem):
         assert row["long_s"] > row["short_s"] > 0 and row["peak_bytes"] is None
-    lines = as_markdown({"parts": parts}).splitlines()
+    lines = as_markdown([{"parts": parts}]).splitlines()
     shown = sum(len(part["rows"]) for part in parts.values())
     assert sum(line.startswith("| ") for line in lines) == shown + 2 * len(PARTS)
     (row,) = (line for line in lines if line.startswith("| micro-vit |"))
@@ -72,7 +75,7 @@ def test_every_part_says_where_and_how_it_was_measured_and_the_page_shows_it(out
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["loop", "penalty", "schedules"])  # sharing spawns
 def test_a_gpu_has_its_name_and_its_peak(part, small, tmp_path):
     found = measure(tmp_path / "timing.json", part, PARTS[part])[part]
     assert found["device"] == torch.cuda.get_device_name()

@@ -103,3 +103,17 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     assert record["status"] == "done", record["error"]
     assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
     assert record["provenance"]["device"] == torch.cuda.get_device_name()
+
+
+def test_several_runs_share_a_gpu(gpu, project, command, monkeypatch):
+    if gpu is not None:
+        pytest.skip("a pretended GPU has no memory to share")
+    monkeypatch.setenv("RUNS_PER_GPU", "2")
+    monkeypatch.setenv("GPUS", "1")
+    monkeypatch.setenv("TMPDIR", str(project))
+    runs = plan_of({"treelora": {}}, seeds=(0, 1)).runs
+    started = [subprocess.Popen([*command, run.write_spec(), "--own-gpu"]) for run in runs]
+    assert [process.wait() for process in started] == [0, 0]
+    assert len(list(project.glob(f"treelora-{os.getuid()}/gpu-*.lock"))) == 2
+    for run in runs:
+        assert read_json(Path(run.record))["status"] == "done"

@@ -30,6 +30,7 @@ def claiming(folder, visible):
         cwd=ROOT,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -42,7 +43,8 @@ def test_each_process_has_a_gpu_of_its_own_and_a_dead_one_gives_it_back(tmp_path
         assert sorted(held) == ["3", "MIG-7/1/0"]
         third = claiming(tmp_path, "3,MIG-7/1/0")
         processes.append(third)
-        assert not select.select([third.stdout], [], [], 2)[0]  # it waits
+        assert str(second.pid) in third.stderr.readline()  # for whom it waits
+        assert not select.select([third.stdout], [], [], 1)[0]
         second.kill()
         second.wait()
         assert third.stdout.readline().strip() == held[1]
@@ -57,14 +59,17 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
     monkeypatch.delenv("GPUS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    tool.write_text("#!/bin/sh\nprintf '0, GPU-a0\\n1, GPU-b1\\n2, GPU-b2\\n'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert gpus.names() == ["0", "1", "2"]
+    assert gpus.names() == ["GPU-a0", "GPU-b1", "GPU-b2"]
     monkeypatch.setenv("GPUS", "2")
-    assert gpus.names() == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab,7")
-    assert gpus.names() == ["5", "GPU-ab"]
+    assert gpus.names() == ["GPU-a0", "GPU-b1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7/1/0, GPU-b2,7")
+    assert gpus.names() == ["MIG-7/1/0", "GPU-b2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-a,GPU-b2,0")  # each card once
+    assert gpus.names() == ["GPU-b2", "GPU-a0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     for bad in ("4", "0", "all"):
         monkeypatch.setenv("GPUS", bad)
         with pytest.raises(DataError, match=f"GPUS must be a number.* found, 3, but is '{bad}'"):
@@ -72,6 +77,12 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
     monkeypatch.delenv("GPUS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # CUDA reads no further
     assert gpus.names() == ["3"]
+    monkeypatch.setenv("RUNS_PER_GPU", "3")
+    assert gpus.slots() == {"3": "3", "3-1": "3", "3-2": "3"}
+    monkeypatch.setenv("RUNS_PER_GPU", "0")
+    with pytest.raises(DataError, match="RUNS_PER_GPU must be a number from 1"):
+        gpus.slots()
+    monkeypatch.setenv("RUNS_PER_GPU", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus.names() == []
     with pytest.raises(DataError, match="promised a GPU, but there is none"):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from baselines.common.text import pad_left, trim_left
+from baselines.common.text import pad_left
 from benchmarks import streams
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError, one_sentence
@@ -34,16 +34,25 @@ class Samples(Dataset):
     Avalanche's own EWC does, must not see one class at a time.
     """
 
-    def __init__(self, x: Tensor, y: Tensor):
+    def __init__(self, x: Tensor, y: Tensor, starts: Tensor | None = None):
         self.x, self.y = x, y
+        # (n,) on the CPU, where each text begins behind its padding: asking a GPU would wait for it
+        self._starts = starts if starts is not None or y.dim() == 1 else _starts(x)
 
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device | str) -> Samples:
+        """The same in another memory, which positions on the CPU still index."""
+        return Samples(self.x.to(device), self.y.to(device), self._starts)
+
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Several samples at once as `common.base` defines x and y, no padding in vain."""
-        x, y = self._at(positions)
-        return trim_left(x, y) if y.dim() == 2 else (x, y)  # of text
+        x, y = self._at(positions.to(self.x.device, non_blocking=True))
+        if self._starts is None:
+            return x, y
+        start = int(self._starts[positions].min())
+        return x[:, :, start:], y[:, start:]
 
     def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         x = self.x[positions]
@@ -57,6 +66,11 @@ class Samples(Dataset):
         """One sample, all padding kept, and a task label, always 0, that Avalanche expects."""
         x, y = self._at(torch.tensor([position]))
         return x[0], y[0], 0
+
+
+def _starts(x: Tensor) -> Tensor:
+    """Texts (n, 2, L) -> (n,) the padding before each."""
+    return (x[:, 1] > 0).byte().argmax(dim=1)
 
 
 @dataclass(frozen=True)
