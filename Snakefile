@@ -14,7 +14,13 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
 from benchmarks.runs import sources
 from benchmarks.runs.gpus import names
-from benchmarks.runs.plan import backbone_inputs, load_plan, pretrain_inputs, require_packages
+from benchmarks.runs.plan import (
+    backbone_inputs,
+    general_inputs,
+    load_plan,
+    pretrain_inputs,
+    require_packages,
+)
 
 
 workdir: workflow.basedir
@@ -198,6 +204,7 @@ rule train:
         backbone=lambda wildcards: (
             f"resources/backbones/{batches[wildcards.batch].runs[0].backbone}/manifest.json"
         ),
+        general=lambda wildcards: general_inputs(batches[wildcards.batch].runs[0]),
     output:
         touch(MARKER),
     log:

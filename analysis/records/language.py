@@ -69,6 +69,18 @@ def defects(panel: Panel) -> list[dict]:
     return list(unique.values())
 
 
+def general(panel: Panel) -> pd.DataFrame:
+    """Runs that measured general ability: by method and seed, `before` and `after` the stream, the
+    loss in nats per token of a text apart from it."""
+    rows = {
+        (run.method, run.seed): {key: run.record["general"][key] for key in ("before", "after")}
+        for run in panel.done.itertuples()
+        if run.record.get("general")
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=["method", "seed"])
+    return pd.DataFrame(list(rows.values()), index=index if rows else None)
+
+
 def routed(panel: Panel) -> pd.DataFrame:
     """Runs that say how often a nearest-mean router on word counts finds a test prompt's task.
 

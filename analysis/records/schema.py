@@ -136,6 +136,7 @@ RECORD = {
         }
     ),
     "test_curve?": OrNull([{"task": COUNT, "samples": COUNT, "score": SCORE}]),
+    "general?": OrNull({"text": TEXT, "tokens": COUNT, "before": AMOUNT, "after!": AMOUNT}),
     "diagnostics?": OrNull({"trees?": OrNull([TREE]), "pulls?": OrNull([OrNull([[COUNT]])])}),
     "provenance!": OrNull(
         {

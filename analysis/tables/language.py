@@ -10,7 +10,9 @@ from analysis.records import language
 from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
 from analysis.tables.setting import facts, of_methods, setting_notes, stuck_notes
-from analysis.tables.table import Column, Table, count, percent
+from analysis.tables.table import Column, Number, Table, count, percent
+
+nats = Number(digits=3)
 
 
 @table(need=lambda spec: spec["modality"] == "language")
@@ -43,6 +45,27 @@ def routing(panel: Panel) -> Table:
         notes.append("These records do not say how often word counts find the task.")
     notes += stuck_notes(panel)
     return of_methods(panel, "routing", "tasks found from the prompt", columns, rows, notes)
+
+
+@table(need=lambda spec: spec["train"].get("general"))
+def general(panel: Panel) -> Table:
+    """General ability before and after the stream: the loss on a text apart from it."""
+    columns = [
+        Column("before", "Before", nats),
+        Column("after", "After ↓", nats, -1),
+        Column("difference", "Δ", nats, signed=True),
+    ]
+    found = language.general(panel)
+    rows = []
+    if len(found) > 0:
+        found = found.assign(difference=found["after"] - found["before"])
+        rows = [{"method": label} | row for label, row in estimate(found, "method").items()]
+    notes = [
+        "The mean loss of a text that no task is about, in nats per token; its exponential is the "
+        "perplexity. Before: of the backbone as it was loaded. Δ: what learning the stream cost, "
+        "mean ± sample standard deviation [95 % t interval]."
+    ]
+    return of_methods(panel, "general", "general ability", columns, rows, notes)
 
 
 @table(need=lambda spec: spec["modality"] == "language")

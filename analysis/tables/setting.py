@@ -65,7 +65,7 @@ def setting_notes(panel: Panel) -> list[str]:
     if panel.modality == "vision":
         hidden.add("max_prompt_tokens")
     shared, varying = shared_training(panel)
-    optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment")
+    optional = ("mask", "curve_tests", "micro_batch_size", "compile", "augment", "general")
     optional += ("checkpointing", "test_batch_size", "head_init", "loss_mean", "evaluate")
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""

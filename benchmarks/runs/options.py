@@ -91,10 +91,13 @@ class LanguageTraining(Training):
         loss_mean: see `common.base.Setting`.
         checkpointing: keep only the inputs of a language model's blocks for the backward pass: a
             third more time, and much less memory.
+        general: the text on which general ability is measured before and after, "docs" or a file's
+            path, see `runs.general`; changes no other number.
     """
 
     loss_mean: Literal["samples"] | None = None
     checkpointing: bool = False
+    general: str | None = None
 
 
 BACKBONE = {"vision": VisionBackbone, "language": LanguageBackbone}

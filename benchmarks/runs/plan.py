@@ -15,7 +15,7 @@ from benchmarks.common.data_dir import DATA_DIR_VARIABLE, data_dir
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
-from benchmarks.runs import sources
+from benchmarks.runs import general, sources
 from benchmarks.runs.kept import Keep, missing
 from benchmarks.runs.record import read_record, sources_in
 from benchmarks.runs.spec import RunSpec
@@ -170,9 +170,11 @@ class Plan:
 
     @property
     def pretrain_streams(self) -> list[str]:
-        """The streams, as they are without options, that backbones are pre-trained on here."""
+        """The streams, as they are without options, that backbones are pre-trained on here, or that
+        have the text on which general ability is measured."""
         here = [b for b in map(backbones.find, self.backbones) if isinstance(b, backbones.Embedded)]
-        return sorted({b.pretrain_stream for b in here if b.rebuilt})
+        texts = {name for run in self.runs for name in general.streams_needed(run.spec)}
+        return sorted({b.pretrain_stream for b in here if b.rebuilt} | texts)
 
     def claim_results(self) -> None:
         """Note whose `results/NAME` is, from the working directory on, which may be moved."""
@@ -242,6 +244,11 @@ def backbone_inputs(name: str) -> list[str]:
     """Files a backbone is read from; none if its weights come from outside."""
     backbone = backbones.find(name)
     return [str(backbone.file)] if isinstance(backbone, backbones.Embedded) else []
+
+
+def general_inputs(run: PlannedRun) -> list[str]:
+    """Manifests of the streams that have the text on which general ability is measured."""
+    return [f"resources/streams/{name}/manifest.json" for name in general.streams_needed(run.spec)]
 
 
 def pretrain_inputs(name: str) -> list[str]:

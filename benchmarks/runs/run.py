@@ -35,7 +35,7 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import adapters, build, gpus, kept, sources
+from benchmarks.runs import adapters, build, general, gpus, kept, sources
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.model_card import Learnt
@@ -69,6 +69,7 @@ class Run:
         self.answers_path = state_path.with_suffix(".jsonl.gz")
         self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
+        self.general: torch.Tensor | None = None  # the text, where general ability is asked for
         self.record: dict = {"tasks": [], "R": None, "test_curve": []}
 
     def make(self) -> None:
@@ -105,8 +106,10 @@ class Run:
         if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
+        network = self._network()
+        self._general_before(network)
         setting = self.task_of_class, self.tokenizer, self.device
-        self.method = build.method_of(spec, self._network(), *setting)
+        self.method = build.method_of(spec, network, *setting)
         self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
@@ -126,6 +129,26 @@ class Run:
         if spec["train"].get("checkpointing"):
             network.save_memory()
         return network.split_qkv()
+
+    def _general_before(self, network: torch.nn.Module) -> None:
+        """Note the general ability of the backbone, where that is asked for."""
+        if place := self.spec["train"].get("general"):
+            wanted = self.spec["general_digest"]
+            self.general = general.windows(place, wanted, self.tokenizer, network.context)
+            loaded_on = next(network.parameters()).device
+            network.to(self.device).eval()
+            before = general.nats_per_token(network, self.general, self.device)
+            network.to(loaded_on)  # a method's first draws are made there
+            tokens = int((self.general[:, 1] == 2).sum())
+            self.record["general"] = {"text": place, "tokens": tokens, "before": before}
+
+    def _general_after(self) -> None:
+        """Note that of the model at the end."""
+        if self.general is not None:
+            self.method.ready_to_test()
+            self.method.model.eval()
+            after = general.nats_per_token(self.method.model, self.general, self.device)
+            self.record["general"]["after"] = after
 
     def _tasks(self) -> list[Task]:
         """What the method learns: task by task, or all at once."""
@@ -293,6 +316,7 @@ class Run:
 
     def finish(self) -> None:
         """Add to the record what is known at the end."""
+        self._general_after()
         footprint = self.method.footprint()
         stored = footprint.pop("stored_values")
         self.record |= {

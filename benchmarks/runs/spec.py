@@ -70,6 +70,7 @@ class Row:
         train: of `runs.options`, with the epochs of each task.
         title: its name in tables, None for the label.
         origin: where the method is from if it is from outside, see `baselines.load`.
+        general_digest: of the text that `train.general` names, which stands for it in the key.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Row:
     train: Any
     title: str | None = None
     origin: str | None = None
+    general_digest: str | None = None
 
 
 def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
@@ -94,7 +96,7 @@ def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
         "stream": decided,
         "backbone": backbone,
         "method": [row.name, row.method.version, changed(row.config)],
-        "train": {"mask": None} | changed(row.train),
+        "train": {"mask": None} | changed(row.train) | _stated(general=row.general_digest),
     }
     spec = base | {
         "stream": _STREAM | asked | _stated(origin=stream.origin),
@@ -107,6 +109,7 @@ def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
             **_stated(title=row.title, origin=row.origin),
         },
         "train": _TRAIN | dataclasses.asdict(row.train) | {"optimizer": "adam"},
+        **_stated(general_digest=row.general_digest),
     }
     return RunSpec(spec, digest_of(key)[:12], row.method.skip(modality))
 

@@ -43,7 +43,7 @@ from analysis.text import quoted, suggest, visible
 from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
-from benchmarks.runs import suite_text
+from benchmarks.runs import general, suite_text
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.options import BACKBONE, TRAINING
 from benchmarks.runs.spec import Row, RunSpec, Setup, resolve
@@ -217,7 +217,7 @@ def _runs(
     rows = []
     for label, words, own in _written_out(experiment.methods, folder):
         with at(f"method {label[:100]}"):
-            row = _row(label, words, own, experiment.train, stream.modality, n_tasks)
+            row = _row(label, words, own, experiment.train, stream.modality, n_tasks, folder)
             row.config.check(network.adapted_matrices)
             network.check_targets(getattr(row.config, "target_modules", None))
             if nf4 and getattr(row.config, "trained", None) == "all":
@@ -304,7 +304,15 @@ def _written_out(
             yield "-".join([label, *slugs]), words, own | settings
 
 
-def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_tasks: int) -> Row:
+def _row(
+    label: str,
+    words: _Words,
+    own: dict,
+    shared: dict,
+    modality: str,
+    n_tasks: int,
+    folder: Path,
+) -> Row:
     """A method with its own settings, and those shared ones that it does not override."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", label):
         raise DataError("a name has lower-case letters, digits, hyphens and dots only, up to 100")
@@ -319,6 +327,10 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
     with at("train"):
         overrides = {k: v for k, v in own.items() if k in of_train}
         train = _epochs(_parse(TRAINING, modality, shared | overrides), n_tasks)
+        general_digest = None
+        if place := getattr(train, "general", None):
+            train = dataclasses.replace(train, general=general.located(place, folder))
+            general_digest = general.digest(train.general)
     if method.offline:
         train = dataclasses.replace(train, evaluate=None)  # it has a last row only
         if modality == "vision":
@@ -330,7 +342,7 @@ def _row(label: str, words: _Words, own: dict, shared: dict, modality: str, n_ta
         )
     title = words.title or (method.title if label == name else None)
     origin = None if name in baselines.names() else words.method
-    return Row(label, name, method, config, train, title, origin)
+    return Row(label, name, method, config, train, title, origin, general_digest)
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:

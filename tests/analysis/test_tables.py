@@ -28,7 +28,7 @@ from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
 from analysis.tables.costs import speed
 from analysis.tables.diagnostics import diagnostics
-from analysis.tables.language import data, routing
+from analysis.tables.language import data, general, routing
 from analysis.tables.setting import setting_notes, source_notes
 from analysis.tables.table import Column, Table, csv, markdown, percent, plain, tex
 
@@ -367,6 +367,23 @@ def test_routing_stands_beside_word_counts(tmp_path):
     assert "No method here infers the task; by word counts 92.50 % are found." in text
     text = routing(panel_of(tmp_path, [record("docs")])).markdown()
     assert "do not say how often word counts" in text
+
+
+def test_general_ability_stands_before_and_after(tmp_path):
+    runs = []
+    for seed, after in enumerate([3.5, 3.75]):
+        run = record("docs", "seqlora", seed)
+        run["spec"]["train"]["general"] = "docs"
+        run["general"] = {"text": "docs", "tokens": 100, "before": 3.25, "after": after}
+        runs.append(run)
+    assert "general" in fitting(TABLES, [runs[0]["spec"]])
+    assert "general" not in fitting(TABLES, [record("docs")["spec"]])
+    made = general(panel_of(tmp_path, runs))
+    (row,) = made.rows
+    assert row["before"].mean == 3.25 and row["difference"].mean == pytest.approx(0.375)
+    assert "nats per token" in made.markdown() and "general docs" in made.markdown()
+    gone = runs[0] | {"status": "failed", "error": "x", "R": None, "general": None}
+    assert general(panel_of(tmp_path, [gone])).rows == []
 
 
 def test_defects_stand_with_their_tasks(tmp_path):
