@@ -54,7 +54,7 @@ def write(folder: Path, method: Method, learnt: Learnt) -> None:
     adapter = method.adapter()
     if adapter is None:
         structure, tensors = _flat(method.state_dict())
-        metadata = {"structure": json.dumps(structure, allow_nan=False)}
+        metadata = {"structure": json.dumps(structure)}
         write_bytes(part / STATE, save(tensors, metadata))
     else:
         head = method.backbone.head if learnt.classes else None
