@@ -65,7 +65,9 @@ def rescore(suite: str, metric: str = OWN) -> tuple[pd.DataFrame, Table]:
             own metrics do not give the recorded scores.
     """
     measure, runs = _measure(metric), _runs(suite)
-    cells = pd.DataFrame([row for run in runs for row in _cells(*run, measure)])
+    cells = pd.DataFrame(
+        [row for record, own in runs if own for row in _cells(record, own, measure)]
+    )
     if cells.empty:
         raise DataError(f"the runs of {suite} have kept no predictions: make them again")
     unlike = cells[cells["score"] != cells["recorded"]]
@@ -76,11 +78,14 @@ def rescore(suite: str, metric: str = OWN) -> tuple[pd.DataFrame, Table]:
             f"not {one['recorded']} ({one['method']} on {one['stream']}, seed {one['seed']}, task "
             f"{one['task']} after {one['after']}): make that run again"
         )
-    return cells, _table(suite, metric, cells)
+    table = _table(suite, metric, cells)
+    if without := sum(not own for _, own in runs):
+        table.notes.append(f"{without} of {len(runs)} runs have kept no predictions.")
+    return cells, table
 
 
-def _runs(suite: str) -> list[tuple[dict, Predictions]]:
-    """The finished runs of a suite that kept what they answered."""
+def _runs(suite: str) -> list[tuple[dict, Predictions | None]]:
+    """The finished runs of a suite, each with what it answered if that was kept."""
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
     places = Path("results", name, "runs.jsonl"), PUBLISHED / f"{name}.jsonl"
     path = next((path for path in places if path.is_file()), None)
@@ -92,8 +97,7 @@ def _runs(suite: str) -> list[tuple[dict, Predictions]]:
     except reading.RecordError as error:
         raise DataError(str(error)) from error
     done = [record for record in records if record["status"] == "done"]
-    pairs = [(record, predictions.of_record(found, record)) for record in done]
-    return [(record, answers) for record, answers in pairs if answers]
+    return [(record, predictions.of_record(found, record)) for record in done]
 
 
 def _measure(metric: str) -> Measure | None:

@@ -33,28 +33,27 @@ def collect(plan: Plan, out: Path) -> None:
     suite = {"name": plan.name, "label": plan.label}
     if plan.reference:
         suite["reference"] = plan.reference
-    lines, answers = [], []
+    rows = []
     for run in plan.runs:
         path = Path(run.record)
         record = read_record(path, run.key)
         _name(record, run)
-        lines.append(record | {"suite": suite})
-        if record["status"] == "done" and kept.predictions(path).exists():
-            answers.append(kept.predictions(path).read_bytes())
+        answers = kept.predictions(path)
+        there = record["status"] == "done" and answers.exists()
+        rows.append((record | {"suite": suite}, answers.read_bytes() if there else b""))
     for run in plan.skipped:
-        lines.append(
-            {
-                "schema": SCHEMA,
-                "status": "skipped",
-                "error": run.skip,
-                "key": run.key,
-                "spec": run.spec,
-                "suite": suite,
-            }
-        )
-    lines.sort(key=_place)
-    text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in lines)
-    write_bytes(predictions.file_of(out), b"".join(answers))
+        record = {
+            "schema": SCHEMA,
+            "status": "skipped",
+            "error": run.skip,
+            "key": run.key,
+            "spec": run.spec,
+            "suite": suite,
+        }
+        rows.append((record, b""))
+    rows.sort(key=lambda row: _place(row[0]))
+    text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r, _ in rows)
+    write_bytes(predictions.file_of(out), b"".join(answers for _, answers in rows))
     write_bytes(out, text.encode())
 
 

@@ -186,12 +186,11 @@ class Run:
 
     def _restore_cells(self, R: list[list[float | None]]) -> bool:
         """Whether the predictions behind the scores so far are there, as far as they are kept."""
-        found = {}
-        if self.answers_path.exists():
-            try:
-                found = predictions.read(self.answers_path)[0].cells
-            except RecordError as error:
-                raise DataError(str(error)) from error
+        try:
+            runs = predictions.by_key(self.answers_path).get(self.key, ())
+        except RecordError as error:
+            raise DataError(str(error)) from error
+        found = {place: cell for run in runs for place, cell in run.cells.items()}
         places = [(i, j) for i, row in enumerate(R) for j, s in enumerate(row) if s is not None]
         self.cells = {place: found[place] for place in places if place in found}
         return all(place in self.cells for place in places if self._is_kept(*place))

@@ -191,7 +191,8 @@ def test_an_answer_ends_before_the_stop_of_its_task(name):
     language.ends = [39]  # so that answers are long
     samples = tiny.samples("language", 0)
     prompts, items = samples.x[:, :, :-2], range(12)
-    task = TaskData("x", "", "exact", samples, prompts, [""] * 12, items, max_new_tokens=8)
+    texts = {"gold": [""] * 12, "prompts": [""] * 12}
+    task = TaskData("x", "", "exact", samples, prompts, items=items, max_new_tokens=8, **texts)
 
     def answers(**changes):
         asked = dataclasses.replace(task, **changes)

@@ -189,6 +189,8 @@ def test_what_cannot_be_scored_again_is_one_sentence(folder):
     file.write_bytes(gzip.compress(b"\n".join(lines)))
     with pytest.raises(DataError, match="1 of 26 scores are not the recorded ones.*task 1 after 1"):
         rescore.rescore("own")
+    file.write_bytes(answers(seqlora()).read_bytes())
+    assert "5 of 6 runs have kept no predictions" in rescore.rescore("own")[1].markdown()
     file.write_bytes(whole[:-20])
     with pytest.raises(DataError, match="runs.predictions.jsonl.gz holds no predictions or is dam"):
         rescore.rescore("own")
