@@ -18,6 +18,8 @@ method's file counts in the next call. The records are those that any other suit
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,11 +105,21 @@ def _check(suite: str) -> None:
 
 def _make(*options: str) -> None:
     """Run the workflow, and show what it says as it comes; a notebook hears no other process."""
-    command = [sys.executable, "-m", "snakemake", *options]
-    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **out) as process:
-        for line in process.stdout:
-            print(line, end="", flush=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)  # the runs, too
+            process.communicate()
+            raise
     if process.returncode:
         raise DataError("not all runs could be made: look above or in results/batches for why")
 

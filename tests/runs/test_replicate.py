@@ -65,9 +65,25 @@ def test_a_row_says_where_its_record_lies(project, monkeypatch):
     assert runs["R"]["seqlora"][-1].tolist() == record["R"][-1]
 
 
-@pytest.mark.slow
-def test_what_could_not_be_made_is_said(project, monkeypatch, capsys):
-    monkeypatch.setattr(module, "ROOT", project)
+def test_what_could_not_be_made_is_said(here, capsys):
+    """What stands for Snakemake here is found first, as the commands run in the checkout."""
+    (here / "snakemake.py").write_text("raise SystemExit('no space left')")
     with pytest.raises(DataError, match="look above"):
-        module._make("--snakefile", "nowhere")
-    assert "nowhere" in capsys.readouterr().out
+        module._make()
+    assert capsys.readouterr().out == "no space left\n"
+
+
+def test_an_interrupt_reaches_the_runs(here, monkeypatch):
+    run = "import time\ntry:\n    print('made', flush=True)\n    time.sleep(60)\n"
+    run += "except KeyboardInterrupt:\n    open('stopped', 'w')\n"
+    (here / "run.py").write_text(run)
+    workflow = "import subprocess, sys\nsubprocess.call([sys.executable, 'run.py'])\n"
+    (here / "snakemake.py").write_text(workflow)
+
+    def interrupted(*shown, **how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "print", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        module._make()
+    assert (here / "stopped").exists()

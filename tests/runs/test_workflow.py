@@ -214,17 +214,18 @@ def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
     """Its method is a file outside, of which the checkout has a copy under the same name."""
     copy, aside = checkout.folder / "baselines/anchor.py", checkout.folder / "aside.py"
     copy.rename(aside)
-    notebook = (sys.executable, "examples/notebook.py")
-    first, again = (checkout.run(*notebook, PYTHONPATH=".") for _ in range(2))
+    code, shown = checkout.run(sys.executable, "examples/notebook.py", PYTHONPATH=".")
+    again = checkout.snakemake("--dry-run", suite="results/first-look.yaml")
     aside.rename(copy)
-    assert first[0] == again[0] == 0, first[1]
-    assert trained(first[1]) == {
-        (m, "glyphs", seed) for m in ("seqlora", "anchor") for seed in (0, 1)
-    }
-    assert not trained(again[1])
-    rows = [line.split() for line in again[1].splitlines() if line.endswith(".json")]
-    assert [row[1:3] for row in rows] == [[m, s] for m in ("seqlora", "anchor") for s in "01"]
-    assert all(json.loads(open(row[-1]).read())["status"] == "done" for row in rows)
+    runs = [(method, seed) for method in ("seqlora", "anchor") for seed in (0, 1)]
+    assert code == 0, shown
+    assert trained(shown) == {(method, "glyphs", seed) for method, seed in runs}
+    assert not trained(again)
+    rows = [line for line in shown.splitlines() if line.endswith(".json")]
+    for line, (method, seed) in zip(rows, runs, strict=True):
+        spec = json.loads(open(line[line.index("/") :]).read())["spec"]
+        assert (spec["method"]["label"], spec["seed"]) == (method, seed)
+        assert line.split()[1:3] == [method, str(seed)]
     assert checkout.files("results/first-look/curves.png")
 
 
