@@ -1,5 +1,6 @@
 """A folder in which runs of seconds can be made, on a miniature of the glyphs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def project(prepared, tmp_path, monkeypatch):
     """A working directory in which runs can be made."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     return tmp_path
 
 
