@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common.base import Method, new_default, train_head_only
+from baselines.common.base import LowRank, Method, new_default, train_head_only
 from baselines.common.lora import BranchSettings
 from baselines.common.task import Task
 
@@ -219,6 +219,16 @@ class InfLoRA(Method):
             memory.grow(moment, threshold)
             branch.merge()
         self._dimensions.append([memory.dimension for memory in self._memories])
+
+    def adapter(self) -> LowRank:
+        """The branches of all finished tasks side by side."""
+        factors = {}
+        for name, module in self.model.named_modules():
+            if isinstance(module, KeysValues):
+                keys, values = module.past_B.chunk(2)
+                factors[f"{name}.k_proj"] = module.past_A, keys
+                factors[f"{name}.v_proj"] = module.past_A, values
+        return LowRank(factors)
 
     def state_dict(self) -> dict:
         return super().state_dict() | {

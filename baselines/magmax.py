@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.common import checks
-from baselines.common.base import Needs
+from baselines.common.base import LowRank, Needs
 from baselines.common.lora import LoraMethod, LoraSettings, adapted_matrices
 from baselines.common.task import Task
 
@@ -152,6 +152,13 @@ class MagMax(LoraMethod):
             factors = [task[i] for task in self._finished] + [module.factors()]
             vectors = torch.stack([B @ A for B, A in factors])
             module.merged.copy_(scale * merged(vectors, config.merge, config.density))
+
+    def adapter(self) -> LowRank:
+        """The merged matrices, whose rank nothing limits."""
+        modules = {n: m for n, m in self.model.named_modules() if isinstance(m, Merging)}
+        return LowRank(
+            {n: (torch.eye(m.merged.shape[1]).to(m.merged), m.merged) for n, m in modules.items()}
+        )
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"finished": self._finished}

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.common import checks
-from baselines.common.base import Method, new_default, train_head_only
+from baselines.common.base import LowRank, Method, new_default, train_head_only
 from baselines.common.lora import BranchSettings
 from baselines.common.task import Task
 
@@ -66,11 +66,16 @@ class Directions(nn.Module):
         self.register_buffer("past_B", torch.empty(projection.out_features, 0))
         self.renew()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """All directions side by side, with their magnitudes: (t rank, in) and (out, t rank)."""
         A, B = torch.cat([self.past_A, self.A]), torch.cat([self.past_B, self.B], dim=1)
         rank = len(self.A)
         scale = self.magnitudes[: len(A) // rank, None].expand(-1, rank).reshape(-1, 1)
-        return self.projection(x) + F.linear(F.linear(x, A * scale), B)
+        return A * scale, B
+
+    def forward(self, x: Tensor) -> Tensor:
+        A, B = self.factors()
+        return self.projection(x) + F.linear(F.linear(x, A), B)
 
     def renew(self) -> None:
         """Start a direction: A as in LoRA, B = 0."""
@@ -146,6 +151,12 @@ class SDLoRA(Method):
             projection.freeze(of_A, of_B)
             projection.renew()
         self.loop.optimizer = None  # its moments are the finished direction's
+
+    @torch.no_grad()
+    def adapter(self) -> LowRank:
+        """The directions times their magnitudes."""
+        modules = self.model.named_modules()
+        return LowRank({n: m.factors() for n, m in modules if isinstance(m, Directions)})
 
     def state_dict(self) -> dict:
         past = [[projection.past_A, projection.past_B] for projection in self._projections]

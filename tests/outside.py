@@ -82,6 +82,7 @@ def suite(kind, path, **changes):
     document = {
         "label": "test",
         "seeds": [0],
+        "keep": changes.get("keep", []),
         "experiments": [
             {
                 "stream": {
@@ -105,7 +106,8 @@ def suite(kind, path, **changes):
 def made(file, data):
     """The records of a suite's runs."""
     records = []
-    for asked in load_suite(str(file), data).runs:
+    suite = load_suite(str(file), data)
+    for asked in suite.runs:
         spec = asked.spec["stream"]
         own = streams.of(spec).content | {"path": str(file.parent / "tasks")}
         folder = runner.RESOURCES / "streams" / streams.place(spec)
@@ -114,6 +116,6 @@ def made(file, data):
         out = runner.RESOURCES / "backbones" / name
         write_json(out / "manifest.json", backbones.find(name).prepare(out, data))
         path = file.parent / "out" / asked.key / "spec.json"
-        write_json(path, {"key": asked.key, "spec": asked.spec})
+        write_json(path, {"key": asked.key, "keep": list(suite.keep), "spec": asked.spec})
         records.append(runner.make(path))
     return records

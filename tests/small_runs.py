@@ -10,10 +10,11 @@ from benchmarks.runs.plan import load_plan
 N_TASKS = 3
 
 
-def plan_of(methods, seeds=(0,), **train):
+def plan_of(methods, seeds=(0,), keep=(), **train):
     document = {
         "label": "a test",
         "seeds": list(seeds),
+        "keep": list(keep),
         "experiments": [
             {
                 "stream": {"name": "glyphs", "n_tasks": N_TASKS},

@@ -42,6 +42,19 @@ class Needs:
     made_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """Low-rank changes of linear maps of a backbone, each of W to W + scale B A.
+
+    Attributes:
+        factors: by name of the map in the backbone, A (r, in) and B (out, r).
+        scale: what PEFT calls alpha / r.
+    """
+
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float = 1.0
+
+
 def _check_names(cls: type) -> None:
     """Raise ValueError if a setting of a method would hide another one of that name."""
     for name in (field.name for field in dataclasses.fields(cls.Config)):
@@ -67,8 +80,9 @@ class Method:
     `plugins` (Avalanche plugins for the shared loop), `batch_loss` and `penalty` (added to each
     step's loss), `after_step`, `optimizer`, `begin` and `end` (before and after a task),
     `ready_to_test`, `state_dict` and `load_state_dict` (what the method remembers beyond the
-    trained parameters), `needs` (what that takes on a language model), `diagnostics`. A method that
-    does not fit the loop overrides `learn`.
+    trained parameters), `adapter` (what is tested, as one adapter), `needs` (the memory that it all
+    takes on a language model), `diagnostics`. A method that does not fit the loop overrides
+    `learn`.
 
     Attributes:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
@@ -206,6 +220,13 @@ class Method:
         Called after `end`, and before tests in the middle of a task, the first of which come before
         `begin`. Draws nothing at random and changes nothing that training goes on from.
         """
+
+    def adapter(self) -> LowRank | None:
+        """What is tested after `ready_to_test`, as changes of the backbone beside its classifier.
+
+        None where that is not all there is to it; what is kept of such a method is its state.
+        """
+        return None
 
     def batches(
         self, task: Task, size: int | None = None, positions: Tensor | None = None

@@ -6,10 +6,11 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from baselines.common import checks
-from baselines.common.base import Method, Needs
+from baselines.common.base import LowRank, Method, Needs
 
 PER_BLOCK = 2  # matrices that a backbone counts in each block: query and value projection
 BLOCKS = ("blocks", "layers", "h")  # what networks call the list of them
@@ -145,3 +146,19 @@ class LoraMethod(Method):
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         return add_lora(backbone, self.config)
+
+    @torch.no_grad()
+    def adapter(self) -> LowRank | None:
+        """The active adapters side by side, unless they are not in the backbone itself."""
+        from peft.tuners.lora import LoraLayer
+
+        if self.model is not self.backbone:
+            return None
+        factors, scale = {}, self.config.alpha / self.config.rank
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, LoraLayer):
+                active = [n for n in layer.active_adapters if n in layer.lora_A]
+                weights = [layer.lora_B[n].weight * (layer.scaling[n] / scale) for n in active]
+                A = torch.cat([layer.lora_A[n].weight for n in active])
+                factors[name] = A, torch.cat(weights, dim=1)
+        return LowRank(factors, scale) if factors else None

@@ -97,7 +97,7 @@ class Setting:
 # What a row of a suite says beside a method's own settings, whose names these cannot be.
 RESERVED = {field.name for field in dataclasses.fields(Setting)} | {
     *("method", "preset", "grid", "title"),
-    *("epochs", "curve_tests", "test_batch_size", "checkpointing", "general"),
+    *("epochs", "evaluate", "curve_tests", "test_batch_size", "checkpointing", "general"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import timm
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from baselines.common.base import start_head
 
 Channels = float | tuple[float, float, float]
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 class _SplitQKV(nn.Module):
@@ -21,7 +24,7 @@ class _SplitQKV(nn.Module):
     def __init__(self, fused: nn.Linear):
         super().__init__()
         width = fused.in_features
-        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        for i, name in enumerate(PROJECTIONS):
             part = nn.Linear(width, width, fused.bias is not None, fused.weight.device)
             rows = slice(i * width, (i + 1) * width)
             part.weight.data = fused.weight.data[rows].clone()
@@ -31,6 +34,23 @@ class _SplitQKV(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
+
+
+def joined_qkv(factors: Factors) -> Factors:
+    """Factors A (r, in) and B (out, r) of `_SplitQKV`'s parts as those of timm's fused maps."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, (A, B) in factors.items():
+        whole, _, part = name.rpartition(".")
+        if whole.endswith(".qkv"):
+            above = PROJECTIONS.index(part) * len(B)
+            B = F.pad(B, (0, 0, above, 2 * len(B) - above))
+            name, (others_A, others_B) = whole, found.get(whole, (A[:0], B[:, :0]))
+            if torch.equal(A, others_A):
+                B = B + others_B
+            else:
+                A, B = torch.cat([others_A, A]), torch.cat([others_B, B], dim=1)
+        found[name] = A, B
+    return found
 
 
 class VisionModel(nn.Module):

@@ -36,11 +36,8 @@ def answer(
         outputs = classify(model, task.test_x, n_seen, device, inferred, batch_size)
         scores = [float(a == b) for a, b in zip(outputs, task.gold.tolist(), strict=True)]
     else:
-        limit = task.max_new_tokens
-        with _ends_at(task.stop, model, tokenizer):
-            outputs = generate(model, task.test_x, limit, device, tokenizer, inferred, batch_size)
-        if task.stop:
-            outputs = [text.partition(task.stop)[0] for text in outputs]
+        how = task.max_new_tokens, device, tokenizer, inferred, batch_size, task.stop
+        outputs = generate(model, task.test_x, *how)
         scores = text_metrics.scores(task.metric, outputs, task.gold, task.prompts)
     return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
 
@@ -93,10 +90,12 @@ def generate(
     tokenizer,
     inferred: list[Tensor] | None = None,
     batch_size: int = TEST_BATCH_SIZE,
+    stop: str | None = None,
 ) -> list[str]:
     """Answers to prompts (n, 2, L), in batches of similar length if there are several.
 
-    `inferred`, if given, collects the tasks that the model says it inferred.
+    `inferred`, if given, collects the tasks that the model says it inferred. An answer ends before
+    the text `stop`.
     """
     order = torch.arange(len(prompts))
     if len(prompts) > batch_size:
@@ -105,12 +104,14 @@ def generate(
     for positions in order.split(batch_size):
         batch = prompts[positions]
         start = int((batch[:, 1] > 0).any(dim=0).nonzero()[0])
-        new = model.generate(batch[:, :, start:].to(device), max_new_tokens).tolist()
+        with _ends_at(stop, model, tokenizer):
+            new = model.generate(batch[:, :, start:].to(device), max_new_tokens).tolist()
         if inferred is not None:
             tasks[positions] = model.inferred.cpu()
         for position, ids in zip(positions.tolist(), new, strict=True):
             ids = ids[: ids.index(tokenizer.end)] if tokenizer.end in ids else ids
-            answers[position] = tokenizer.decode(ids)
+            text = tokenizer.decode(ids)
+            answers[position] = text.partition(stop)[0] if stop else text
     if inferred is not None:
         inferred.append(tasks)
     return answers

@@ -12,10 +12,8 @@ before the next task would, the exit status is 75: nothing is lost, the same com
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import os
-import random
 import signal
 import sys
 import time
@@ -24,16 +22,13 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 
-import baselines
 from analysis.records import predictions
 from analysis.records.predictions import Cell, Predictions
 from analysis.records.schema import RecordError
 from analysis.text import visible
-from baselines.common.base import Method
-from baselines.common.task import Setting, Task
+from baselines.common.task import Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.backbones.causal import require_bitsandbytes
@@ -43,10 +38,11 @@ from benchmarks.common.errors import DataError, FaultyGPU, Postponed
 from benchmarks.common.files import check_writable, read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import general, gpus, kept, lease, slurm, sources
+from benchmarks.runs import adapters, build, general, gpus, kept, lease, slurm, sources
 from benchmarks.runs.deadline import Deadline, end_of_allocation, seconds_since_1970
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
+from benchmarks.runs.model_card import Learnt
 from benchmarks.runs.record import (
     is_committed,
     provenance,
@@ -103,6 +99,8 @@ class Run:
             start = time.monotonic()
             self.learn(task)
             self.deadline.note(task.index, time.monotonic() - start)
+            if "adapters" in self.keep:
+                adapters.write(self._adapter(task.index), self.method, self._learnt(task.index))
             self.before_save()
             write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
@@ -113,7 +111,7 @@ class Run:
         spec = self.spec
         torch.use_deterministic_algorithms(self.device == "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
-        self.manifest = _backbone_manifest(spec["backbone"])
+        self.manifest = build.manifest_of(spec["backbone"])
         language = spec["modality"] == "language"
         if spec["backbone"].get("weights") == "nf4":
             _require_nf4(self.device)
@@ -132,7 +130,8 @@ class Run:
             print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
         network = self._network()
         self._general_before(network)
-        self.method = self._method(network)
+        setting = self.task_of_class, self.tokenizer, self.device
+        self.method = build.method_of(spec, network, *setting)
         self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
@@ -141,17 +140,9 @@ class Run:
         self.router = WordRouter() if language and not self.method.offline else None
 
     def _network(self) -> torch.nn.Module:
-        spec, options = self.spec, self.spec["backbone"]
-        _seed_everything(seed_for(spec["seed"], "init"))
-        network = self.backbone.load(
-            self.manifest,
-            len(self.task_of_class),
-            options["image_size"],
-            options.get("normalisation"),
-            weights=options.get("weights"),
-        )
+        spec = self.spec
+        network = build.network_of(spec, self.backbone, self.manifest, len(self.task_of_class))
         if spec["modality"] == "language":
-            network.decoding = spec["stream"].get("decoding", "greedy")
             longest = max(
                 max(task.train.x.shape[-1], task.test_x.shape[-1] + task.max_new_tokens)
                 for task in self.data
@@ -181,21 +172,6 @@ class Run:
             after = general.nats_per_token(self.method.model, self.general, self.device)
             self.record["general"]["after"] = after
 
-    def _method(self, network: torch.nn.Module) -> Method:
-        spec = self.spec
-        method = baselines.of(spec["method"], spec["modality"])
-        shared = {field.name for field in dataclasses.fields(Setting)}
-        setting = Setting(
-            modality=spec["modality"],
-            n_tasks=len(self.data),
-            task_of_class=self.task_of_class,
-            tokenizer=self.tokenizer,
-            seed=spec["seed"],
-            device=self.device,
-            **{name: value for name, value in spec["train"].items() if name in shared},
-        )
-        return method(network, method.Config(**spec["method"]["config"]), setting)
-
     def _tasks(self) -> list[Task]:
         """What the method learns: task by task, or all at once."""
         epochs = self.spec["train"]["epochs"]
@@ -213,7 +189,9 @@ class Run:
         self.record["R"] = [[None] * n_tasks for _ in range(n_tasks)]
         if self.state_path.exists():
             state, record = load_state(self.state_path, self.key, self.device)
-            if self._restore_cells(record["R"]):
+            done = range(len(record["tasks"]))
+            adapted = "adapters" not in self.keep or all(self._adapter(i).is_dir() for i in done)
+            if self._restore_cells(record["R"]) and adapted:
                 self.method.load_state_dict(state)
                 self.record |= without_curve(record)
             else:
@@ -261,7 +239,7 @@ class Run:
 
     def learn(self, task: Task) -> None:
         """Learn a task, test all tasks so far, and add both to the record."""
-        _seed_everything(seed_for(self.spec["seed"], "train", task.index))
+        build.seed_everything(seed_for(self.spec["seed"], "train", task.index))
         devices.reset_peak(self.device)
         self.progress.start(f"task {task.index + 1} of {len(self.tasks)}, {task.name}:")
         learnt, points = self._train(task)
@@ -344,6 +322,32 @@ class Run:
             cell = cell._replace(outputs=[self.labels[i] for i in cell.outputs])
         return cell
 
+    def _adapter(self, index: int) -> Path:
+        """The folder of what is kept of a task's method."""
+        folder = self.state_path.with_name(self.state_path.stem.replace("state", "adapters", 1))
+        return adapters.place(folder, index + 1, len(self.tasks), self.tasks[index].name)
+
+    def _learnt(self, index: int) -> Learnt:
+        """What is known by now, when a task is learnt."""
+        n_learnt = len(self.data) if self.method.offline else index + 1
+        seen, vision = self.data[:n_learnt], self.tokenizer is None
+        stream = self.spec["stream"]
+        return Learnt(
+            key=self.key,
+            spec=self.spec | {"stream": _homeless(stream)},
+            tasks=[task.name for task in seen],
+            metrics=[task.metric for task in seen],
+            scores=self.record["R"][n_learnt - 1][:n_learnt],
+            classes=_class_names(stream, self.data) if vision else [],
+            image=list(seen[0].test_x.shape[-2:]) if vision else None,
+            reading=None if vision else streams.of(stream).options.reading,
+            max_new_tokens=None if vision else max(task.max_new_tokens for task in seen),
+            stop=seen[-1].stop,
+            weights_sha256=self.manifest["weights_sha256"],
+            commit=provenance()["commit"],
+            sources=sources.of(self.spec),
+        )
+
     def finish(self) -> None:
         """Add to the record what is known at the end."""
         self._general_after()
@@ -361,22 +365,6 @@ class Run:
                 "weights_labels": self.manifest.get("labels"),
             },
         }
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def _backbone_manifest(asked: dict) -> dict:
-    manifest = read_json(RESOURCES / "backbones" / asked["name"] / "manifest.json")
-    if manifest["fingerprint"] != asked["digest"]:
-        raise DataError(
-            f"the weights of {manifest['name']} are not what this run asks for: delete "
-            f"resources/backbones/{manifest['name']} and run again"
-        )
-    return manifest
 
 
 def _require_nf4(device: str) -> None:
@@ -399,6 +387,19 @@ def _facts(spec: dict, data: list[TaskData]) -> dict:
         rule, fraction = floor(task.metric, train, test)
         floors.append({"task": task.name, "rule": rule, "score": fraction})
     return {"defects": manifest.get("defects", []), "floor": floors}
+
+
+def _homeless(stream: dict) -> dict:
+    """A spec of a stream without the way to the user's own data."""
+    return stream | ({"path": Path(stream["path"]).name} if "path" in stream else {})
+
+
+def _class_names(spec: dict, data: list[TaskData]) -> list[list[str]]:
+    """What the stream calls the classes of each task, in the order of their numbers."""
+    manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
+    own = [name for task in manifest.get("tasks", []) for name in task["classes"]]
+    names = manifest.get("classes") or own
+    return [[names[label] for label in task.labels] for task in data]
 
 
 def _routed(router: WordRouter, seen: list[TaskData]) -> list[float]:

@@ -23,10 +23,11 @@ from baselines.common import compiler
 from baselines.common.base import TaskParts
 from baselines.common.lora import LoraMethod
 from baselines.common.replay import ReplayBuffer
+from benchmarks.runs import adapters
 from benchmarks.runs.evaluate import answer
 from benchmarks.runs.state import check_state
 from benchmarks.streams.common.tasks import TaskData
-from tests import bounds, tiny
+from tests import bounds, kept, tiny
 
 ANCHOR = str(Path(__file__).parents[2] / "examples/anchor.py")
 # What a suite can say of training that `tiny.setting` does not.
@@ -368,6 +369,19 @@ def test_greedy_answers_do_not_depend_on_padding(text_case):
 
 def test_every_number_of_its_settings_has_bounds(case):
     bounds.check(tiny.loaded(*case).Config)
+
+
+def test_what_is_kept_of_it_gives_the_same_outputs(case, tmp_path, monkeypatch):
+    """Also to who has PEFT and nothing of this project, where one adapter is all that is tested."""
+    method, (place, modality) = learnt(*case).method, case
+    folder = kept.write(tmp_path / "adapters", method, place, monkeypatch)
+    if adapters.is_state(folder):
+        again = tiny.method(*case)
+        again.load_state_dict(adapters.read_state(folder))
+        found = tiny.outputs(again, modality)
+    else:
+        found = kept.outputs_by_peft(folder, modality)
+    torch.testing.assert_close(found, tiny.outputs(method, modality), atol=1e-6, rtol=1e-5)
 
 
 def test_diagnostics_and_footprint_fit_a_record(case):

@@ -153,6 +153,15 @@ def crop(image: Image) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
 
 
+def fitted(image: Image, height: int, width: int) -> np.ndarray:
+    """A picture as (height, width, 3) uint8: as it is if it has that size, else its `crop`."""
+    from PIL import Image
+
+    if image.size != (width, height):
+        image = Image.fromarray(crop(image)).resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
 class Source(Protocol):
     """Encoded images by name."""
 
