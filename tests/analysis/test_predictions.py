@@ -168,7 +168,9 @@ def test_what_is_no_prediction_is_named(tmp_path, changes):
         read(written(changes))
 
 
-@pytest.mark.parametrize("content", [b"{}", b"\x1f\x8b", gzip.compress(b"[]"), gzip.compress(b"{")])
+@pytest.mark.parametrize(
+    "content", [b"{}", b"\x1f\x8b", gzip.compress(b"[]", mtime=0), gzip.compress(b"{", mtime=0)]
+)
 def test_a_damaged_file_of_predictions_is_named(tmp_path, content):
     path = tmp_path / "own.predictions.jsonl.gz"
     path.write_bytes(content)
