@@ -31,6 +31,8 @@ def test_a_job_that_hit_its_time_limit_is_submitted_again_and_goes_on(project, u
     ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
     shown = project.finish(workflow)
     assert "SLURM status is: 'TIMEOUT'" in shown
+    for said in ("cut/s0: task 1 of 4", "cut/s0: continues after task 1"):
+        assert said in project.logs()
     assert project.scores() == undisturbed.scores()
     assert project.tries("cut") == 2
 
@@ -61,6 +63,7 @@ def test_after_snakemake_was_killed_no_run_is_made_twice(project, undisturbed):
     assert f"(Slurm job {job}): waits for it" in project.logs()
     assert project.scores() == undisturbed.scores()
     assert project.tries("cut") == 1
+    assert "cut/s0: task 4 of 4" in project.logs()  # by the job that was left alone
 
 
 def test_a_run_goes_on_at_another_node_when_its_own_goes_down(project, undisturbed):
@@ -73,7 +76,7 @@ def test_a_run_goes_on_at_another_node_when_its_own_goes_down(project, undisturb
     try:
         project.finish(workflow)
     finally:
-        ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)  # or it is back
     assert project.scores() == undisturbed.scores()
     assert project.tries("cut") == 2
 
