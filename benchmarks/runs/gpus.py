@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from analysis.text import visible
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, FaultyGPU
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIMIT = "GPUS"  # of the environment, and of make's command line
@@ -96,11 +96,12 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
         The file, locked as long as it is open.
 
     Raises:
-        DataError: there is no GPU, or no file that is surely this user's.
+        FaultyGPU: there is no GPU.
+        DataError: there is no file that is surely this user's.
     """
     found = slots()
     if not found:
-        raise DataError(
+        raise FaultyGPU(
             f"this run was promised a GPU, but there is none (${VISIBLE} is "
             f"{os.environ.get(VISIBLE)!r}): it did not start and lost nothing, run it on another "
             f"machine"
