@@ -13,6 +13,7 @@ from benchmarks import backbones, streams
 from benchmarks.common.files import write_json
 from benchmarks.runs import run as runner
 from benchmarks.runs.suite import load_suite
+from benchmarks.streams.common.tasks import RESOURCES
 from tests.vocabularies import byte_level
 
 SHAPE = {
@@ -110,10 +111,10 @@ def made(file, data):
     for asked in suite.runs:
         spec = asked.spec["stream"]
         own = streams.of(spec).content | {"path": str(file.parent / "tasks")}
-        folder = runner.RESOURCES / "streams" / streams.place(spec)
+        folder = RESOURCES / "streams" / streams.place(spec)
         streams.prepare("text", folder, data, **own)
         name = asked.spec["backbone"]["name"]
-        out = runner.RESOURCES / "backbones" / name
+        out = RESOURCES / "backbones" / name
         write_json(out / "manifest.json", backbones.find(name).prepare(out, data))
         path = file.parent / "out" / asked.key / "spec.json"
         write_json(path, {"key": asked.key, "keep": list(suite.keep), "spec": asked.spec})

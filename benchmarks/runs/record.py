@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import subprocess
@@ -77,6 +78,11 @@ def provenance() -> dict:
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+def now() -> str:
+    """This second in UTC, as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def is_committed(file: Path) -> bool:

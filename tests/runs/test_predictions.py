@@ -11,8 +11,7 @@ import pytest
 from analysis.records import predictions
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
-from benchmarks.runs import kept, published, rescore, results
-from benchmarks.runs import run as runner
+from benchmarks.runs import kept, learning, published, rescore, results
 from benchmarks.runs.plan import load_plan
 from tests.small_runs import make, plan_of
 
@@ -66,7 +65,7 @@ def answers(one):
 
 def stopped(monkeypatch, one, after):
     """Make a run up to the state after some tasks."""
-    save, saved = runner.save_state, []
+    save, saved = learning.save_state, []
 
     def stop(*arguments):
         save(*arguments)
@@ -75,7 +74,7 @@ def stopped(monkeypatch, one, after):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runner, "save_state", stop)
+        patch.setattr(learning, "save_state", stop)
         make(one)
 
 

@@ -16,7 +16,7 @@ from baselines.common.prompts import QueryCache
 from baselines.seqlora import SeqLoRA
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
-from benchmarks.runs import results, sources
+from benchmarks.runs import learning, results, sources
 from benchmarks.runs import run as runner
 from benchmarks.runs import state as states
 from benchmarks.runs.evaluate import answer
@@ -315,14 +315,14 @@ def test_a_record_that_noted_no_code_is_outdated(project, whole):
 
 def test_a_state_of_other_code_is_not_continued(project, monkeypatch, whole, capsys):
     (one,) = plan_of({"seqlora": {}}).runs
-    save_state = runner.save_state
+    save_state = learning.save_state
 
     def stop(*arguments):
         save_state(*arguments)
         raise RuntimeError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "save_state", stop)
+        patch.setattr(learning, "save_state", stop)
         assert make(one)["status"] == "failed" and one.state.exists()
     capsys.readouterr()
     other_code(monkeypatch, one)
