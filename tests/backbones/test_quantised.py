@@ -7,7 +7,7 @@ import baselines
 from benchmarks import backbones
 from benchmarks.backbones import causal, language
 from benchmarks.common.errors import DataError
-from benchmarks.runs import run as runner
+from benchmarks.runs import learning
 from benchmarks.runs.plan import load_plan, require_packages
 from benchmarks.runs.suite import load_suite
 from tests import tiny
@@ -38,7 +38,7 @@ def test_a_missing_package_and_a_missing_gpu_are_said_before_any_work(data, tmp_
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="package bitsandbytes.* pip install .*bitsandbytes=="):
         require_packages(load_plan(str(file)).runs)
-    monkeypatch.setattr(runner, "require_bitsandbytes", lambda: None)
+    monkeypatch.setattr(learning, "require_bitsandbytes", lambda: None)
     monkeypatch.setattr(causal.CausalModel, "load", lambda *arguments: pytest.fail("loaded"))
     [record] = made(file, data)
     assert record["status"] == "failed" and "nf4 needs a GPU" in record["error"]

@@ -7,8 +7,7 @@ from benchmarks.backbones import HubModel
 from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.errors import DataError
 from benchmarks.costs import memory
-from benchmarks.runs import evaluate
-from benchmarks.runs import run as runner
+from benchmarks.runs import evaluate, learning
 from benchmarks.runs.suite import load_suite
 from tests.outside import made, network, save, suite
 
@@ -125,7 +124,7 @@ def test_a_continued_run_knows_the_words_of_earlier_tasks(data, tmp_path, monkey
         return evaluate.answer(*arguments, **options)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(runner, "answer", cut)
+        patched.setattr(learning, "answer", cut)
         made(file, data)
     [continued] = made(file, data)
     for key in ("R", "stream"):

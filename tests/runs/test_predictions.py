@@ -12,7 +12,6 @@ from analysis.records import predictions
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
 from benchmarks.runs import kept, learning, published, rescore, results
-from benchmarks.runs.plan import load_plan
 from tests.small_runs import make, plan_of
 
 pytestmark = pytest.mark.slow
@@ -45,17 +44,14 @@ def folder(made, tmp_path, monkeypatch):
     return tmp_path
 
 
-def the_plan(**changes):
-    """That of the fixture, or with more at the top of its suite."""
-    plan_of(METHODS, seeds=(0, 1), epochs=1)
-    document = Path("own.yaml").read_text()
-    Path("own.yaml").write_text(document + json.dumps(changes)[1:-1].replace('"keep"', "keep"))
-    return load_plan("own.yaml")
+def the_plan(keep=()):
+    """That of the fixture, or with more to keep."""
+    return plan_of(METHODS, seeds=(0, 1), keep=keep, epochs=1)
 
 
-def seqlora(**changes):
+def seqlora(keep=()):
     """The first run of one method."""
-    return next(one for one in the_plan(**changes).runs if one.label == "seqlora")
+    return next(one for one in the_plan(keep).runs if one.label == "seqlora")
 
 
 def answers(one):

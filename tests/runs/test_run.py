@@ -220,10 +220,10 @@ def test_a_run_continues_after_its_last_task(project, monkeypatch, capsys, metho
             raise KeyboardInterrupt
         return answer(*arguments, **options)
 
-    monkeypatch.setattr(runner, "answer", cut)
+    monkeypatch.setattr(learning, "answer", cut)
     with pytest.raises(KeyboardInterrupt):
         make(one)
-    monkeypatch.setattr(runner, "answer", answer)
+    monkeypatch.setattr(learning, "answer", answer)
     old = torch.load(one.state, weights_only=True)
     old["record"]["curve"] = [{"task": 0, "samples": 8, "loss": 1.5}]
     torch.save(old, one.state)
