@@ -62,6 +62,20 @@ def test_a_method_learns_on_the_gpu_and_is_continued_there(case, tmp_path):
 
 
 @pytest.mark.parametrize("modality", tiny.MODALITIES)
+def test_the_samples_of_a_task_lie_on_the_gpu_where_they_fit(modality, monkeypatch):
+    def lies_there():
+        method = tiny.method("seqlora", modality, shared={"device": "cuda"})
+        places = []
+        (task,) = tiny.tasks(modality, 1, epochs=1)
+        method.learn(task, lambda *step: places.append(method.loop.dataloader.dataset.x.is_cuda))
+        return places[0]
+
+    assert lies_there()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 2**34))
+    assert not lies_there()
+
+
+@pytest.mark.parametrize("modality", tiny.MODALITIES)
 def test_bfloat16_is_computed_and_float32_is_trained(modality):
     (_, full), (method, mixed) = (
         learnt("seqlora", modality, precision=precision) for precision in ("float32", "bfloat16")
