@@ -60,6 +60,11 @@ def _register(exhibits: dict[str, Exhibit], *facts: object) -> Callable:
     return register
 
 
+def called(name: str, stream: str) -> str:
+    """A figure's name: on streams on which the paper has the same in another figure, that one's."""
+    return name.replace("fig4", {"imagenet_r": "fig6", "cub200": "fig7"}.get(stream, "fig4"))
+
+
 def fitting(exhibits: dict[str, Exhibit], specs: list[dict]) -> dict[str, Exhibit]:
     """Those that make sense for a panel with runs of these specs."""
     return {name: own for name, own in about(exhibits, Panel).items() if any(map(own.need, specs))}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import analysis.figures
 import analysis.tables
 from analysis import report
-from analysis.catalogue import FIGURES, TABLES, about, fitting
+from analysis.catalogue import FIGURES, TABLES, about, called, fitting
 from analysis.claims.judge import Measured, Verdict, judge, measure
 from analysis.claims.judge import csv as claims_csv
 from analysis.claims.judge import table as claims_table
@@ -67,7 +67,8 @@ def files(specs: list[dict]) -> list[str]:
     for slug, own in sorted(panels.items()):
         tables, figures = fitting(TABLES, own), fitting(FIGURES, own)
         names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in ("md", "tex", "csv")]
-        names += [f"figures/{f}-{slug}.{kind}" for f in figures for kind in ("pdf", "svg")]
+        stems = [f"{called(name, own[0]['stream']['name'])}-{slug}" for name in figures]
+        names += [f"figures/{stem}.{kind}" for stem in stems for kind in ("pdf", "svg")]
     return names
 
 
@@ -174,10 +175,11 @@ def make(
                 made |= table_files(f"{name}-{panel.slug}", tables[name])
         for name, exhibit in fitting(FIGURES, specs).items():
             if whole or name in names:
-                drawn = render(exhibit.draw(panel))
-                svgs[name] = drawn["svg"]
+                stem = f"{called(name, panel.stream)}-{panel.slug}"
+                drawn = render(figure := exhibit.draw(panel), stem)
+                svgs[name] = drawn["svg"], figure.get_label()
             if name in names:
-                made |= {f"figures/{name}-{panel.slug}.{kind}": drawn[kind] for kind in drawn}
+                made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in drawn}
     if whole:
         others = files([record["spec"] for record in suite.runs["record"]])
         others.remove("report/index.html")
@@ -205,13 +207,14 @@ def draw_experiments(published: Path) -> Experiments:
         data = load(published / f"{name}.json")
         found[name] = find(data)
         tables = {n: own.draw(data) for n, own in about(TABLES, type(data)).items()}
-        figures = about(FIGURES, type(data))
-        sections.append({"title": title, "tables": tables, "figures": list(figures)})
+        figures = {n: own.draw(data) for n, own in about(FIGURES, type(data)).items()}
+        drawn = {stem: render(figure, stem) for stem, figure in figures.items()}
+        shown = {stem: (drawn[stem]["svg"], figures[stem].get_label()) for stem in drawn}
+        sections.append({"title": title, "tables": tables, "figures": shown})
         for stem, table in tables.items():
             made |= table_files(stem, table)
-        for stem, exhibit in figures.items():
-            drawn = render(exhibit.draw(data))
-            made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in ("pdf", "svg")}
+        for stem, forms in drawn.items():
+            made |= {f"figures/{stem}.{kind}": forms[kind] for kind in ("pdf", "svg")}
     return Experiments(found, sections, made)
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 from analysis.claims.judge import RULE, table
 from analysis.claims.verdict import (
     CLAIMS,
+    NOT_RUN,
     NOT_SUPPORTED,
-    NOT_TESTABLE,
     SUPPORTED,
+    UNDECIDED,
     VERDICTS,
     Claim,
     Effect,
@@ -30,13 +31,13 @@ HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),
     *("search", "tree", "regret"),
 )
-WORDS = {SUPPORTED: "yes", NOT_SUPPORTED: "no", NOT_TESTABLE: "open"}
+WORDS = {SUPPORTED: "yes", NOT_SUPPORTED: "no", UNDECIDED: "open", NOT_RUN: "not run"}
 SCORES = ("method", "runs", "acc", "bwt_paper", "time_seconds")  # columns of the table accuracy
 CLAIMS_HEAD = """\
 # The paper's claims
 
-What the published records say of each claim of the paper: supported, not supported, or not testable
-by them. [How a verdict is reached](#rule) stands at the end, the scores are in
+What the published records say of each claim of the paper: supported, not supported, undecided or
+not run. [How a verdict is reached](#rule) stands at the end, the scores are in
 [results.md](results.md). Scores are in points of percent. By suite, the settings are:
 
 {settings}
@@ -146,9 +147,9 @@ def _paper(claim: Claim) -> str:
     """The paper's own effect, by modality where they differ."""
     both = not claim.modality and not claim.data
     kinds = ("vision", "language") if both else (claim.modality,)
-    texts = {claim.paper(kind): kind for kind in kinds}
+    texts = {claim.paper(kind).text: kind for kind in kinds}
     if len(texts) == 1:
-        return claim.paper(kinds[0])
+        return claim.paper(kinds[0]).text
     return "; ".join(f"{kind} {text}" for text, kind in texts.items())
 
 

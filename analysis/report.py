@@ -5,14 +5,15 @@ The page is self-contained; its links lead to the files beside it.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from analysis.catalogue import FIGURES
+from analysis.figures.canvas import TWO
 from analysis.figures.lettering import not_drawn
 from analysis.records.metrics import METRICS
 from analysis.records.runs import PROVENANCE, Panel, Suite
@@ -20,6 +21,7 @@ from analysis.records.schema import STATUSES, task_names
 from analysis.tables.setting import distinct, missing_notes, shared_training, words
 from analysis.tables.table import Table
 
+Plot = tuple[bytes, str]  # an SVG, and what is drawn in words
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -33,14 +35,14 @@ _LISTED += ["started", "device", "threads", "commit", "error"]
 
 def page(
     suite: Suite,
-    shown: Mapping[str, tuple[Mapping[str, Table], Mapping[str, bytes]]],
+    shown: Mapping[str, tuple[Mapping[str, Table], Mapping[str, Plot]]],
     claims: Table,
     files: list[str],
 ) -> str:
     """The report as HTML.
 
     Args:
-        shown: the tables and the figures (as SVG) of each panel, by name.
+        shown: the tables and the figures of each panel, by name.
         claims: the verdicts on this suite alone.
         files: what to offer for download, relative to the folder above the page.
     """
@@ -48,7 +50,7 @@ def page(
         {
             "panel": panel,
             "tables": shown[panel.slug][0],
-            "figures": {name: _uri(svg) for name, svg in shown[panel.slug][1].items()},
+            "figures": shown[panel.slug][1],
             "missing": missing_notes(panel),
             "setting": _setting(panel),
         }
@@ -82,7 +84,7 @@ def overview(
 
     Args:
         suites: of each `suite` (its name), `label` and `n_runs`.
-        experiments: of each its `title`, its `tables` by name and the names of its `figures`.
+        experiments: of each its `title`, its `tables` and its `figures` by name.
         files: the drawn figures among them, by file name.
     """
     return PAGES.get_template("index.html.j2").render(
@@ -91,12 +93,17 @@ def overview(
         experiments=experiments,
         captions={name: figure.caption for name, figure in FIGURES.items()},
         files=list(files),
-        uri=lambda name: _uri(files[f"figures/{name}.svg"]),
     )
 
 
-def _uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+def inline(svg: bytes) -> Markup:
+    """An SVG of ours as an element of a page; `render` made its texts text and its ids its own."""
+    return Markup(svg[svg.index(b"<svg") :].decode())
+
+
+def wide(svg: bytes) -> bool:
+    """Whether it has the width of two columns of print."""
+    return f'width="{72 * TWO:g}pt"'.encode() in svg[:1000]
 
 
 def _setting(panel: Panel) -> dict[str, str]:
@@ -118,3 +125,6 @@ def _provenance(suite: Suite) -> dict[str, str]:
         "times": f"{min(times)} to {max(times)}" if times else "unknown",
         "packages": ", ".join(versions) or "unknown",
     }
+
+
+PAGES.filters |= {"inline": inline, "wide": wide}

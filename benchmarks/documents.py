@@ -52,7 +52,7 @@ def documents() -> dict[str, bytes]:
     }
     return {
         "README.md": readme.encode(),
-        "docs/accuracy.svg": render(fig4a(glyphs))["svg"],
+        "docs/accuracy.svg": render(fig4a(glyphs), "accuracy")["svg"],
         **{path: (MADE + text).encode() for path, text in whole.items()},
     }
 
