@@ -135,7 +135,7 @@ def _keys(texts: list[list[str]]) -> list[int]:
         rows = list(zip(*(cells[1:] for cells in texts[:n]), strict=True))
         if len(set(rows)) == len(rows):
             return list(range(n))
-    return [0]
+    return [0] if texts else []
 
 
 def _least(cells: list[str], wraps: bool) -> float:

@@ -1,6 +1,9 @@
 """Tables: golden numbers, what each states, variants, language, and text that stays text."""
 
 import copy
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +25,11 @@ from fake_records import (
 )
 
 from analysis import draw, pages
-from analysis.catalogue import TABLES, fitting
+from analysis.catalogue import TABLES, about, fitting
+from analysis.claims.judge import judge, measure
+from analysis.claims.judge import table as claims_table
 from analysis.figures.sensitivity import swept_settings
+from analysis.records.runs import read_suite
 from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
 from analysis.tables.costs import speed
@@ -416,7 +422,7 @@ def test_defects_stand_with_their_tasks(tmp_path):
     assert "| c | – | – | – | – | – | reconstructed: 500 |" in text and "suite demo" in text
     _, made = draw.make(suite_of(tmp_path, [run, again]), tmp_path, ["data", "routing"])
     assert {Path(name).name for name in made} == {
-        f"{table}-docs.{kind}" for table in ("data", "routing") for kind in ("md", "tex", "csv")
+        f"{table}-docs.{kind}" for table in ("data", "routing") for kind in draw.FORMS
     }
     vision = [record("glyphs")["spec"]]
     assert not {"data", "routing"} & set(fitting(TABLES, vision))
@@ -433,3 +439,34 @@ def test_a_method_that_finds_one_task_only_says_so(tmp_path, found, fails):
     panel = panel_of(tmp_path, runs)
     for table in (accuracy(panel), routing(panel)):
         assert any("SAPT" in note and "fails" in note for note in table.notes) == fails
+
+
+TEX = r"""\documentclass[10pt%s]{article}
+\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}
+\usepackage{textcomp}\usepackage{array}\usepackage{booktabs}\usepackage{longtable}
+\textwidth=6.75in\columnsep=0.25in\textheight=9in\topmargin=-0.5in\oddsidemargin=-0.1in
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex is installed")
+def test_every_published_table_fits_its_page(tmp_path):
+    suites = [read_suite(path) for path in sorted(draw.PUBLISHED.glob("*.jsonl"))]
+    tables = [claims_table(judge([measure(own) for own in suites], {}))]
+    for panel in (panel for own in suites for panel in own.panels):
+        tables += [own.draw(panel) for own in fitting(TABLES, list(panel.specs.values())).values()]
+    for name, _, load, _ in draw.EXPERIMENTS:
+        data = load(draw.PUBLISHED / f"{name}.json")
+        tables += [own.draw(data) for own in about(TABLES, type(data)).values()]
+    texts = [table.latex(narrow) for table in tables for narrow in (False, True)]
+    for columns in ("one", "two"):
+        own = [text for text in texts if (columns == "one") == ("{longtable}" in text)]
+        body = "\\clearpage\n".join(own)
+        (tmp_path / "all.tex").write_text(TEX % (f",{columns}column", body))
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert not re.findall("Overfull .hbox.*|.*Float too large.*", done.stdout)
