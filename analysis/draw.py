@@ -31,7 +31,8 @@ for room in (analysis.tables, analysis.figures):  # whose modules register what 
         import_module(module.name)
 
 NAMES = ("summary", *about(TABLES, Panel), *about(FIGURES, Panel), "claims", "report")
-CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
+FORMS = ("md", "tex", "column.tex", "csv")  # of a table
+CLAIMS = tuple(f"claims.{kind}" for kind in FORMS)
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 # What belongs to no suite: file, title, how it is read, and what of it the claims ask for.
 EXPERIMENTS = (
@@ -66,7 +67,7 @@ def files(specs: list[dict]) -> list[str]:
         panels.setdefault(slug, []).append(spec)
     for slug, own in sorted(panels.items()):
         tables, figures = fitting(TABLES, own), fitting(FIGURES, own)
-        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in ("md", "tex", "csv")]
+        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in FORMS]
         stems = [f"{called(name, own[0]['stream']['name'])}-{slug}" for name in figures]
         names += [f"figures/{stem}.{kind}" for stem in stems for kind in ("pdf", "svg")]
     return names
@@ -219,15 +220,15 @@ def draw_experiments(published: Path) -> Experiments:
 
 
 def table_files(stem: str, table: Table) -> dict[str, bytes]:
-    """A table in its three forms."""
-    forms = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
-    return {f"tables/{stem}.{kind}": text.encode() for kind, text in forms.items()}
+    """A table in its forms."""
+    texts = (table.markdown(), table.latex(), table.latex(narrow=True), table.csv())
+    return {f"tables/{stem}.{kind}": text.encode() for kind, text in zip(FORMS, texts, strict=True)}
 
 
 def claims_files(verdicts: list[Verdict]) -> dict[str, bytes]:
-    """The verdicts on the claims in the same three forms."""
+    """The verdicts on the claims in the same forms."""
     table = claims_table(verdicts)
-    made = (table.markdown(), table.latex(), claims_csv(verdicts))
+    made = (table.markdown(), table.latex(), table.latex(narrow=True), claims_csv(verdicts))
     return {name: text.encode() for name, text in zip(CLAIMS, made, strict=True)}
 
 

@@ -35,7 +35,7 @@ def matrix(panel: Panel) -> Figure:
     for index, (name, R) in enumerate(shown.items()):
         x, y = right * (index % COLUMNS), down * (index // COLUMNS)
         axes.imshow(R, cmap=colours, vmin=0, vmax=1, extent=(x, x + R.shape[1], y + len(R), y))
-        name = f"{name}  {percent(R[-1].mean())}"
+        name = f"{name}\u00a0\u00a0{percent(R[-1].mean())}"
         small = 6.5 * size * inch / LETTER / width(name)
         axes.text(x, y - 0.03 * size, name, fontsize=min(6.5, small))
     axes.set(xlim=(0, wide), ylim=(high - 0.15 * size, -0.15 * size))

@@ -8,7 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import FLOOR, TWO, as_percent, canvas, legend, names, say, says, seeds
+from analysis.figures.canvas import (
+    FLOOR,
+    ONE,
+    TWO,
+    as_percent,
+    canvas,
+    legend,
+    names,
+    say,
+    says,
+    seeds,
+)
 from analysis.figures.lettering import drawn
 from analysis.figures.style import style
 from analysis.records.language import mean_floor
@@ -28,7 +39,8 @@ def sensitivity(panel: Panel) -> Figure:
     called = names(panel, dict.fromkeys(name for methods in swept.values() for name in methods))
     listed = [*called.values(), *([FLOOR["label"]] if floor and called else [])]
     columns, rows = min(3, max(len(swept), 1)), max(-(-len(swept) // 3), 1)
-    fig, axes = canvas(1.55 * rows, 0.4, listed, says(panel, seeds(panel)), TWO, bottom=0.02)
+    wide = ONE if len(swept) < 2 else TWO
+    fig, axes = canvas(1.55 * rows, 0.4, listed, says(panel, seeds(panel)), wide, bottom=0.02)
     axes.set_axis_off()
     if not swept:
         say(axes, "No run differs from its base in a numeric setting alone.")

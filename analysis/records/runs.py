@@ -107,7 +107,7 @@ def _title(name: str, label: str, title: str | None = None, **_: object) -> str:
     if title or label == name:
         return title or known
     varied = label.removeprefix(f"{name}-")
-    return label if varied == label else f"{known}, {varied.replace('-', ' ')}"
+    return label if varied == label else f"{known} {varied.replace('-', ' ')}"
 
 
 def _row(record: dict, panel: str) -> dict[str, object]:

@@ -26,14 +26,14 @@ def accuracy(panel: Panel) -> Table:
     """The analogue of the paper's Tables 1 and 3, with published counterparts where there are."""
     columns = [
         Column("runs", "Seeds"),
-        Column("acc", f"{panel.score} ↑", percent, +1),
+        Column("acc", f"{panel.score} ↑", percent, +1, main=True),
         Column("incremental_accuracy", "Incremental ↑", percent, +1),
-        Column("bwt_paper", "BWT (paper) ↓", percent, -1),
+        Column("bwt_paper", "BWT (paper) ↓", percent, -1, main=True),
         Column("bwt_released", "BWT (released) ↑", percent, +1),
         Column("bwt_standard", "BWT (standard) ↑", percent, +1),
         Column("forgetting", "Forgetting ↓", percent, -1),
         Column("task_accuracy", "Acc@task ↑", percent),
-        Column("time_seconds", "TIME s ↓", plain, -1),
+        Column("time_seconds", "TIME s ↓", plain, -1, main=True),
         Column("ms_per_step", "ms/step ↓", plain, -1),
         Column("steps", "Steps", count),
         Column("peak_bytes", "Peak MiB", mebibytes),
@@ -126,7 +126,7 @@ def differences(panel: Panel) -> Table:
     reference = panel.reference
     title = panel.titles.get(reference, reference)
     columns = [
-        Column("acc", f"Δ {panel.score}", percent, signed=True),
+        Column("acc", f"Δ {panel.score}", percent, signed=True, main=True),
         Column("bwt_paper", "Δ BWT (paper)", percent, signed=True),
         Column("forgetting", "Δ Forgetting", percent, signed=True),
         Column("time_seconds", "Δ TIME s", plain, signed=True),
