@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import analysis.figures
 import analysis.tables
-from analysis import report
+from analysis import exhibits, overview, report
 from analysis.catalogue import FIGURES, TABLES, about, called, fitting
 from analysis.claims.judge import Measured, Verdict, judge, measure
 from analysis.claims.judge import csv as claims_csv
 from analysis.claims.judge import table as claims_table
+from analysis.exhibits import Ran
 from analysis.figures.canvas import render
+from analysis.overview import Board
 from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
 from analysis.tables.table import Table, csv
@@ -49,6 +51,8 @@ class Drawn(NamedTuple):
     n_runs: int
     measured: Measured
     files: dict[str, bytes]
+    boards: list[Board]
+    ran: list[Ran]
 
 
 class Experiments(NamedTuple):
@@ -108,8 +112,16 @@ def draw(
         made = claims_files(verdicts)
         if "report" in names:
             made |= experiments.files
-            table = claims_table(verdicts)
-            page = report.overview(suites, table, experiments.sections, made)
+            files = [f"{own.suite}/{name}" for own in suites for name in own.files] + [*made]
+            page = overview.page(
+                suites,
+                [drawn.measured for drawn in suites],
+                verdicts,
+                [board for drawn in suites for board in drawn.boards],
+                exhibits.index([ran for drawn in suites for ran in drawn.ran], files),
+                experiments.sections,
+                [*made],
+            )
             made["index.html"] = page.encode()
         write(out, made)
         print(f"all suites: {', '.join(str(out / name) for name in made)}")
@@ -146,7 +158,8 @@ def draw_suite(
             )
         suite = replace(suite, reference=reference)
     measured, made = make(suite, out / suite.name if own_folder else out, names)
-    return Drawn(suite.name, suite.label, len(suite.runs), measured, made)
+    boards, ran = ([of(panel) for panel in suite.panels] for of in (overview.board, exhibits.ran))
+    return Drawn(suite.name, suite.label, len(suite.runs), measured, made, boards, ran)
 
 
 def make(

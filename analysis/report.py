@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -75,25 +74,6 @@ def _not_drawn(suite: Suite) -> str:
     for record in suite.runs["record"]:
         texts += [*task_names(record), *((record.get("stream") or {}).get("groups") or ())]
     return not_drawn(texts)
-
-
-def overview(
-    suites: list[NamedTuple], claims: Table, experiments: list[dict], files: Mapping[str, bytes]
-) -> str:
-    """A page of the claims and of what belongs to no suite, which leads to the suites' reports.
-
-    Args:
-        suites: of each `suite` (its name), `label` and `n_runs`.
-        experiments: of each its `title`, its `tables` and its `figures` by name.
-        files: the drawn figures among them, by file name.
-    """
-    return PAGES.get_template("index.html.j2").render(
-        suites=suites,
-        claims=claims,
-        experiments=experiments,
-        captions={name: figure.caption for name, figure in FIGURES.items()},
-        files=list(files),
-    )
 
 
 def inline(svg: bytes) -> Markup:

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.claims import main_tables, schedules, settings, workings  # noqa: F401
 from analysis.claims.verdict import CLAIMS, Claim, Effect, Reported, Verdict
 from analysis.records import schema
+from analysis.records.counterparts import cells
 from analysis.records.runs import Suite
 from analysis.tables.table import Column, Table
 from analysis.tables.table import csv as to_csv
@@ -45,11 +46,13 @@ class Found(NamedTuple):
     Attributes:
         setting: what its runs share, see `schema.panel`.
         n_methods: how many were run.
+        in_paper: whether a run of it repeats a number of the paper, in its setting.
         claims: by claim the paper's effect and those that were measured.
     """
 
     setting: str
     n_methods: int
+    in_paper: bool
     claims: dict[str, tuple[Reported, tuple[Effect, ...]]]
 
 
@@ -72,12 +75,14 @@ def measure(suite: Suite) -> Measured:
     panels: dict[str, Found] = {}
     trees: dict[str, dict[int, float]] = {}
     for panel in suite.panels:
-        found = {
+        claims = {
             claim.id: (claim.paper(panel.modality), tuple(claim.test(panel)))
             for claim in CLAIMS.values()
             if not claim.data and claim.modality in ("", panel.modality)
         }
-        panels[panel.slug] = Found(schema.panel(panel.spec), panel.runs["name"].nunique(), found)
+        setting, n_methods = schema.panel(panel.spec), panel.runs["name"].nunique()
+        in_paper = any(map(cells, panel.specs.values()))
+        panels[panel.slug] = Found(setting, n_methods, in_paper, claims)
         for (label, seed), own in panel.agreements.items():
             if label == "treelora":
                 trees.setdefault(panel.stream, {})[seed] = own.index
@@ -102,6 +107,7 @@ class _Place(NamedTuple):
 
     setting: str
     name: str
+    suite: str
     n_methods: int
     paper: Reported
     effects: tuple[Effect, ...]
@@ -129,13 +135,15 @@ def judge(measured: list[Measured], experiments: Mapping[str, object]) -> list[V
         if claim.data:
             results = claim.test(found[claim.data]) if claim.data in found else {}
             places = [
-                _Place(name, name, 0, claim.paper(""), tuple(own)) for name, own in results.items()
+                _Place(name, name, "", 0, claim.paper(""), tuple(own))
+                for name, own in results.items()
             ]
         else:
             places = [
                 _Place(
                     names[panel.setting],
                     f"{slug} ({own.suite})" if len(measured) > 1 else slug,
+                    own.suite,
                     panel.n_methods,
                     *panel.claims[claim.id],
                 )
@@ -143,6 +151,8 @@ def judge(measured: list[Measured], experiments: Mapping[str, object]) -> list[V
                 for slug, panel in own.panels.items()
                 if claim.id in panel.claims
             ]
+            order = list(names.values())  # in that of the suites, whichever has the runs
+            places.sort(key=lambda place: order.index(place.setting))
         verdicts += _of_claim(claim, [place for place in places if place.effects])
     return verdicts
 
@@ -157,7 +167,8 @@ def _of_claim(claim: Claim, places: list[_Place]) -> list[Verdict]:
     for same in alike.values():
         first = same[0]
         name = ", ".join(place.name for place in same)
-        verdict = Verdict(claim, first.setting, name, first.paper, first.effects)
+        by = tuple(place.suite for place in same if place.suite)
+        verdict = Verdict(claim, first.setting, name, first.paper, first.effects, by)
         weight = (
             verdict.effect.n if verdict.effect else 0,
             len(verdict.judged),
@@ -193,6 +204,18 @@ def table(verdicts: list[Verdict]) -> Table:
     wide = ("claim", "paper", "effect", "would_test", "beside")
     shown = [Column(key, title, wide=key in wide) for key, title in columns.items()]
     return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
+
+
+def evidence(own: list[Verdict]) -> Table:
+    """The verdicts on one claim, without what its heading says and columns without content."""
+    found = table(own)
+    found.title, found.notes = "", []
+    found.columns = [
+        column
+        for column in found.columns
+        if column.key not in ("claim", "paper") and any(row.get(column.key) for row in found.rows)
+    ]
+    return found
 
 
 def _raw(effect: Effect) -> dict[str, object]:

@@ -60,15 +60,15 @@ class Effect:
 
     @property
     def p(self) -> float:
-        """Two-sided p of an effect that lies at the nearest end of the region; NaN if not sampled.
+        """Two-sided p, were the effect at the nearest end of its region: t test over the seeds.
 
-        Below 0.05 where the 95 % interval lies on one side of it.
+        Below 0.05 where the 95 % interval lies on one side of it. NaN without spread over seeds.
         """
         mean, sd, *_ = self.estimate
-        if self.n < 2 or isnan(sd):
+        if self.n < 2 or not sd > 0:
             return nan
         distance = min(abs(mean - end) for end in self.region if isfinite(end))
-        return 2 * float(stdtr(self.n - 1, -distance * sqrt(self.n) / sd)) if sd else 0.0
+        return 2 * float(stdtr(self.n - 1, -distance * sqrt(self.n) / sd))
 
     @property
     def slack(self) -> float:
@@ -191,7 +191,7 @@ class Verdict:
     Attributes:
         setting: the stream and backbone of the place, or where else it was measured; places of
             several suites may share it.
-        place: the panels of the suites that say so.
+        place: the panels of the suites that say so. suites: their names.
         speaks: whether this is the verdict in its setting: see `judge.judge`.
     """
 
@@ -200,6 +200,7 @@ class Verdict:
     place: str
     paper: Reported
     effects: tuple[Effect, ...] = ()
+    suites: tuple[str, ...] = ()
     speaks: bool = True
 
     @property
@@ -232,10 +233,12 @@ class Verdict:
 
     @property
     def p(self) -> float:
-        """Of the verdict by chance: all effects must support it, or one of them must fail."""
+        """Of the verdict: all effects must support the claim, or one of them, any, must fail it."""
+        if not self.effect or isnan(self.effect.p):
+            return nan
         if self.word == SUPPORTED:
             return max(effect.p for effect in self.judged)
-        return min(1.0, self.effect.p * len(self.judged)) if self.effect else nan
+        return min(1.0, self.effect.p * len(self.judged))
 
     @property
     def would_test(self) -> str:

@@ -109,7 +109,7 @@ def regret(found: Mapping[tuple[str, float], Estimate]) -> dict[str, Effects]:
     for (structure, gamma), ratio in found.items():
         if structure in SMOOTH:
             effect = _ratio(f"regret of tree / flat, gamma {gamma}", ratio, (-inf, 0.0))
-            places.setdefault(f"simulated trees, {structure}", []).append(effect)
+            places.setdefault(f"{structure} trees", []).append(effect)
     return places
 
 

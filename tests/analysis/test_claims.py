@@ -282,8 +282,8 @@ def test_claims_on_what_other_computations_found(tmp_path):
     assert words == {
         ("tree", "glyphs"): "supported",
         ("tree", "docs"): "undecided",
-        ("regret", "simulated trees, unique"): "supported",
-        ("regret", "simulated trees, cluster"): "undecided",
+        ("regret", "unique trees"): "supported",
+        ("regret", "cluster trees"): "undecided",
         ("flops", "llm-7b"): "not supported",  # O-LoRA's are hardly more
         ("disk", "vit-b16"): "supported",
         ("disk", "llm-7b"): "not supported",
