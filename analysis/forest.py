@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from analysis.claims.summary import standings
 from analysis.claims.verdict import Verdict
-from analysis.report import PAGES
+from analysis.templates import PAGES
 
 ROW, LINE, GAP = 17, 15, 7  # heights: of an effect, of a line of text, between claims
 MOST = {"points": 0.4, "times": log(16), "index": 1.0}  # what lies beyond is an arrow at the edge

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import nan
-
-import pandas as pd
 
 from analysis import exhibits
 from analysis.catalogue import FIGURES
 from analysis.claims.judge import RULE, Measured, evidence, setting_names
 from analysis.claims.summary import chance, counts, findings, standings
 from analysis.claims.verdict import Verdict
-from analysis.figures.style import style
 from analysis.forest import NARROW, WIDE, forest
-from analysis.records import schema
-from analysis.records.leaderboard import FLOOR, leaderboard
 from analysis.records.metrics import Estimate
-from analysis.records.runs import Panel
-from analysis.report import PAGES
-from analysis.scatter import Point, scatter
+from analysis.scatter import BOUNDS, Board, against_time
 from analysis.tables.table import Column, Table, percent
+from analysis.templates import PAGES
 
-BOUNDS = ("upper bound", FLOOR)  # roles of rows that are no competitors
 BEYOND = " (beyond the paper)"
-
-
-@dataclass(frozen=True)
-class Board:
-    """The leaderboard of a panel.
-
-    Attributes:
-        setting: what its runs share, see `schema.panel`.
-        score: what it is called.
-        rows: methods and bounds, without variants; with a column `compares`, whether TIME does.
-    """
-
-    setting: str
-    suite: str
-    score: str
-    rows: pd.DataFrame
-
-
-def board(panel: Panel) -> Board:
-    """The same of a panel."""
-    rows = leaderboard(panel)
-    own = [
-        row.role in BOUNDS or panel.specs[row.Index]["method"]["name"] == row.Index
-        for row in rows.itertuples()
-    ]
-    rows = rows.assign(compares=[label not in panel.elsewhere for label in rows.index])
-    return Board(schema.panel(panel.spec), panel.suite.name, panel.score, rows[own])
 
 
 def page(
@@ -89,7 +53,7 @@ def page(
             for standing in standings(verdicts)
         ],
         rule=RULE,
-        scatters=[(name, own, _scatter(name, own)) for name, own in shown.items()],
+        scatters=[(name, own, against_time(name, own)) for name, own in shown.items()],
         scores=scores(shown),
         index=index,
         suites=suites,
@@ -97,23 +61,6 @@ def page(
         captions={name: figure.caption for name, figure in FIGURES.items()},
         files=files,
     )
-
-
-def _scatter(name: str, board: Board) -> str:
-    competing = board.rows[~board.rows["role"].isin(BOUNDS)]
-    points = [
-        Point(
-            row.method,
-            row.score,
-            row.time_seconds if row.compares and row.Index != "fix" else nan,  # trains nothing
-            style(row.Index).colour,
-            row.marked,
-        )
-        for row in competing.itertuples()
-    ]
-    bounds = board.rows[board.rows["role"].isin(BOUNDS)]
-    levels = {("joint" if row.role != FLOOR else FLOOR): row.score for row in bounds.itertuples()}
-    return scatter(name, board.score, points, levels)
 
 
 def scores(boards: Mapping[str, Board]) -> Table:

@@ -3,15 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp, log, log10
+from math import ceil, exp, log, log10, nan
 from typing import NamedTuple
 
+import pandas as pd
+
 from analysis.figures.lettering import width
-from analysis.report import PAGES
+from analysis.figures.style import style
+from analysis.records import schema
+from analysis.records.leaderboard import FLOOR, leaderboard
+from analysis.records.runs import Panel
+from analysis.templates import PAGES
 
 WIDE, HIGH = 330, 236
 LEFT, RIGHT, TOP, BOTTOM = 34, 52, 8, 34  # margins; in the right one what has no TIME that compares
 LETTER, LINE = 6.4, 11  # sizes of the text
+
+
+BOUNDS = ("upper bound", FLOOR)  # roles of rows that are no competitors
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of a panel.
+
+    Attributes:
+        setting: what its runs share, see `schema.panel`.
+        score: what it is called.
+        rows: methods and bounds, without variants; with a column `compares`, whether TIME does.
+    """
+
+    setting: str
+    suite: str
+    score: str
+    rows: pd.DataFrame
+
+
+def board(panel: Panel) -> Board:
+    """The same of a panel."""
+    rows = leaderboard(panel)
+    own = [
+        row.role in BOUNDS or panel.specs[row.Index]["method"]["name"] == row.Index
+        for row in rows.itertuples()
+    ]
+    rows = rows.assign(compares=[label not in panel.elsewhere for label in rows.index])
+    return Board(schema.panel(panel.spec), panel.suite.name, panel.score, rows[own])
+
+
+def against_time(name: str, board: Board) -> str:
+    """The methods' scores against TIME; upper bound and floor as lines."""
+    competing = board.rows[~board.rows["role"].isin(BOUNDS)]
+    points = [
+        Point(
+            row.method,
+            row.score,
+            row.time_seconds if row.compares and row.Index != "fix" else nan,  # trains nothing
+            style(row.Index).colour,
+            row.marked,
+        )
+        for row in competing.itertuples()
+    ]
+    bounds = board.rows[board.rows["role"].isin(BOUNDS)]
+    levels = {("joint" if row.role != FLOOR else FLOOR): row.score for row in bounds.itertuples()}
+    return scatter(name, board.score, points, levels)
 
 
 class Point(NamedTuple):
