@@ -24,7 +24,7 @@ class Exhibit(NamedTuple):
         streams: on which; none where it belongs to no stream.
         files: how ours begin, or are called where there is no stream.
         varied: settings of which one must differ between runs of TreeLoRA.
-        methods: one of which must have been run.
+        methods: one of which must have been run, where no number of the paper is repeated.
     """
 
     name: str
@@ -160,6 +160,7 @@ def _missing(exhibit: Exhibit, panels: list[Ran]) -> str:
     """Which runs are not there."""
     streams = [panel.stream for panel in panels if panel.stream in exhibit.streams]
     if not streams:
-        return " or ".join((exhibit.streams[0], *exhibit.streams[1:][-1:]))
+        first, *_, last = exhibit.streams * 2
+        return first if first == last else f"{first} to {last}"
     what = " or ".join(exhibit.varied or exhibit.methods).replace("_", " ")
     return f"{streams[0]} with other {what}" if exhibit.varied else f"{what} on {streams[0]}"
