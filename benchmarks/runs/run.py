@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from analysis.terminal import say
 from analysis.text import visible
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, FaultyGPU, Postponed
@@ -119,7 +120,7 @@ def _make(
         trace = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
         with suppress(OSError), open(log, "a", encoding="utf-8") as file:
             file.write(f"{now()}\n{trace}\n\n")
-        print(f"{folder} failed: {visible(text)} (see {log})", flush=True)
+        say(f"{folder} failed: {visible(text)} (see {log})")
         outcome = {"status": "failed", "error": text}
     before_save()
     if len(tries := run.record.pop("tries")) > 1:

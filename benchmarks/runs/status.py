@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from analysis import outcome
 from analysis.records import predictions
 from analysis.records.schema import RecordError
 from analysis.text import visible
@@ -128,16 +129,16 @@ def main() -> None:
     add_data_dir_option(parser)
     options = parser.parse_args()
     plan = load_plan(options.suite, options.data_dir)
-    print(describe(plan))
-    if options.complete:
-        _require_complete(plan)
-
-
-def _require_complete(plan: Plan) -> None:
-    """DataError unless all runs are done."""
+    if not options.complete:
+        print(describe(plan))
+        return
     statuses = [run.status() for run in plan.runs]
     failed = statuses.count("failed")
-    if left := len(statuses) - statuses.count("done") - failed:
+    left = len(statuses) - statuses.count("done") - failed
+    if not left:
+        print(f"{_results(plan)}\n")
+    print(describe(plan))
+    if left:
         raise DataError(
             f"{left} of {len(statuses)} runs are still open: run the same command again, "
             f"and look above or in results/batches for why they were not made"
@@ -146,6 +147,14 @@ def _require_complete(plan: Plan) -> None:
         raise DataError(
             f"{failed} of {len(statuses)} runs failed, see above: make retry has them made again"
         )
+
+
+def _results(plan: Plan) -> str:
+    """What they say, once all are collected."""
+    try:
+        return outcome.text(Path("results") / plan.name / "runs.jsonl")
+    except RecordError as error:
+        raise DataError(str(error)) from error
 
 
 if __name__ == "__main__":
