@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from analysis import outcome
 from analysis.records import predictions
 from analysis.records.schema import RecordError
 from analysis.text import visible
@@ -22,7 +21,6 @@ from benchmarks.common.errors import DataError, as_exit
 from benchmarks.runs import lease, results
 from benchmarks.runs.durations import duration, expected, recorded_seconds
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
-from benchmarks.runs.run import ATTEMPT
 
 STATES = ("done", "failed", "running", "outdated", "started", "open")
 
@@ -97,7 +95,7 @@ def _place(run: PlannedRun, known: dict) -> str:
             where = f", {visible(own.tasks[learnt])}" if learnt < len(own.tasks) else ""
     place = f": task {min(learnt + 1, n_tasks)} of {n_tasks}{where}"
     seconds = expected(run.spec, known).seconds
-    begun = (answers, Path(run.directory) / ATTEMPT)
+    begun = (answers, Path(run.directory) / lease.ATTEMPT)
     times = [path.stat().st_mtime for path in begun if path.exists()]
     if seconds is None or not times:
         return place
@@ -151,6 +149,8 @@ def main() -> None:
 
 def _results(plan: Plan) -> str:
     """What they say, once all are collected."""
+    from analysis import outcome  # which `make status` need not wait for
+
     try:
         return outcome.text(Path("results") / plan.name / "runs.jsonl")
     except RecordError as error:
