@@ -42,11 +42,11 @@ def trees(panel: Panel) -> Figure:
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for index, record in enumerate(runs):
         row, column = divmod(index, columns)
-        left, top = (column + 0.1) / columns, 1 - row * (TREE + NAMES) / high
-        box = (left, top - TREE / high, 0.84 / columns, (TREE - 0.08) / high)
+        left, top = (column + 0.25) / columns, 1 - row * (TREE + NAMES) / high
+        box = (left, top - TREE / high, 0.72 / columns, (TREE - 0.08) / high)
         last, named = record["diagnostics"]["trees"][-1], task_names(record)
         _draw_tree(axes, box, last, task_groups(record), looks, named)
-        axes.text(left - 0.05, top, f"seed {record['spec']['seed']}", va="top", fontsize=6.5)
+        axes.text(column / columns, top, f"seed {record['spec']['seed']}", va="top", fontsize=6.5)
     for group in found:
         axes.plot([], [], ms=5, label=drawn(group), **looks[group]._replace(line="").plot)
     legend(fig)
