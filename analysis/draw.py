@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 import analysis.figures
 import analysis.tables
-from analysis import report
+from analysis import exhibits, overview, report
 from analysis.catalogue import FIGURES, TABLES, about, called, fitting
 from analysis.claims.judge import Measured, Verdict, judge, measure
 from analysis.claims.judge import csv as claims_csv
 from analysis.claims.judge import table as claims_table
-from analysis.figures.canvas import render
+from analysis.exhibits import Ran
+from analysis.figures.canvas import has_content, render
 from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
+from analysis.scatter import Board, board
 from analysis.tables.table import Table, csv
 from analysis.text import quoted, suggest
 
@@ -49,6 +51,8 @@ class Drawn(NamedTuple):
     n_runs: int
     measured: Measured
     files: dict[str, bytes]
+    boards: list[Board]
+    ran: list[Ran]
 
 
 class Experiments(NamedTuple):
@@ -108,8 +112,16 @@ def draw(
         made = claims_files(verdicts)
         if "report" in names:
             made |= experiments.files
-            table = claims_table(verdicts)
-            page = report.overview(suites, table, experiments.sections, made)
+            files = [f"{own.suite}/{name}" for own in suites for name in own.files] + [*made]
+            page = overview.page(
+                suites,
+                [drawn.measured for drawn in suites],
+                verdicts,
+                [board for drawn in suites for board in drawn.boards],
+                exhibits.index([ran for drawn in suites for ran in drawn.ran], files),
+                experiments.sections,
+                [*made],
+            )
             made["index.html"] = page.encode()
         write(out, made)
         print(f"all suites: {', '.join(str(out / name) for name in made)}")
@@ -145,17 +157,19 @@ def draw_suite(
                 f"{suggest(reference, sorted(labels))}"
             )
         suite = replace(suite, reference=reference)
-    measured, made = make(suite, out / suite.name if own_folder else out, names)
-    return Drawn(suite.name, suite.label, len(suite.runs), measured, made)
+    folder = out / suite.name if own_folder else out
+    measured, made = make(suite, folder, names, back=own_folder and "claims" in names)
+    boards, ran = ([of(panel) for panel in suite.panels] for of in (board, exhibits.ran))
+    return Drawn(suite.name, suite.label, len(suite.runs), measured, made, boards, ran)
 
 
 def make(
-    suite: Suite, folder: Path, names: Iterable[str] = NAMES
+    suite: Suite, folder: Path, names: Iterable[str] = NAMES, back: bool = False
 ) -> tuple[Measured, dict[str, bytes]]:
     """What the suite says of the claims, and the content of every wanted file by its path.
 
-    Nothing is written. The report shows all tables and figures. It links to the files made here
-    and to those that already lie in `folder`.
+    Nothing is written. The report shows all tables and figures. It links to the files made here,
+    to those that already lie in `folder` and, with `back`, to an overview above.
     """
     whole = "report" in names
     measured = measure(suite)
@@ -178,14 +192,15 @@ def make(
             if whole or name in names:
                 stem = f"{called(name, panel.stream)}-{panel.slug}"
                 drawn = render(figure := exhibit.draw(panel), stem)
-                svgs[name] = drawn["svg"], figure.get_label()
+                if has_content(figure):
+                    svgs[name] = drawn["svg"], figure.get_label()
             if name in names:
                 made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in drawn}
     if whole:
         others = files([record["spec"] for record in suite.runs["record"]])
         others.remove("report/index.html")
         links = [name for name in others if name in made or (folder / name).is_file()]
-        page = report.page(suite, shown, claims_table(verdicts), links)
+        page = report.page(suite, shown, verdicts, links, back)
         made["report/index.html"] = page.encode()
     return measured, made
 

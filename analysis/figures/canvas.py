@@ -112,6 +112,11 @@ def say(axes, text: str) -> None:
     axes.text(0, 0.5, text)
 
 
+def has_content(figure: Figure) -> bool:
+    """Whether anything is drawn, other than why there is nothing."""
+    return any(axes.has_data() or axes.child_axes for axes in figure.axes)
+
+
 def as_percent(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 
 import pandas as pd
 
 from analysis.catalogue import table
 from analysis.records import bootstrap, language
 from analysis.records.counterparts import published
+from analysis.records.leaderboard import FLOOR
+from analysis.records.leaderboard import leaderboard as ranking
 from analysis.records.metrics import Estimate, estimate
 from analysis.records.runs import Panel
 from analysis.records.schema import task_names
@@ -19,6 +22,47 @@ from analysis.tables.setting import (
     training,
 )
 from analysis.tables.table import Column, Number, Table, count, mebibytes, percent, plain
+
+
+@table()
+def leaderboard(panel: Panel) -> Table:
+    """The methods best first: score, difference, what was learnt and forgotten, TIME."""
+    ranked = ranking(panel)
+    reference = panel.titles.get(panel.reference, panel.reference)
+    columns = [
+        Column("acc", f"{panel.score} ↑", percent, +1, main=True),
+        Column("difference", f"Δ to {reference} [95 %]", percent, signed=True, main=True),
+        Column("learning_accuracy", "Just learnt ↑", percent, +1, main=True),
+        Column("bwt_paper", "BWT ↓", percent, -1, main=True),
+        Column("time_seconds", "TIME s ↓", plain, -1, main=True),
+    ]
+    if (ranked["paper_setting"] == "same").any():
+        columns.append(Column("paper", "Paper", percent, main=True))
+    rows = []
+    for row in ranked.drop(FLOOR, errors="ignore").itertuples():
+        cells = {"method": row.Index} | panel.estimates[row.Index]
+        if row.Index != panel.reference:
+            cells["difference"] = Estimate(row.difference, nan, row.low, row.high)
+        if row.Index in panel.elsewhere:
+            cells["time_seconds"] = f"({plain(row.time_seconds)})"
+        another = row.paper_setting == "another"
+        rows.append(cells | {"paper": "another setting" if another else Estimate(row.paper)})
+    notes = [
+        f"{panel.score} = just learnt − BWT: the mean final score is that right after each task "
+        "was learnt, less what was forgotten since, so that what learns nothing forgets nothing. "
+        f"Δ: paired by seed with {reference}, and its 95 % t interval. In bold the best, the "
+        "reference, TreeLoRA, and methods that were added. TIME is training and consolidation.",
+    ]
+    if panel.elsewhere:
+        notes.append(f"(TIME) does not compare with {reference}'s: another device or load.")
+    if len(columns) == 5 and (ranked["paper_setting"] == "another").any():
+        notes.append("The paper's scores on this data have other settings; see their order below.")
+    floor = ranked.loc[ranked.index == FLOOR]
+    bounds = [{"method": FLOOR, "acc": Estimate(row.score)} for row in floor.itertuples()]
+    notes += panel.gaps
+    made = of_methods(panel, "leaderboard", "leaderboard", columns, rows, notes, bounds)
+    made.marked = ranked.index[ranked["marked"]]
+    return made
 
 
 @table()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isnan, nan
@@ -128,7 +128,8 @@ class Table:
 
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
     all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
-    `names` are what a method's label is printed as where it is not the label itself.
+    `names` are what a method's label is printed as where it is not the label itself; the labels in
+    `marked` are in bold.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Table:
     setting: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    marked: Collection[str] = ()
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -154,7 +156,7 @@ class Table:
                 [
                     Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
                     if c.key != "method"
-                    else Cell(self.names.get(row["method"], row["method"]), False)
+                    else Cell(self.names.get(label := row["method"], label), label in self.marked)
                     for c in self.columns
                 ]
                 for row in rows
