@@ -199,8 +199,8 @@ def _axis(layout: Layout, unit: str, verdicts: list[Verdict]) -> Axis | None:
     if not unit:
         return None
     ends = [end for v in verdicts for end in v.effect.estimate[:1] + v.effect.estimate[2:]]
-    ends = [0.0] + [end for end in ends if not isnan(end)]
     step, most = STEPS[unit], MOST[unit]
+    ends = [-step, step] + [end for end in ends if not isnan(end)]
     low, high = max(min(ends), -most), min(max(ends), most)
     return Axis(layout, unit, floor(low / step + 1e-9) * step, ceil(high / step - 1e-9) * step)
 

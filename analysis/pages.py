@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -60,18 +60,19 @@ figures` draws these tables with every column, and the others.
 def headlines(verdicts: list[Verdict]) -> str:
     """The README's table: of each main claim in which settings it holds."""
     own = [standing for standing in standings(verdicts) if standing.claim.id in HEADLINES]
-    return _overview(own, "docs/claims.md")
+    return _by_setting(own, "docs/claims.md", {})
 
 
-def _overview(own: list[Standing], page: str) -> str:
-    """One row per claim: the paper's effect, and the settings by verdict."""
+def _by_setting(own: list[Standing], page: str, more: Mapping[str, Callable[[Claim], str]]) -> str:
+    """One row per claim: the settings by verdict, and what else is told of the claim, by title."""
     rows = [
-        {"claim": _linked(standing.claim, page), "paper": _paper(standing.claim)}
+        {"claim": _linked(standing.claim, page)}
+        | {title: tell(standing.claim) for title, tell in more.items()}
         | {word: ", ".join(v.setting for v in standing.of(word)) for word in TOLD}
         for standing in own
     ]
-    columns = [Column("claim", "Claim", markup=True), Column("paper", "Paper")]
-    columns += [Column(word, word.capitalize()) for word in TOLD]
+    columns = [Column("claim", "Claim", markup=True)]
+    columns += [Column(key, key.capitalize()) for key in (*more, *TOLD)]
     return _text(Table("", "", columns, rows))
 
 
@@ -80,13 +81,13 @@ def _linked(claim: Claim, page: str) -> str:
 
 
 def found(verdicts: list[Verdict]) -> str:
-    """What was found, as the README's list."""
+    """What was found, as the README's list; what is undecided stands in its table."""
     lines = []
-    for finding in findings(verdicts):
+    for finding in findings(verdicts, most=3)[:2]:
         each = [_linked(claim, "docs/claims.md") + markdown(text) for claim, text in finding.items]
         more = [f"[{finding.more} more](docs/claims.md)"] if finding.more else []
         lines.append(f"- **{finding.title}.** {'; '.join(each + more) or 'Nothing'}.")
-    return "\n".join([*lines, f"- **Chance.** {chance(verdicts)}"])
+    return "\n".join([*lines, f"- **Multiplicity.** {chance(verdicts)}"])
 
 
 def claims_page(
@@ -105,7 +106,7 @@ def claims_page(
         chance=chance(verdicts),
         settings="\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites),
     )
-    sections = [_overview(standings(verdicts), "")]
+    sections = [_by_setting(standings(verdicts), "", {"paper": _paper})]
     for claim in CLAIMS.values():
         own = [verdict for verdict in verdicts if verdict.claim is claim]
         paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."

@@ -22,7 +22,6 @@ from analysis.claims.verdict import (
 
 MIXED = "mixed"
 LEVEL = 0.05
-MOST_LISTED = 4  # claims in one finding
 
 
 class Standing(NamedTuple):
@@ -88,8 +87,8 @@ def _listed(words: list[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def findings(verdicts: list[Verdict]) -> list[Finding]:
-    """What stands for the paper, what against it, and what the runs do not tell."""
+def findings(verdicts: list[Verdict], most: int = 4) -> list[Finding]:
+    """What stands for the paper, what against it, and what is open: the first claims of each."""
     found = standings(verdicts)
     told = [
         (title, [(s.claim, f": {_effects(own)}") for s in found if (own := s.of(w))])
@@ -101,7 +100,7 @@ def findings(verdicts: list[Verdict]) -> list[Finding]:
         for s in sorted(undecided, key=lambda s: _nearest(s.verdicts).p)
     ]
     found = [*told, ("Undecided", items)]
-    return [Finding(t, each[:MOST_LISTED], len(each[MOST_LISTED:])) for t, each in found]
+    return [Finding(t, each[:most], len(each[most:])) for t, each in found]
 
 
 def _nearest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -148,12 +147,12 @@ class Chance(NamedTuple):
 
     def __str__(self) -> str:
         yes, no = (f"{LEVEL / 2 * n:.1f}" for n in (self.tested, self.n_effects))
+        stay = f"{self.stay or 'none'} {'stay' if self.stay > 1 else 'stays'}"
         return (
-            f"Multiplicity: {self.tested} verdicts on a claim in a setting rest on "
-            f"{self.n_effects} effects sampled by seeds. Were all at the edge of where their claim "
-            f"holds, up to {yes} would be supported by chance and up to {no} not. {self.decided} "
-            f"are decided; {self.stay or 'none'} of these {'stays' if self.stay < 2 else 'stay'} "
-            "so by Holm's correction for all of them."
+            f"{self.tested} verdicts on a claim in a setting rest on {self.n_effects} effects with "
+            f"a spread over seeds. With each at the edge of where its claim holds, up to {yes} "
+            f"would be supported by chance and {no} not. Of {self.decided} decided, {stay} so by "
+            "Holm's correction."
         )
 
 

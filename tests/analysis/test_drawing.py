@@ -25,7 +25,7 @@ from fake_records import (
 )
 from matplotlib.figure import Figure
 
-from analysis import catalogue, draw, fidelity, pages
+from analysis import catalogue, draw, fidelity, forest, overview, pages
 from analysis.__main__ import main
 from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
@@ -274,7 +274,8 @@ def test_any_part_of_a_suite_gives_a_report(tmp_path, draws):
     measured, made = draw.make(own, tmp_path, names)
     verdicts = claims.judge([measured], {})
     assert made and claims.table(verdicts).rows and fidelity.document([own])
-    assert pages.headlines(verdicts, [own]) and pages.claims_page(verdicts, [own], {})
+    assert pages.headlines(verdicts) and pages.claims_page(verdicts, [measured], [own], {})
+    assert forest.forest(verdicts) and [overview.board(panel) for panel in own.panels]
     assert pages.results_page([own], {})
 
 
@@ -320,7 +321,10 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     draw.draw(sources, out, ["claims", "report"], published=tmp_path)
     page = (out / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
-    assert all((out / link).is_file() for link in links)
+    within, links = ([x for x in links if x.startswith("#") == is_in] for is_in in (True, False))
+    assert all(f'id="{link[1:]}"' in page for link in within)
+    assert [link for link in links if not (out / unquote(link)).is_file()] == []
+    assert {"#forgetting"} <= set(within)
     assert {"./one/report/index.html", "claims.csv", "figures/accounting.svg"} <= set(links)
     assert "Operations per token" in page
     assert "glyphs (one)" in page and "+6.67 points" in page
