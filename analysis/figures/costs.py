@@ -36,7 +36,7 @@ WITHOUT_TRAINING = "fix"  # whose score is a level to compare with, and whose TI
 def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
     called, methods, bars = names(panel, panel.drawn), looks(panel), []
-    left = LETTER * max(map(width, called.values()), default=1) + 0.1
+    left = LETTER * max(map(width, called.values()), default=1) + 0.16
     fig, axes = canvas(max(0.3 + 0.14 * len(called), 0.8), left, says=says(panel))
     for y, label in enumerate(called):
         values = panel.estimates[label]

@@ -26,12 +26,20 @@ _BEYOND_LATEX = re.compile("[^\x00-\u017f–—‘’“”•…†‡€™]+"
 # All in points, for footnotes (8 pt) in a document of 10 pt.
 ONE, TWO, PAGE = 234, 486, 600  # a column of print, two, and the height of a page
 GAP, LINE, NOTE = 6, 9.8, 8.2  # between columns, of a line, of a line of a note
-LETTERS = {
-    **dict.fromkeys("ijl.,:;'|!()[]- ", 2.9),
-    **dict.fromkeys("ftr/", 3.4),
-    **dict.fromkeys("mwMWQOGHNUDV@%±−×+=Δ≥≤", 7.1),
-    **dict.fromkeys("ABCEFIJKLPRSTXYZ&", 6.2),
-}
+
+
+class _Widths(dict):
+    def __missing__(self, letter: str) -> float:
+        beyond = letter not in _TEX and _BEYOND_LATEX.match(letter)
+        return self.setdefault(letter, 35 if beyond else 4.4)
+
+
+WIDTHS = _Widths(
+    dict.fromkeys("ijl.,:;'|!()[]- ", 2.9)
+    | dict.fromkeys("ftr/", 3.4)
+    | dict.fromkeys("mwMWQOGHNUDV@%±−×+=Δ≥≤", 7.1)
+    | dict.fromkeys("ABCEFIJKLPRSTXYZ&", 6.2)
+)
 WRAP = r">{\raggedright\arraybackslash}p"
 SMALL = "\\footnotesize\\setlength{\\tabcolsep}{3pt}"
 LONG = (
@@ -66,10 +74,7 @@ def tex_label(name: str) -> str:
 @cache
 def width(text: str) -> float:
     """About how wide a text is."""
-    return sum(
-        LETTERS.get(letter, 4.4) if letter in _TEX or not _BEYOND_LATEX.match(letter) else 35
-        for letter in text
-    )
+    return sum(map(WIDTHS.__getitem__, text))
 
 
 def typeset(table: Table, narrow: bool = False) -> str:

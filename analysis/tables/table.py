@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -145,6 +145,10 @@ class Table:
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
+        return self._printed
+
+    @cached_property
+    def _printed(self) -> list[list[list[Cell]]]:
         best = {column.key: self._best(column) for column in self.columns}
         groups = [(self.rows, best), (self.below, {})]
         return [
