@@ -3,7 +3,7 @@
 An import goes downwards only:
 
     draw        files of records to the files that are drawn of them, in several processes
-    report      the pages
+    report      the page of a suite; overview that of all
     claims/     what the paper claims, how it is tested, the verdicts
     figures/    one function for each figure
     tables/     one function for each table, and the forms of a table

@@ -19,7 +19,7 @@ class Style(NamedTuple):
     """A look; `fill` says which part of the marker is filled, as matplotlib calls it."""
 
     colour: str
-    marker: str
+    marker: str | tuple[int, int, int]
     fill: str = "full"
     line: str = "-"
 
@@ -58,10 +58,13 @@ KNOWN = {
     "magmax": Style("#4477AA", "v"),
     "ease": Style("#44AA99", "D"),
 }
-MARKERS = "PX<>pdH8"  # of methods that are not known
-APART = 0.15  # how far their colours are from those of known ones, in the unit cube of RGB
+# Of methods that are not known: stars of 3, 4 and 6 rays, which no known method has, and how far
+# their colours are from those of known ones, in the unit cube of RGB.
+STARS = ((4, 1, 0), (6, 1, 0), (3, 1, 0), (4, 1, 45), (3, 1, 180))
+APART = 0.25
 VARIANTS = tuple(product(("--", ":", "-."), ("none", "left", "right", "top", "bottom")))
 # For groups of tasks, whose names are printed in their colour: dark ones first.
+MARKERS = "PX<>pdH8"
 DARK_FIRST = (
     "#332288",
     "#117733",
@@ -84,7 +87,7 @@ def style(name: str) -> Style:
         rgb = colorsys.hls_to_rgb(hue / 256, 0.3 + 0.3 * light / 255, 0.7)
         known = (to_rgb(look.colour) for look in KNOWN.values())
         if all(sum((a - b) ** 2 for a, b in zip(rgb, o, strict=True)) > APART**2 for o in known):
-            return Style(to_hex(rgb), MARKERS[marker % len(MARKERS)])
+            return Style(to_hex(rgb), STARS[marker % len(STARS)])
 
 
 def styles(names: Mapping[str, str]) -> dict[str, Style]:
