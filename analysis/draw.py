@@ -26,6 +26,7 @@ from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
 from analysis.scatter import Board, board
 from analysis.tables.table import Table, csv
+from analysis.terminal import columns, say
 from analysis.text import quoted, suggest
 
 for room in (analysis.tables, analysis.figures):  # whose modules register what they draw
@@ -53,6 +54,11 @@ class Drawn(NamedTuple):
     files: dict[str, bytes]
     boards: list[Board]
     ran: list[Ran]
+
+    @property
+    def row(self) -> dict[str, str]:
+        """In words, for a line on the terminal."""
+        return {"suite": self.suite, "runs": str(self.n_runs), "files drawn": str(len(self.files))}
 
 
 class Experiments(NamedTuple):
@@ -88,9 +94,12 @@ def draw(
 
     Several are also judged together, with the experiments in `published`, in `out` itself. Nothing
     is written before everything was read, checked and drawn. Differences are taken to the row
-    `reference`, else to the one that the suite names.
+    `reference` where a suite has it, else to the one that the suite names.
     """
     several = len(paths) > 1
+    if reference is not None:
+        _check_reference(paths, reference)
+    say(f"draws {', '.join(path.stem if several else str(path) for path in paths)}")
     largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
     jobs = [partial(draw_suite, path, out, names, several, reference) for path in largest]
     if several and "claims" in names:
@@ -101,19 +110,16 @@ def draw(
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
+    page = out / "report/index.html"
     for drawn in suites:
-        folder = out / drawn.suite if several else out
-        write(folder, drawn.files)
-        print(f"{drawn.suite}: {len(drawn.files)} files from {drawn.n_runs} runs in {folder}")
-        if "report/index.html" in drawn.files:
-            print(f"report: {folder / 'report/index.html'}")
+        write(out / drawn.suite if several else out, drawn.files)
     if experiments:
         verdicts = judge([drawn.measured for drawn in suites], experiments.findings)
         made = claims_files(verdicts)
         if "report" in names:
             made |= experiments.files
             files = [f"{own.suite}/{name}" for own in suites for name in own.files] + [*made]
-            page = overview.page(
+            made["index.html"] = overview.page(
                 suites,
                 [drawn.measured for drawn in suites],
                 verdicts,
@@ -121,10 +127,22 @@ def draw(
                 exhibits.index([ran for drawn in suites for ran in drawn.ran], files),
                 experiments.sections,
                 [*made],
-            )
-            made["index.html"] = page.encode()
+            ).encode()
         write(out, made)
-        print(f"all suites: {', '.join(str(out / name) for name in made)}")
+        page = out / "index.html"
+    say(columns([drawn.row for drawn in suites]), page if page.is_file() else out)
+
+
+def _check_reference(paths: list[Path], reference: str) -> None:
+    """ValueError unless one of the suites has that row."""
+    suites = list(map(read_suite, paths))
+    labels = sorted({label for suite in suites for label in suite.runs["method"]})
+    if reference not in labels:
+        named = ", ".join(suite.name for suite in suites)
+        raise ValueError(
+            f"There is no row {quoted(reference)} in {named} to take differences to: "
+            f"{suggest(reference, labels)}"
+        )
 
 
 def _size(path: Path) -> int:
@@ -150,12 +168,7 @@ def draw_suite(
 ) -> Drawn:
     """Reads, checks and draws one file of records; `own_folder` is one within `out`."""
     suite = read_suite(path)
-    if reference is not None:
-        if reference not in (labels := set(suite.runs["method"])):
-            raise ValueError(
-                f"The suite {suite.name} has no row {quoted(reference)} to take differences to: "
-                f"{suggest(reference, sorted(labels))}"
-            )
+    if reference in set(suite.runs["method"]):
         suite = replace(suite, reference=reference)
     folder = out / suite.name if own_folder else out
     measured, made = make(suite, folder, names, back=own_folder and "claims" in names)

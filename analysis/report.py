@@ -93,10 +93,11 @@ def _mixed(panel: Panel) -> list[str]:
 
 
 class Heat(NamedTuple):
-    """Scores by method and task, in whole percent: just learnt and final, None where not tested."""
+    """Scores by method and task in whole percent: just learnt and final, None where not tested."""
 
     tasks: list[str]
     rows: list[tuple[str, list[tuple[int | None, int | None]]]]
+    note: str
 
 
 def _heat(panel: Panel, tasks: Table) -> Heat:
@@ -113,8 +114,9 @@ def _heat(panel: Panel, tasks: Table) -> Heat:
     for row in leaderboard(panel).itertuples():
         if row.Index in (*panel.drawn, FLOOR):
             pairs = [[score(row.Index, w, c.key) for w in ("learnt", "final")] for c in columns]
-            rows.append((row.method, pairs))
-    return Heat([column.title for column in columns], rows)
+            if pairs != [[None, None]] * len(columns):
+                rows.append((row.method, pairs))
+    return Heat([column.title for column in columns], rows, tasks.notes[0])
 
 
 def _not_drawn(suite: Suite) -> str:

@@ -25,6 +25,7 @@ from analysis.records.runs import Panel
 
 ONE, TWO = 3.25, 6.75  # inches
 GREY = "#595959"
+EMPTY = "empty"  # the id of a figure that only says why
 # The level of outputs without any model, in every plot of a text stream.
 FLOOR = {"label": "floor", "color": GREY, "linestyle": ":", "linewidth": 1}
 ROW, LETTER, HANDLE = 0.125, 0.047, 0.36  # inches that a legend's line, letter and sample need
@@ -108,13 +109,14 @@ def names(panel: Panel, labels: Iterable[str]) -> dict[str, str]:
 
 def say(axes, text: str) -> None:
     """Why there is nothing to draw."""
+    axes.figure.set_gid(EMPTY)
     axes.set_axis_off()
     axes.text(0, 0.5, text)
 
 
 def has_content(figure: Figure) -> bool:
     """Whether anything is drawn, other than why there is nothing."""
-    return any(axes.has_data() or axes.child_axes for axes in figure.axes)
+    return figure.get_gid() != EMPTY
 
 
 def as_percent(axis) -> None:

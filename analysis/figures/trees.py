@@ -1,4 +1,4 @@
-"""The tree over tasks as it grew."""
+"""The trees over tasks, and how one grew."""
 
 from __future__ import annotations
 
@@ -14,40 +14,49 @@ from analysis.records.runs import Panel
 from analysis.records.schema import task_groups, task_names
 from analysis.records.trees import ranks
 
+TREE, NAMES, GROWTH = 1.0, 0.72, 0.75  # inches of a tree, of its names, of the trees before
+
 
 @figure(
-    "The tree of one run after the last task and, below, after each task before (as Figures 5 and "
-    "8). Numbers are places in the stream, colours and marks the planted groups. A bar joins tasks "
-    "whose adapters were merged.",
+    "The trees after the last task and, of the first seed, after each task before (as Figures 5 "
+    "and 8). Numbers are places in the stream, colours and marks the planted groups. A bar joins "
+    "tasks whose adapters were merged.",
     need=lambda spec: spec["method"]["name"] in ("treelora", "hidetreelora"),
 )
 def trees(panel: Panel) -> Figure:
-    """The tree after the last task, and below it after each task before (Figures 5 and 8)."""
+    """The last tree of every seed of TreeLoRA, and below how the first grew (Figures 5 and 8)."""
     runs = [r for r in panel.done["record"] if (r.get("diagnostics") or {}).get("trees")]
-    named = [r for r in runs if r["spec"]["method"]["label"] == "treelora"]
-    record = next(iter(named or runs), None)
-    spec = record["spec"] if record else panel.spec
-    title = panel.titles[spec["method"]["label"]]
-    of = f"one run, {title}, seed {spec['seed']}" if record else "no run"
-    names, groups = (task_names(record), task_groups(record)) if record else ([], [])
-    planted = [drawn(group) for group in sorted(set(groups) - {""})]
-    fig, axes = canvas(3.2, 0.15, planted, says(panel, of), wide=TWO, bottom=0.02)
+    labels = dict.fromkeys(r["spec"]["method"]["label"] for r in runs)
+    label = "treelora" if "treelora" in labels else next(iter(labels), "")
+    runs = [r for r in runs if r["spec"]["method"]["label"] == label]
+    of = f"{panel.titles[label]}, a tree for each seed" if runs else "no run"
+    found = sorted({group for record in runs for group in task_groups(record)} - {""})
+    columns = min(3, max(len(runs), 1))
+    high = -(-len(runs) // columns) * (TREE + NAMES) + GROWTH if runs else 1
+    fig, axes = canvas(high, 0.15, map(drawn, found), says(panel, of), wide=TWO, bottom=0.02)
     axes.set_axis_off()
-    if not record:
+    if not runs:
         say(axes, "No finished run has a tree.")
         return fig
-    grown = record["diagnostics"]["trees"]
-    looks = group_styles(groups)
+    looks = group_styles(found)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    _draw_tree(axes, (0.09, 0.46, 0.88, 0.52), grown[-1], groups, looks, names)
-    for group in sorted(set(groups) - {""}):
+    for index, record in enumerate(runs):
+        row, column = divmod(index, columns)
+        left, top = (column + 0.25) / columns, 1 - row * (TREE + NAMES) / high
+        box = (left, top - TREE / high, 0.72 / columns, (TREE - 0.08) / high)
+        last, named = record["diagnostics"]["trees"][-1], task_names(record)
+        _draw_tree(axes, box, last, task_groups(record), looks, named)
+        axes.text(column / columns, top, f"seed {record['spec']['seed']}", va="top", fontsize=6.5)
+    for group in found:
         axes.plot([], [], ms=5, label=drawn(group), **looks[group]._replace(line="").plot)
     legend(fig)
+    grown, groups = runs[0]["diagnostics"]["trees"], task_groups(runs[0])
     step = 1 / max(len(grown) - 2, 1)
     for index, tree in enumerate(grown[1:-1]):
         left, wide = (index + 0.08) * step, 0.7 * step
-        _draw_tree(axes, (left, 0.02, wide, 0.14), tree, groups, looks)
-        axes.text(left + wide / 2, 0.18, f"after {index + 2}", ha="center", fontsize=6.5)
+        _draw_tree(axes, (left, 0.06 / high, wide, 0.45 / high), tree, groups, looks)
+        spot = (left + wide / 2, 0.57 / high)
+        axes.text(*spot, f"after {index + 2}", ha="center", fontsize=6.5)
     return fig
 
 

@@ -133,10 +133,10 @@ def no_figures(monkeypatch):
 def test_report_is_self_contained_and_complete(drawn):
     page = (drawn[0] / "report/index.html").read_text()
     assert f'<p class="banner">{LABEL.replace(chr(39), "&#39;")}</p>' in page
-    assert page.count("<svg") == len(list(drawn[0].glob("figures/*.svg"))) > 0
+    assert page.count('class="plot"') == len(list(drawn[0].glob("figures/*.svg"))) > 0
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(set(ids)) == len(ids) and set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
-    assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "") and page.count("<script") == 1
     for stated in ("torch 2.14.1", "c0ffee", "SHA-256", "mine", "Threads", "2026-01-02T00:00:00Z"):
         assert stated in page, stated
     for name in metrics.METRICS.values():
@@ -152,7 +152,17 @@ def test_report_escapes_every_string(tmp_path, no_figures):
     bad = failed(set_paths(run, spec__seed=1, key="2"), error=evil)
     _, made = draw.make(suite_of(tmp_path, [run, bad]), tmp_path, ["report"])
     page = made["report/index.html"].decode()
-    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<script") == 1 and "&lt;script&gt;" in page  # ours, which sorts
+
+
+def test_report_shows_nothing_without_content(tmp_path):
+    """A figure that says why it is empty is a file, but not on the page; so is a table."""
+    own = suite_of(tmp_path, suite(("glyphs",), ("seqlora", "treelora"), seeds=2))
+    _, made = draw.make(own, tmp_path, ["trees", "report"])
+    page = made["report/index.html"].decode()
+    assert "figures/trees-glyphs.svg" in made and "No finished run has a tree." not in page
+    assert "No run here has a tree" not in page
+    assert 'id="missing"' not in page
 
 
 def test_exhibits_choose_what_is_written(tmp_path, capsys):

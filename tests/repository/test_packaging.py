@@ -119,10 +119,19 @@ def test_a_target_is_never_taken_for_configuration(command):
     assert all(re.search(r"--config suite=\S+ +together='3' +--", call) for call in calls)
 
 
-def test_make_lists_its_commands():
+def test_make_lists_its_commands_and_suites():
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
-    assert re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE) == declared
+    assert sorted(re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE)) == sorted(declared)
+    suites = re.findall(r"^  (\w+) ", shown.partition("\nSuites\n")[2], re.MULTILINE)
+    assert suites == sorted(path.stem for path in ROOT.glob("benchmarks/suites/*.yaml"))
+
+
+def test_a_list_of_which_only_the_head_is_read_is_no_error():
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", "make | true"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class Bench:
@@ -192,7 +201,7 @@ def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
     bench.broken.unlink()
     code, _, asked = bench.make()  # an interrupted installation is made again, a whole one not
     assert code == 0 and " pip install " in asked and "--require-hashes" in asked
-    assert bench.make() == (0, "", "-m benchmarks.runs.status demo --brief\n")
+    assert bench.make() == (0, "", "-m benchmarks.runs.status demo\n")
     lock = bench.folder / "requirements.lock"
     later = lock.stat().st_mtime + 60
     os.utime(lock, (later, later))
