@@ -2,6 +2,7 @@
 
 SUITE    ?= demo
 TOGETHER ?= 3
+JOB_MINUTES ?= 0
 CORES    ?= all
 PROFILE  ?= profiles/default
 DEADLINE ?=
@@ -26,7 +27,7 @@ unexport SUITE METHOD METRIC STREAM
 
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
-            together=$(call quoted,$(TOGETHER)) \
+            together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
             $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
             --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
@@ -43,6 +44,7 @@ help: ## List the commands
 	@echo
 	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
 	@echo "TOGETHER=$(TOGETHER)  seeds of a method that one process makes, one after the other"
+	@echo "JOB_MINUTES=$(JOB_MINUTES)  of short runs of several methods that go through one process; 0: none do"
 	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)"
 	@echo "DEADLINE=2026-03-01T18:00  no task starts that would not end before"
 	@echo "PYTHON=PROGRAM makes the environment, else the first of $(PYTHONS) that can"
