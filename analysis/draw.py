@@ -102,7 +102,7 @@ def draw(
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
-    page = out / "report/index.html"
+    entry = out / "report/index.html"
     for drawn in suites:
         write(out / drawn.suite if several else out, drawn.files)
     if experiments:
@@ -111,11 +111,11 @@ def draw(
         if "report" in names:
             made |= experiments.files
             table = claims_table(verdicts)
-            overview = report.overview(suites, table, experiments.sections, made)
-            made["index.html"] = overview.encode()
+            page = report.overview(suites, table, experiments.sections, made)
+            made["index.html"] = page.encode()
         write(out, made)
-        page = out / "index.html"
-    say(columns([drawn.row for drawn in suites]), page if page.is_file() else out)
+        entry = out / "index.html"
+    say(columns([drawn.row for drawn in suites]), entry if entry.is_file() else out)
 
 
 def _size(path: Path) -> int:
