@@ -110,7 +110,7 @@ def draw(
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
-    page = out / "report/index.html"
+    entry = out / "report/index.html"
     for drawn in suites:
         write(out / drawn.suite if several else out, drawn.files)
     if experiments:
@@ -129,8 +129,8 @@ def draw(
                 [*made],
             ).encode()
         write(out, made)
-        page = out / "index.html"
-    say(columns([drawn.row for drawn in suites]), page if page.is_file() else out)
+        entry = out / "index.html"
+    say(columns([drawn.row for drawn in suites]), entry if entry.is_file() else out)
 
 
 def _check_reference(paths: list[Path], reference: str) -> None:
