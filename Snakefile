@@ -157,7 +157,10 @@ rule all:
 
 rule prepared:
     input:
-        expand("resources/streams/{name}/manifest.json", name=plan.streams),
+        expand(
+            "resources/streams/{name}/manifest.json",
+            name=sorted({*plan.streams, *plan.pretrain_streams}),
+        ),
         expand("resources/backbones/{name}/manifest.json", name=plan.backbones),
 
 
