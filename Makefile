@@ -153,7 +153,7 @@ clean: ## Remove environments and caches; results/ and resources/ stay
 
 # What was brought is looked at before that; code may have been edited.
 define install
-if cmp -s $< $@; then touch $@; exit; fi; \
+if cmp -s $< $@; then touch $@ 2>/dev/null; exit 0; fi; \
 if test -e SHA256SUMS; then \
   grep -E '  (resources|wheels)/' SHA256SUMS | sha256sum --check --quiet || { \
     echo "these files are not what the bundle had: unpack it anew" >&2; exit 1; }; \

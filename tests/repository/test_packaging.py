@@ -136,7 +136,7 @@ class Bench:
         self.python = folder / "python"
         self.python.write_text(
             f"""#!/bin/sh
-            echo "$@" >> '{self.notes}'
+            echo "$@${{PIP_NO_INDEX:+ from $PIP_FIND_LINKS}}" >> '{self.notes}'
             case "$*" in
               *" venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
               *" pip "*) test ! -e '{self.broken}' ;;
@@ -200,6 +200,22 @@ def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
     lock.write_text("# another\n")
     os.utime(lock, (later + 60, later + 60))
     assert " pip " in bench.make()[2]
+
+
+def test_an_unpacked_bundle_installs_what_it_brought(bench):
+    for name in ("wheels/python", "wheels/requirements.lock", "resources/data"):
+        (bench.folder / name).parent.mkdir(exist_ok=True)
+        (bench.folder / name).write_text("3.11\n")
+    command = "sha256sum wheels/* resources/* Makefile > SHA256SUMS"
+    subprocess.run(["sh", "-c", command], cwd=bench.folder, check=True)
+    (bench.folder / "resources/data").write_text("other")
+    code, said, asked = bench.make()
+    assert code != 0 and "resources/data: FAILED" in said and "unpack it anew" in said
+    assert not asked and not (bench.folder / ".venv").exists()
+    (bench.folder / "resources/data").write_text("3.11\n")
+    (bench.folder / "Makefile").open("a").write("# edited\n")
+    code, said, asked = bench.make()
+    assert code == 0 and "-r wheels/requirements.lock from wheels" in asked, said
 
 
 def test_a_missing_python_is_one_sentence(bench):
