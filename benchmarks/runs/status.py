@@ -105,7 +105,7 @@ def describe(
     statuses = [run.status() for run in plan.runs]
     counts = ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
     lines = [f"suite {plan.name}: {visible(plan.label)}", f"{len(plan.runs)} runs: {counts}"]
-    lines += _outdated(plan)
+    lines += [*_outdated(plan), *_not_kept(plan)]
     if brief:
         for run, status in zip(plan.runs, statuses, strict=True):
             if status == "failed":
@@ -157,6 +157,15 @@ def _outdated(plan: Plan) -> list[str]:
     return [
         f"  {visible(file)} changed since {n} runs were made: they are made anew"
         for file, n in sorted(changed.items())
+    ]
+
+
+def _not_kept(plan: Plan) -> list[str]:
+    """For what `keep` asks for, how many runs are open for want of it alone."""
+    lacking = Counter(what for run in plan.runs for what in run.not_kept())
+    return [
+        f"  {what}, asked for by keep, is not kept by {n} runs that are done: they are made anew"
+        for what, n in sorted(lacking.items())
     ]
 
 
