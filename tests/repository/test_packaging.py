@@ -49,6 +49,18 @@ def test_the_conda_environment_carries_the_pins_of_the_lock():
     assert pins("\n".join(pip["pip"])) == pins(read("requirements.lock"))
 
 
+def test_the_image_has_the_lock_and_the_python_of_the_conda_environment():
+    header, *sections = re.split(r"^%(?=\w)", read("apptainer.def"), flags=re.MULTILINE)
+    scripts = dict(section.split("\n", 1) for section in sections)
+    [python] = re.findall(r"^From: python:([\d.]+)", header, re.MULTILINE)
+    assert f"python={python}" in yaml.safe_load(read("environment.yml"))["dependencies"]
+    lock, place = scripts["files"].split()
+    assert lock == "requirements.lock"
+    assert re.search(rf"--require-hashes\s.*--requirement {place}$", scripts["post"], re.M | re.S)
+    for name in ("post", "environment", "runscript", "test"):
+        subprocess.run(["sh", "-n"], input=scripts[name], text=True, check=True)
+
+
 def test_the_light_environment_is_a_part_of_the_full_one_and_has_no_torch():
     light, full = pins(read("requirements-figures.lock")), pins(read("requirements.lock"))
     assert light.items() <= full.items()
