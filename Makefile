@@ -45,53 +45,57 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status retry restore rescore bundle pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
+.PHONY: help replicate plan status verify retry restore rescore bundle pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
 
-help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo
-	@echo "SUITE="$(NAME)"  a name in benchmarks/suites or the path of a suite file"
-	@echo "TOGETHER=$(TOGETHER)  seeds of a method that one process makes, one after the other"
-	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)"
-	@echo "DEADLINE=2026-03-01T18:00  no task starts that would not end before"
-	@echo "PYTHON=PROGRAM makes the environment, else the first of $(PYTHONS) that can"
-	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
+#: SUITE=demo       one of those below, or the path of a suite file
+#: CORES=all        that are used at a time; PROFILE=profiles/gpu GPUS=8 takes GPUs
+#: TOGETHER=3       seeds of a method that one process makes, one after the other
+#: DEADLINE=2026-03-01T18:00  no task starts that would not end before
+#: PYTHON=PROGRAM   makes the environment, else the first of Python 3.11, 3.12 and 3.13 that can
+#: TREELORA_DATA=DIRECTORY    is searched for data and weights before any download
 
-replicate: .venv/requirements.lock ## Run the suite: data, training, tables, figures, report
+##@ A suite
+replicate: .venv/requirements.lock ## Make it: data, training, tables, figures, report
 	@$(SNAKEMAKE)
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) --complete
 
-plan: .venv/requirements.lock ## List what the suite runs, what is done, the time and memory each needs (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.runs.status $(NAME) --profile $(call quoted,$(PROFILE)) $(PLAN)
+plan: .venv/requirements.lock ## Say what it runs, what is done, how long the rest takes and whether it fits (PLAN=--runs: each run)
+	@.venv/bin/python -m benchmarks.runs.forecast $(NAME) --profile $(call quoted,$(PROFILE)) \
+	    --cores $(call quoted,$(CORES)) --together $(call quoted,$(TOGETHER)) \
+	    $(if $(GPUS),--gpus $(call quoted,$(GPUS))) $(PLAN)
 
-status: .venv/requirements.lock ## Count the runs that are done, failed and to do
-	@.venv/bin/python -m benchmarks.runs.status $(NAME) --brief
+status: .venv/requirements.lock ## Count the runs that are done, failed, running and open, and say where those that run are
+	@.venv/bin/python -m benchmarks.runs.status $(NAME)
+
+verify: .venv/requirements.lock ## Compare its results here with the published ones, and fail where they are too far away
+	@.venv/bin/python -m analysis.verify $(NAME)
+
+unlock: .venv/requirements.lock ## Release the lock that a killed Snakemake has left
+	@$(SNAKEMAKE) --unlock
 
 retry: .venv/requirements.lock ## Remove the records of failed runs, so that they run again
 	@.venv/bin/python -m benchmarks.runs.results forget-failed $(NAME)
 
-restore: .venv/requirements.lock ## Take published results of the suite's runs as done, so that only the others are made
+restore: .venv/requirements.lock ## Take published results of its runs as done, so that only the others are made
 	@$(SNAKEMAKE) prepared
 	@.venv/bin/python -m benchmarks.runs.results restore $(NAME)
 
-rescore: .venv/requirements.lock ## Score again what the suite's runs have answered, without a model (METRIC=name or file)
+rescore: .venv/requirements.lock ## Score again what its runs have answered, without a model (METRIC=name or file)
 	@.venv/bin/python -m benchmarks.runs.rescore $(NAME) \
 	    $(if $(value METRIC),--metric=$(call quoted,$(value METRIC)))
 
-bundle: .venv/requirements.lock ## Write one archive for a machine without a network (BUNDLE="--limit-gb 20 --no-wheels")
+bundle: .venv/requirements.lock ## Pack it for a machine without a network (BUNDLE="--limit-gb 20 --no-wheels")
 	@$(SNAKEMAKE) prepared
 	@.venv/bin/python -m benchmarks.runs.bundle $(NAME) $(BUNDLE)
 
-pretrain: .venv/requirements.lock ## Pre-train the suite's own backbones again, from their recipe
+pretrain: .venv/requirements.lock ## Pre-train its own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain
 	@mkdir -p benchmarks/backbones/pretrained
 	@cp resources/pretrained/*.safetensors resources/pretrained/*.json benchmarks/backbones/pretrained
 
-figures: .venv$(LIGHT)/requirements.lock ## Redraw the published results, without torch
+##@ The published results
+figures: .venv$(LIGHT)/requirements.lock ## Draw tables, figures and pages of them, without torch
 	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.jsonl --out results/published
-
-unlock: .venv/requirements.lock ## Release the lock that a killed Snakemake has left
-	@$(SNAKEMAKE) --unlock
 
 publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and make docs
 	@$(SNAKEMAKE) publish
@@ -104,6 +108,7 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 	@.venv/bin/python -m benchmarks.experiments.accounting --out benchmarks/published/accounting.json
 	@.venv/bin/python -m benchmarks.experiments.regret --out benchmarks/published/regret.json
 
+##@ The project
 slurm: .venv/requirements.lock ## Install what profiles/slurm needs
 	@$(call PIP,.venv) -r requirements-slurm.lock
 
@@ -139,6 +144,20 @@ lock: ## Resolve requirements*.in anew (needs uv; UPGRADE=1 takes newer versions
 	   echo "  - pip"; \
 	   echo "  - pip:"; \
 	   sed -n 's/^\([a-z0-9].*==.*\) \\$$/      - \1/p' requirements.lock; } > environment.yml
+
+# Of this file the lines with ##, of each suite its label. A reader that closes the pipe early, such
+# as head, has seen enough.
+help: ## List the commands, settings and suites
+	@awk ' \
+	  /^##@ / { print substr($$0, 5) } \
+	  match($$0, /^[a-z-]+:.*## /) { name = $$0; sub(/:.*/, "", name); \
+	    printf "  make %-13s %s\n", name, substr($$0, RLENGTH + 1) } \
+	  /^#: / { settings = settings "  " substr($$0, 4) "\n" } \
+	  /^label: / { name = FILENAME; gsub(/.*\/|\.yaml/, "", name); label = substr($$0, 8); \
+	    if (length(label) > 76) label = substr(label, 1, 73) "..."; \
+	    suites = suites sprintf("  %-16s %s\n", name, label) } \
+	  END { printf "Settings\n%sSuites\n%s", settings, suites } \
+	  ' $(firstword $(MAKEFILE_LIST)) benchmarks/suites/*.yaml || true
 
 clean: ## Remove environments and caches; results/ and resources/ stay
 	rm -rf .venv .venv-figures .snakemake .pytest_cache .ruff_cache .hypothesis

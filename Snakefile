@@ -14,7 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
-from benchmarks.runs import slurm, sources, status
+from benchmarks.runs import durations, slurm, sources
 from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
 from benchmarks.runs.plan import (
@@ -85,7 +85,7 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 # What a job asks a scheduler for beside what its profile says, if that says the longest time.
 by_default = workflow.resource_settings._parsed_default_resources
 LONGEST = by_default["runtime"].value if "runtime" in by_default else None
-known_seconds = functools.cache(status.recorded_seconds)
+known_seconds = functools.cache(durations.recorded_seconds)
 
 
 def minutes(wildcards, attempt):
@@ -93,7 +93,7 @@ def minutes(wildcards, attempt):
     if workflow.remote_exec:
         return None  # it was asked for
     runs = batches[wildcards.batch].open_runs()
-    seconds = [status.expected(run.spec, known_seconds()).seconds for run in runs]
+    seconds = [durations.expected(run.spec, known_seconds()).seconds for run in runs]
     if None in seconds:
         return LONGEST
     return min(LONGEST, attempt * math.ceil(20 + 2 * sum(seconds) / 60))
@@ -104,23 +104,26 @@ if "slurm_extra" not in by_default:  # a job that is tried again keeps off nodes
     ASKED["slurm_extra"] = lambda _: slurm.excluded_nodes()
 
 
-# A job is done once each of its runs has a record. Where one says that its run failed, Snakemake's
-# word that the job is finished gives way.
+# A job is done once each of its runs has a record. Snakemake's word that it is finished gives way to
+# a line for each run, and where one failed that is said.
 batch_of_job = {}
+pace = durations.Pace(plan.runs, [run for runs in open_runs.values() for run in runs])
 
 
-def say_what_failed(line):
+def say_what_was_made(line):
     event = getattr(line, "event", None)
     if event == LogEvent.JOB_INFO and line.rule_name == "train":
         batch_of_job[line.jobid] = batches[line.wildcards["batch"]]
     elif event == LogEvent.JOB_FINISHED and line.job_id in batch_of_job:
         runs = batch_of_job[line.job_id].runs
+        said = [*filter(None, map(pace.finished, runs))]
         if failed := sum(run.status() == "failed" for run in runs):
-            line.msg = f"Failed in jobid: {line.job_id}: {failed} of {len(runs)} runs"
+            said.append(f"Failed in jobid: {line.job_id}: {failed} of {len(runs)} runs")
+        line.msg = "\n".join(said) or line.msg
     return True
 
 
-logger.addFilter(say_what_failed)
+logger.addFilter(say_what_was_made)
 
 
 onsuccess:

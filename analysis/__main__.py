@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from analysis.draw import NAMES, draw
-from analysis.text import quoted, suggest, visible
+from analysis.terminal import ends_in_one_sentence
+from analysis.text import quoted, suggest
 
 HELP = f"""\
 Draws tables, figures and the report from result records. Needs no torch.
@@ -29,6 +29,7 @@ written; one beside a SHA256SUMS must have the digest that is listed there.
 Exhibits: {", ".join(NAMES)}."""
 
 
+@ends_in_one_sentence
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command: 0, or 2 for unusable input."""
     parser = argparse.ArgumentParser(
@@ -45,21 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--reference", metavar="LABEL", help="the row that differences are taken to"
     )
     options = parser.parse_args(arguments)
-    try:
-        for name in options.exhibits:
-            if name not in NAMES:
-                raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
-        draw(options.runs, options.out, options.exhibits, reference=options.reference)
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}; what was there is kept."
-        print(visible(said), file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(visible(str(error)), file=sys.stderr)
-        return 2
-    except BrokenExecutor:
-        print("A process that drew was killed: is there too little memory?", file=sys.stderr)
-        return 2
+    for name in options.exhibits:
+        if name not in NAMES:
+            raise ValueError(f"There is no exhibit {quoted(name)}: {suggest(name, NAMES)}")
+    draw(options.runs, options.out, options.exhibits, reference=options.reference)
     return 0
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from analysis.terminal import flush
 from analysis.text import visible
 
 
@@ -36,11 +35,12 @@ def as_exit() -> Iterator[None]:
     """A command ends with the sentence of what stopped it, and no traceback: `@as_exit()`."""
     try:
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:  # its reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        pass
     except (DataError, OSError) as error:
         raise SystemExit(visible(str(error))) from error
+    finally:
+        flush()
 
 
 @contextmanager

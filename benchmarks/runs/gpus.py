@@ -48,9 +48,13 @@ def slots() -> dict[str, str]:
     Raises:
         DataError: $GPUS or $RUNS_PER_GPU is no such number.
     """
-    shares = _number(SHARE, 64, "the most processes on a GPU") if os.environ.get(SHARE) else 1
     found = names()
-    return {f"{gpu}-{share}" if share else gpu: gpu for share in range(shares) for gpu in found}
+    return {f"{gpu}-{share}" if share else gpu: gpu for share in range(shares()) for gpu in found}
+
+
+def shares() -> int:
+    """How many processes share a GPU: $RUNS_PER_GPU, one if that is not set."""
+    return _number(SHARE, 64, "the most processes on a GPU") if os.environ.get(SHARE) else 1
 
 
 def _number(variable: str, most: int, what: str) -> int:

@@ -65,6 +65,18 @@ class PlannedRun(RunSpec):
     def seed(self) -> int:
         return self.spec["seed"]
 
+    @property
+    def setting(self) -> str:
+        """Stream and backbone, as one line."""
+        stream, size = self.spec["stream"], self.spec["backbone"]["image_size"]
+        pixels = f" at {size} px" if size else ""
+        return f"{stream['name']}, {stream['n_tasks']} tasks, {self.backbone}{pixels}"
+
+    @property
+    def title(self) -> str:
+        """What it is, in words, for a line of progress."""
+        return f"{self.label} on {self.stream}, seed {self.seed}"
+
     @functools.cached_property
     def directory(self) -> str:
         return f"{RUNS}/{self.stream}/{self.label}/s{self.seed}-{self.key}"

@@ -25,8 +25,8 @@ from benchmarks import streams
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
+from benchmarks.runs.durations import seconds
 from benchmarks.runs.record import PUBLISHED, ROOT
-from benchmarks.runs.status import seconds
 
 PACKAGES = ("analysis", "baselines", "benchmarks", "treelora")
 

@@ -96,7 +96,7 @@ def _plain(value: Any) -> Any:
 
 def _check(suite: str) -> None:
     """Say what of a suite is done; DataError if something is wrong with it."""
-    command = [sys.executable, "-m", "benchmarks.runs.status", suite, "--brief"]
+    command = [sys.executable, "-m", "benchmarks.runs.status", suite]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise DataError(done.stderr.strip().rpartition("\n")[2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from benchmarks.runs.plan import Plan, PlannedRun, load_plan
 from benchmarks.runs.record import SCHEMA, read_record, without_curve, write_record
 
 MOST_PUBLISHED = 2_000_000  # bytes of a suite's predictions
+# As `collect` writes a record that is not skipped: its keys are sorted.
+_KEY = re.compile(r'"key": "([0-9a-f]{12})", "provenance"')
 
 
 def collect(plan: Plan, out: Path) -> None:
@@ -143,6 +146,16 @@ def restore(plan: Plan) -> str:
     for file, n in sorted(changed.items()):
         lines.append(f"{file} changed since {n} published runs were made: they are made anew")
     return "\n".join(lines)
+
+
+def n_restorable(plan: Plan) -> int:
+    """How many open runs of a plan `restore` would take from the published records."""
+    wanted = {run.key: run.spec for run in plan.runs if run.is_open()}
+    found = set()
+    for path in published.PUBLISHED.glob("*.jsonl") if wanted else ():
+        keys = set(_KEY.findall(path.read_text(encoding="utf-8"))) & wanted.keys() - found
+        found |= {key for key in keys if not published.differing(path.stem, wanted[key])}
+    return len(found)
 
 
 def forget_failed(plan: Plan) -> int:

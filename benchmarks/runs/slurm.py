@@ -48,6 +48,17 @@ class Partition:
     models: tuple[str, ...]
 
 
+def settings(profile: Path) -> dict:
+    """What the file of a profile says; DataError if it cannot be read."""
+    file = profile / "config.yaml"
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the profile {file} cannot be read ({reason}): correct it") from error
+    return found if isinstance(found, dict) else {}
+
+
 def check(profile: Path, threads: int) -> list[str]:
     """What keeps the jobs of a profile from being run, a sentence each; none if Slurm takes them.
 
@@ -56,19 +67,14 @@ def check(profile: Path, threads: int) -> list[str]:
     Raises:
         DataError: the profile cannot be read, or Slurm does not answer.
     """
-    file = profile / "config.yaml"
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"the profile {file} cannot be read ({reason}): correct it") from error
-    if not isinstance(settings, dict) or settings.get("executor") != "slurm":
+    file, asked = profile / "config.yaml", settings(profile)
+    if asked.get("executor") != "slurm":
         return []
     found = []
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         found.append("snakemake-executor-plugin-slurm is not installed: make slurm installs it")
-    asked = {"gpu": 1, **_pairs(settings.get("default-resources"))}
-    asked |= _pairs((_pairs(settings.get("set-resources"))).get("train"))
+    of_train = _pairs(_pairs(asked.get("set-resources")).get("train"))
+    asked = {"gpu": 1} | _pairs(asked.get("default-resources")) | of_train
     everywhere = _partitions()
     name = str(asked.get("slurm_partition") or _default_partition())
     partitions = [p for p in everywhere if p.name in name.split(",")]  # one job, where it fits

@@ -109,5 +109,5 @@ def test_a_job_whose_gpu_does_not_compute_is_tried_on_another_node(project):
 def test_the_plan_says_whether_slurm_would_take_the_jobs(asked, sentence, undisturbed):
     undisturbed.profile(asked)
     options = ("own.yaml", "--profile", "profiles/mine")
-    code, shown = undisturbed.module("benchmarks.runs.status", *options)
+    code, shown = undisturbed.module("benchmarks.runs.forecast", *options)
     assert (code != 0) == bool(sentence) and sentence in shown, shown

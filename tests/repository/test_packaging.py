@@ -204,7 +204,7 @@ def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
     bench.broken.unlink()
     code, _, asked = bench.make()  # an interrupted installation is made again, a whole one not
     assert code == 0 and " pip install " in asked and "--require-hashes" in asked
-    assert bench.make() == (0, "", "-m benchmarks.runs.status demo --brief\n")
+    assert bench.make() == (0, "", "-m benchmarks.runs.status demo\n")
     lock = bench.folder / "requirements.lock"
     later = lock.stat().st_mtime + 60
     os.utime(lock, (later, later))

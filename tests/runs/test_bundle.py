@@ -175,7 +175,7 @@ def test_beyond_a_limit_the_largest_parts_are_left_out_by_name(source):
 
 def test_where_it_is_unpacked_the_same_runs_are_open_and_nothing_is_prepared(source, unpacked):
     planned = {path.parent.name for path in source.files("results/runs/*/*/*/spec.json")}
-    code, shown = unpacked.module("benchmarks.runs.status", SUITE, "--runs")
+    code, shown = unpacked.module("benchmarks.runs.forecast", SUITE, "--runs")
     assert code == 0 and all(name in shown for name in planned), shown
     shown = unpacked.snakemake("--dry-run", suite=SUITE)
     assert scheduled(shown) == {"train": 2, "collect": 1, "analyse": 1, "all": 1}

@@ -16,6 +16,7 @@ from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.runs import published, results, sources
+from benchmarks.runs.forecast import Forecast, Machine
 from benchmarks.runs.plan import load_plan
 from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.status import describe
@@ -47,17 +48,18 @@ def test_seeds_of_a_row_go_together_whatever_is_done(project, whole):
 
 
 def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch, whole):
-    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "none")
+    monkeypatch.setattr("benchmarks.runs.durations.PUBLISHED", project / "none")
     plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
     (one,) = (run for run in plan.runs if run.key == whole["key"])
     write_json(Path(one.record), whole)
-    lines = {line.split()[0]: line for line in describe(plan).splitlines()}
+    lines = {line.split()[0]: line for line in Forecast(plan, Machine()).text().splitlines()}
     assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
     assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
-    assert re.search(r"1 runs of \d+ (s|min) as recorded, 2 runs of ~", lines["to"])
+    assert re.search(r" 1 run, \d+ (s|min) as recorded on a CPU\b", lines["to"])
+    assert re.search(r" 2 runs, ~\d+ (s|min) of a GPU as estimated\b", lines["to"])
     assert "30 (300 in bf16) TFLOP/s" in lines["~"]
-    assert describe(plan, each=True).count("results/runs/") == 4
-    assert "at an assumed 60 TFLOP/s" in describe(plan, tflops=60)
+    assert Forecast(plan, Machine()).text(each=True).count("results/runs/") == 4
+    assert "at an assumed 60 TFLOP/s" in Forecast(plan, Machine(), tflops=60).text()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
     assert not one.is_open()
     write_json(path, whole | changes)
     with pytest.raises(DataError, match="is damaged") as caught:
-        describe(plan, brief=True)
+        describe(plan)
     assert str(path) in str(caught.value)
 
 
@@ -119,13 +121,13 @@ def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
 def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
     project, monkeypatch, capsys, content
 ):
-    monkeypatch.setattr("benchmarks.runs.status.PUBLISHED", project / "published")
+    monkeypatch.setattr("benchmarks.runs.durations.PUBLISHED", project / "published")
     published = project / "published/other.jsonl"
     alien = Path("results/runs/other/seqlora/s0-abc/result.json")
     for path in (published, alien):
         path.parent.mkdir(parents=True)
         path.write_text(f"{content}\n")
-    assert "1 runs: 1 open" in describe(plan_of({"seqlora": {}}))
+    assert "1 runs: 1 open" in Forecast(plan_of({"seqlora": {}}), Machine()).text()
     said = capsys.readouterr().err
     assert said.count(str(alien)) == 1 and said.count(str(published)) == 1
 
@@ -136,7 +138,7 @@ def test_text_from_outside_does_not_steer_the_terminal(project, capsys):
     object.__setattr__(plan, "label", "a\x1b[2Jb\nc")
     record = {"schema": 1, "status": "failed", "key": one.key, "spec": one.spec}
     write_json(Path(one.record), record | {"error": "x\x1b]0;y\x07\u202e"})
-    lines = describe(plan, brief=True)
+    lines = describe(plan)
     Progress("z\x1b[1m", 1, "steps").say("task \x1b[31m")
     for text in (lines, str(DataError("\x1b[2J\n")), capsys.readouterr().err):
         assert not set(text) & set("\x1b\x07\u202e") and "\\x1b" in text

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.common.errors import DataError
-from benchmarks.runs import slurm, status
+from benchmarks.runs import forecast, slurm
 from tests.checkout import ROOT
 
 SINFO = """\
@@ -117,9 +117,9 @@ def test_resources_may_be_a_list(tmp_path, cluster):
 def test_the_plan_fails_where_slurm_would_not_take_its_jobs(cluster, tmp_path, monkeypatch, capsys):
     check(tmp_path, runtime=9999)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["status", "smoke", "--profile", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["forecast", "smoke", "--profile", str(tmp_path)])
     with pytest.raises(SystemExit, match="at most 1440 in the partition 'gpu'"):
-        status.main()
+        forecast.main()
     assert "suite smoke" in capsys.readouterr().out
 
 

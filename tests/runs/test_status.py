@@ -1,75 +1,91 @@
-"""What a plan says of time and memory."""
+"""What `make status` says of runs that are done, that are made, and that could be restored."""
 
-import sys
+import time
+from pathlib import Path
 
 import pytest
-import yaml
 
-from benchmarks.runs import status
+from benchmarks.common.files import write_json
+from benchmarks.runs import durations, published, results
+from benchmarks.runs import run as runner
+from benchmarks.runs.durations import Pace
+from benchmarks.runs.status import describe
+from tests.small_runs import plan_of
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        *((0.2, "1 s"), (42, "42 s"), (59.8, "1 min"), (90, "2 min"), (3599, "1 h 00 min")),
-        *((12_060, "3 h 21 min"), (36_000, "10 h"), (972_000, "270 h")),
-    ],
-)
-def test_a_duration_is_in_units_that_one_thinks_in(seconds, told):
-    assert status.duration(seconds) == told
+def test_a_running_run_says_how_far_it_is_and_a_dead_one_is_not_running(project, whole):
+    """Looked at from within a run, between its tasks; another seed has told how long it takes."""
+    plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
+    done, one = (run for run in plan.runs if run.label == "seqlora")
+    write_json(Path(done.record), whole)
+    said = []
+
+    class Stopped(Exception):
+        pass
+
+    def look(run, *_):
+        said.append(describe(plan))
+        if len(said) == 2:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.runs.learning.Run._train", _before(look))
+        runner.make(Path(one.write_spec()))  # leaves a failed record
+    first, second = said
+    assert "4 runs: 1 done, 1 running, 2 open" in first
+    assert "  running: seqlora on glyphs, seed 1: task 1 of 3, about " in first
+    assert "task 2 of 3, script" in second and " left" in second
+    rows = {line.split()[0]: line for line in second.splitlines()}
+    assert rows["seqlora"].endswith("1 done, 1 running") and rows["gem"].endswith("2 open")
+    after = describe(plan)
+    assert "1 done, 1 failed, 2 open" in after and "running" not in after
 
 
-@pytest.fixture
-def plan(project, monkeypatch, capsys):
-    """What the command says of one method on a language model from outside, and its exit status."""
-    stream = {"name": "docs", "n_tasks": 2, "max_prompt_tokens": 256}
-    experiment = {
-        "stream": stream,
-        "backbone": {"name": "llama-2-7b-chat", "weights": "bfloat16"},
-        "train": {"epochs": 1, "batch_size": 8},
-        "methods": {"seqlora": {}, "small": {"method": "seqlora", "test_batch_size": 1}},
-    }
-    document = {"label": "a test", "seeds": [0, 1], "experiments": [experiment]}
-    (project / "own.yaml").write_text(yaml.safe_dump(document))
-    monkeypatch.setattr(status, "PUBLISHED", project / "none")
-    monkeypatch.setattr("benchmarks.common.devices.find", lambda: "cpu")
+def _before(look):
+    """`Run._train` that looks first."""
+    from benchmarks.runs.learning import Run
 
-    def plan(*options: str) -> tuple[str, object]:
-        monkeypatch.setattr(sys, "argv", ["status", "own.yaml", *options])
-        code = None
-        try:
-            status.main()
-        except SystemExit as stopped:
-            code = stopped.code
-        return capsys.readouterr().out, code
+    train = Run._train
 
-    return plan
+    def looking(self, task):
+        look(self)
+        return train(self, task)
+
+    return looking
 
 
-def test_a_plan_refuses_the_rows_that_do_not_fit_and_says_what_would(plan):
-    said, code = plan("--gib", "300", "--at-once", "2")
-    assert code is None and "too large" not in said
-    rows = {line.split()[0]: line for line in said.splitlines()}
-    assert " GiB" in rows["seqlora"] and " GiB" in rows["small"]
-    assert "to do, 2 runs at once: about " in said
-    said, code = plan("--gib", "24")
-    refused = said.partition("too large for the device:\n")[2].splitlines()
-    assert len(refused) == 2
-    assert all(
-        "the device has 24.0 GiB: set " in line and "which takes" in line for line in refused
-    )
-    assert "2 of its rows do not fit into 24.0 GiB" in code
+def test_published_results_of_open_runs_are_offered(project, whole, monkeypatch):
+    """Those that `restore` would take, and no others."""
+    plan = plan_of({"seqlora": {}}, seeds=(0, 1))
+    folder = project / "published"
+    for module in (published, durations):
+        monkeypatch.setattr(module, "PUBLISHED", folder)
+    write_json(Path(plan.runs[0].record), whole)
+    results.collect(plan_of({"seqlora": {}}), folder / "own.jsonl")
+    published.vouch({"own": [plan.runs[0].spec]})
+    assert "make restore" not in describe(plan)
+    Path(plan.runs[0].record).unlink()
+    assert "published results of 1 open runs exist: make restore takes them" in describe(plan)
+    write_json(folder / "sources.json", {})
+    assert "make restore" not in describe(plan)
 
 
-def test_a_machine_without_a_gpu_may_plan_what_it_cannot_run(plan, monkeypatch):
-    monkeypatch.setattr("benchmarks.costs.memory.available_bytes", lambda device: 2**30)
-    said, code = plan()
-    assert code is None
-    assert said.count("the device has 1.0 GiB") == 2 and "--gib N" in said
-
-
-@pytest.mark.parametrize("option", ["--gib=0", "--gib=nan", "--at-once=0"])
-def test_an_impossible_machine_is_refused(plan, option, capsys):
-    assert plan(option)[1] == 2
+def test_each_finished_run_is_told_once_with_what_is_left(project, whole, monkeypatch):
+    plan = plan_of({"seqlora": {}}, seeds=(0, 1, 2))
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace(plan.runs, plan.runs)
+    assert pace.finished(plan.runs[0]) is None  # it is open
+    write_json(Path(plan.runs[0].record), whole)
+    now[0] = 60.0
+    line = pace.finished(plan.runs[0])
+    assert line.startswith("1 of 3 runs: seqlora on glyphs, seed 0: ACC ")
+    assert line.endswith(", about 2 min left")
+    assert pace.finished(plan.runs[0]) is None
+    for run in plan.runs[1:]:
+        failed = whole | {"key": run.key, "status": "failed", "error": "no"}
+        write_json(Path(run.record), failed)
+    assert "seed 1: failed, about 30 s left" in pace.finished(plan.runs[1])
+    assert pace.finished(plan.runs[2]) == "3 of 3 runs: seqlora on glyphs, seed 2: failed"

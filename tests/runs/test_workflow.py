@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import time
+from collections import Counter
 
 import pytest
 import yaml
@@ -69,7 +71,11 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
     assert "lower learning_rate" in shown and f"{OUT}/report/index.html" in shown
     for said in (checkout.first, checkout.first.rpartition("Finished jobid")[2]):
         assert "diverging/s0-" in said and "failed" in said
-    assert checkout.first.count("(Rule: train)") == 2  # the jobs that Snakemake calls finished
+    told = re.findall(r"^(\d) of 6 runs: (\S+) on \S+, seed \d: (\w+)", checkout.first, re.M)
+    assert [int(n) for n, *_ in told] == [1, 2, 3, 4, 5, 6]
+    ends = {("anchor", "ACC"): 2, ("diverging", "failed"): 2, ("treelora", "OP"): 2}
+    assert Counter((label, end) for _, label, end in told) == ends
+    assert checkout.first.count(" left\n") == 5
 
 
 def test_what_was_answered_scores_as_recorded(checkout):
@@ -146,7 +152,7 @@ def test_an_edited_method_is_made_anew_until_the_edit_is_undone(checkout):
     path.write_text(text.replace("strength: float = 1.0", "strength: float = +1.0"))
     shown = checkout.snakemake("--dry-run", suite=NAME)
     assert trained(shown) == {("anchor", "glyphs", seed) for seed in (0, 1)}
-    code, shown = checkout.module("benchmarks.runs.status", NAME, "--brief")
+    code, shown = checkout.module("benchmarks.runs.status", NAME)
     assert code == 0 and "baselines/anchor.py changed since 2 runs were made" in shown
     path.write_text(text.replace('"""Anchor', '# Edited\n"""Another', 1))
     shown = checkout.snakemake("--dry-run", suite=NAME)
