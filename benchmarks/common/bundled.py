@@ -31,9 +31,8 @@ def manifest(kind: str, name: str) -> dict:
 
 def is_intact(file: Path) -> bool:
     """Whether a file is what the bundle brought."""
-    return file.is_relative_to(ROOT) and _sums().get(
-        file.relative_to(ROOT).as_posix()
-    ) == sha256_of(file)
+    place = file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else None
+    return _sums().get(place) == sha256_of(file)
 
 
 @functools.cache

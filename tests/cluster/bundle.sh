@@ -13,4 +13,4 @@ tar xf ./*.tar
 rm ./*.tar
 cd treelora-smoke-*/
 env --ignore-environment PATH="$PATH" HOME="$folder" \
-    unshare --map-root-user --net make replicate SUITE=smoke
+    unshare --map-root-user --net make slurm replicate SUITE=smoke

@@ -194,7 +194,10 @@ class Stream:
 
     @property
     def bundled(self) -> dict:
-        """The manifest of what a bundle has brought of it; empty in any other checkout."""
+        """The manifest of what a bundle has brought of it; empty in any other checkout.
+
+        A stream that knows its classes or tasks from its source alone has them from there, then.
+        """
         return bundled.manifest("streams", shlex.join(self.arguments))
 
     def digest(self) -> str:
