@@ -24,6 +24,7 @@ from analysis.figures.canvas import render
 from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
 from analysis.tables.table import Table, csv
+from analysis.terminal import columns, say
 from analysis.text import quoted, suggest
 
 for room in (analysis.tables, analysis.figures):  # whose modules register what they draw
@@ -48,6 +49,11 @@ class Drawn(NamedTuple):
     n_runs: int
     measured: Measured
     files: dict[str, bytes]
+
+    @property
+    def row(self) -> dict[str, str]:
+        """In words, for a line on the terminal."""
+        return {"suite": self.suite, "runs": str(self.n_runs), "files drawn": str(len(self.files))}
 
 
 class Experiments(NamedTuple):
@@ -85,6 +91,7 @@ def draw(
     `reference`, else to the one that the suite names.
     """
     several = len(paths) > 1
+    say(f"draws {', '.join(path.stem if several else str(path) for path in paths)}")
     largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
     jobs = [partial(draw_suite, path, out, names, several, reference) for path in largest]
     if several and "claims" in names:
@@ -95,22 +102,20 @@ def draw(
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
+    page = out / "report/index.html"
     for drawn in suites:
-        folder = out / drawn.suite if several else out
-        write(folder, drawn.files)
-        print(f"{drawn.suite}: {len(drawn.files)} files from {drawn.n_runs} runs in {folder}")
-        if "report/index.html" in drawn.files:
-            print(f"report: {folder / 'report/index.html'}")
+        write(out / drawn.suite if several else out, drawn.files)
     if experiments:
         verdicts = judge([drawn.measured for drawn in suites], experiments.findings)
         made = claims_files(verdicts)
         if "report" in names:
             made |= experiments.files
             table = claims_table(verdicts)
-            page = report.overview(suites, table, experiments.sections, made)
-            made["index.html"] = page.encode()
+            overview = report.overview(suites, table, experiments.sections, made)
+            made["index.html"] = overview.encode()
         write(out, made)
-        print(f"all suites: {', '.join(str(out / name) for name in made)}")
+        page = out / "index.html"
+    say(columns([drawn.row for drawn in suites]), page if page.is_file() else out)
 
 
 def _size(path: Path) -> int:

@@ -28,12 +28,24 @@ def columns(rows: Sequence[Mapping[str, str]]) -> str:
     )
 
 
+def say(*lines: object) -> None:
+    """Print lines; a reader that has closed the pipe, such as head, has seen enough."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        _to_nobody()
+
+
 def flush() -> None:
-    """Write out what was printed, unless its reader, such as head, has seen enough and is gone."""
+    """Write out what was printed, likewise."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nobody()
+
+
+def _to_nobody() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ends_in_one_sentence(main: Callable[..., int]) -> Callable[..., int]:

@@ -142,9 +142,9 @@ def _limit(runs: pd.DataFrame) -> float:
     return stdtrit(freedom, 0.975) * sqrt(2 * squares / freedom) if freedom else nan
 
 
-def published_of(name: str, folder: Path = PUBLISHED) -> Path | None:
+def published_of(name: str) -> Path | None:
     """The published records of a suite; None if there are none."""
-    path = folder / f"{name}.jsonl"
+    path = PUBLISHED / f"{name}.jsonl"
     return path if path.is_file() else None
 
 

@@ -39,6 +39,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -46,9 +47,11 @@ import baselines
 from analysis.text import visible
 from baselines.common.base import Needs
 from benchmarks import backbones
-from benchmarks.backbones.language import LanguageModel, weight_bytes
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.common.errors import DataError
+
+if TYPE_CHECKING:
+    from benchmarks.backbones.language import LanguageModel
 
 Changes = dict[tuple[str, str], object]  # of a spec: part and name -> another value
 
@@ -97,6 +100,8 @@ def gib(n_bytes: int) -> str:
 def estimate(spec: dict) -> Estimate:
     """The estimate for a run's spec, on the real shapes of its network."""
     backbone, train, stream = spec["backbone"], spec["train"], spec["stream"]
+    from benchmarks.backbones.language import weight_bytes  # seconds to import
+
     model, everything = _shapes(backbone["name"])
     method = baselines.of(spec["method"], "language")
     needs = method.needs(

@@ -24,6 +24,9 @@ from benchmarks.common.files import read_json
 
 TOUCH_SECONDS = 30
 STALE_SECONDS = 300  # hosts may see a touched file a minute late
+# In the folder of a run while a process makes it; one that the process did not survive goes last of
+# its row the next time, so that what kills it does not keep the others from being made.
+ATTEMPT = "attempted"
 
 
 @contextmanager

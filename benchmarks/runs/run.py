@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from analysis.terminal import say
 from analysis.text import visible
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, FaultyGPU, Postponed
@@ -32,10 +33,6 @@ from benchmarks.runs.deadline import Deadline, end_of_allocation, seconds_since_
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.learning import Run
 from benchmarks.runs.record import is_committed, now, provenance, read_record, write_record
-
-# In the folder of a run while a process makes it; one that the process did not survive goes last of
-# its row the next time, so that what kills it does not keep the others from being made.
-ATTEMPT = "attempted"
 
 
 def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
@@ -98,12 +95,12 @@ def _make(
         print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
         state.unlink()
         state.with_suffix(".jsonl.gz").unlink(missing_ok=True)
-    (folder / ATTEMPT).touch()
+    (folder / lease.ATTEMPT).touch()
     try:
         run.make()
         write_bytes(kept.predictions(path), run.predictions().pack())
     except Postponed:
-        (folder / ATTEMPT).unlink(missing_ok=True)
+        (folder / lease.ATTEMPT).unlink(missing_ok=True)
         raise
     except Exception as error:
         if devices.is_fault(error):
@@ -119,14 +116,14 @@ def _make(
         trace = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
         with suppress(OSError), open(log, "a", encoding="utf-8") as file:
             file.write(f"{now()}\n{trace}\n\n")
-        print(f"{folder} failed: {visible(text)} (see {log})", flush=True)
+        say(f"{folder} failed: {visible(text)} (see {log})")
         outcome = {"status": "failed", "error": text}
     before_save()
     if len(tries := run.record.pop("tries")) > 1:
         facts["tries"] = tries
     facts |= run.record.get("provenance", {}) | {"finished": now()}
     write_record(path, outcome | {"key": key, "spec": spec} | run.record | {"provenance": facts})
-    (folder / ATTEMPT).unlink(missing_ok=True)
+    (folder / lease.ATTEMPT).unlink(missing_ok=True)
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
         run.answers_path.unlink(missing_ok=True)
@@ -136,7 +133,7 @@ def _make(
 def _comes_last(spec_path: Path) -> bool:
     """Whether another process makes the run, or one that made it did not survive it."""
     folder = spec_path.parent
-    return (folder / ATTEMPT).exists() or lease.is_held(folder)
+    return (folder / lease.ATTEMPT).exists() or lease.is_held(folder)
 
 
 def _where(error: Exception, files: Collection[Path]) -> str:

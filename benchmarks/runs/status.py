@@ -21,7 +21,6 @@ from benchmarks.common.errors import DataError, as_exit
 from benchmarks.runs import lease, results
 from benchmarks.runs.durations import duration, expected, recorded_seconds
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
-from benchmarks.runs.run import ATTEMPT
 
 STATES = ("done", "failed", "running", "outdated", "started", "open")
 
@@ -96,7 +95,7 @@ def _place(run: PlannedRun, known: dict) -> str:
             where = f", {visible(own.tasks[learnt])}" if learnt < len(own.tasks) else ""
     place = f": task {min(learnt + 1, n_tasks)} of {n_tasks}{where}"
     seconds = expected(run.spec, known).seconds
-    begun = (answers, Path(run.directory) / ATTEMPT)
+    begun = (answers, Path(run.directory) / lease.ATTEMPT)
     times = [path.stat().st_mtime for path in begun if path.exists()]
     if seconds is None or not times:
         return place
@@ -133,16 +132,16 @@ def main() -> None:
     add_data_dir_option(parser)
     options = parser.parse_args()
     plan = load_plan(options.suite, options.data_dir)
-    print(describe(plan))
-    if options.complete:
-        _require_complete(plan)
-
-
-def _require_complete(plan: Plan) -> None:
-    """DataError unless all runs are done."""
+    if not options.complete:
+        print(describe(plan))
+        return
     statuses = [run.status() for run in plan.runs]
     failed = statuses.count("failed")
-    if left := len(statuses) - statuses.count("done") - failed:
+    left = len(statuses) - statuses.count("done") - failed
+    if not left:
+        print(f"{_results(plan)}\n")
+    print(describe(plan))
+    if left:
         raise DataError(
             f"{left} of {len(statuses)} runs are still open: run the same command again, "
             f"and look above or in results/batches for why they were not made"
@@ -151,6 +150,16 @@ def _require_complete(plan: Plan) -> None:
         raise DataError(
             f"{failed} of {len(statuses)} runs failed, see above: make retry has them made again"
         )
+
+
+def _results(plan: Plan) -> str:
+    """What they say, once all are collected."""
+    from analysis import outcome  # which `make status` need not wait for
+
+    try:
+        return outcome.text(Path("results") / plan.name / "runs.jsonl")
+    except RecordError as error:
+        raise DataError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -131,10 +131,19 @@ def test_a_target_is_never_taken_for_configuration(command):
     assert all(re.search(r"--config suite=\S+ +together='3' +--", call) for call in calls)
 
 
-def test_make_lists_its_commands():
+def test_make_lists_its_commands_and_suites():
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     declared = re.search(r"^\.PHONY: (.+)$", read("Makefile"), re.MULTILINE)[1].split()
-    assert re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE) == declared
+    assert sorted(re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE)) == sorted(declared)
+    suites = re.findall(r"^  (\w+) ", shown.partition("\nSuites\n")[2], re.MULTILINE)
+    assert suites == sorted(path.stem for path in ROOT.glob("benchmarks/suites/*.yaml"))
+
+
+def test_a_list_of_which_only_the_head_is_read_is_no_error():
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", "make | true"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class Bench:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, Postponed
-from benchmarks.runs import deadline
+from benchmarks.runs import deadline, lease
 from benchmarks.runs import run as runner
 from benchmarks.runs.deadline import Deadline
 from tests.small_runs import make, plan_of
@@ -67,7 +67,7 @@ def test_a_faulty_gpu_is_no_failed_run_but_a_faulty_method_is(project, monkeypat
         with pytest.raises(Postponed, match="as the GPU is at fault [(].* on another machine"):
             make(one)
         assert one.status() == "open"
-        assert (Path(one.directory) / runner.ATTEMPT).exists()  # it goes last the next time
+        assert (Path(one.directory) / lease.ATTEMPT).exists()  # it goes last the next time
     else:
         assert make(one)["status"] == "failed"
 

@@ -142,7 +142,7 @@ def test_text_from_outside_does_not_steer_the_terminal(project, capsys):
     Progress("z\x1b[1m", 1, "steps").say("task \x1b[31m")
     for text in (lines, str(DataError("\x1b[2J\n")), capsys.readouterr().err):
         assert not set(text) & set("\x1b\x07\u202e") and "\\x1b" in text
-    assert len(lines.splitlines()) == 3
+    assert len(lines.splitlines()) == 5
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(project, monkeypatch):
