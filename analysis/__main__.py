@@ -21,6 +21,8 @@ Draws tables, figures and the report from result records. Needs no torch.
 One file is drawn in DIR itself, several each in DIR/SUITE:
   summary.csv, tables/*.{{md,tex,csv}}, figures/*.{{pdf,svg}}, claims.{{md,tex,csv}},
   report/index.html
+Figures are 3.25 or 6.75 inches wide, a column of print or two; so are tables, of which NAME.tex has
+all columns and NAME.column.tex those that fit into one column.
 Several files are also judged together, in DIR/claims.{{md,tex,csv}} and DIR/index.html, which
 shows the published experiments without suite as well: the search's regret, operations and bytes.
 The same records give the same bytes. All files are read and checked before anything is

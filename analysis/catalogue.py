@@ -4,7 +4,7 @@
     def routing(panel: Panel) -> Table: ...
 
     @figure("R, the score on every task after every task.")
-    def matrix(panel: Panel) -> Figure: ...
+    def curves(panel: Panel) -> Figure: ...
 
 The function's name is the exhibit's. That is all there is to add, in any module of
 `analysis.tables` or `analysis.figures`: command line, workflow and report take it from here, in
@@ -58,6 +58,11 @@ def _register(exhibits: dict[str, Exhibit], *facts: object) -> Callable:
         return function
 
     return register
+
+
+def called(name: str, stream: str) -> str:
+    """A figure's name: on streams on which the paper has the same in another figure, that one's."""
+    return name.replace("fig4", {"imagenet_r": "fig6", "cub200": "fig7"}.get(stream, "fig4"))
 
 
 def fitting(exhibits: dict[str, Exhibit], specs: list[dict]) -> dict[str, Exhibit]:

@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 import analysis.figures
 import analysis.tables
-from analysis import report
-from analysis.catalogue import FIGURES, TABLES, about, fitting
+from analysis import exhibits, overview, report
+from analysis.catalogue import FIGURES, TABLES, about, called, fitting
 from analysis.claims.judge import Measured, Verdict, judge, measure
 from analysis.claims.judge import csv as claims_csv
 from analysis.claims.judge import table as claims_table
-from analysis.figures.canvas import render
+from analysis.exhibits import Ran
+from analysis.figures.canvas import has_content, render
 from analysis.records import accounting, regret
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
+from analysis.scatter import Board, board
 from analysis.tables.table import Table, csv
 from analysis.terminal import columns, say
 from analysis.text import quoted, suggest
@@ -32,7 +34,8 @@ for room in (analysis.tables, analysis.figures):  # whose modules register what 
         import_module(module.name)
 
 NAMES = ("summary", *about(TABLES, Panel), *about(FIGURES, Panel), "claims", "report")
-CLAIMS = tuple(f"claims.{kind}" for kind in ("md", "tex", "csv"))
+FORMS = ("md", "tex", "column.tex", "csv")  # of a table
+CLAIMS = tuple(f"claims.{kind}" for kind in FORMS)
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 # What belongs to no suite: file, title, how it is read, and what of it the claims ask for.
 EXPERIMENTS = (
@@ -49,6 +52,8 @@ class Drawn(NamedTuple):
     n_runs: int
     measured: Measured
     files: dict[str, bytes]
+    boards: list[Board]
+    ran: list[Ran]
 
     @property
     def row(self) -> dict[str, str]:
@@ -72,8 +77,9 @@ def files(specs: list[dict]) -> list[str]:
         panels.setdefault(slug, []).append(spec)
     for slug, own in sorted(panels.items()):
         tables, figures = fitting(TABLES, own), fitting(FIGURES, own)
-        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in ("md", "tex", "csv")]
-        names += [f"figures/{f}-{slug}.{kind}" for f in figures for kind in ("pdf", "svg")]
+        names += [f"tables/{t}-{slug}.{kind}" for t in tables for kind in FORMS]
+        stems = [f"{called(name, own[0]['stream']['name'])}-{slug}" for name in figures]
+        names += [f"figures/{stem}.{kind}" for stem in stems for kind in ("pdf", "svg")]
     return names
 
 
@@ -102,7 +108,7 @@ def draw(
     found = [drawn.suite for drawn in suites]
     if len(set(found)) < len(found):
         raise ValueError(f"Every file must hold another suite, but these are {found}.")
-    page = out / "report/index.html"
+    entry = out / "report/index.html"
     for drawn in suites:
         write(out / drawn.suite if several else out, drawn.files)
     if experiments:
@@ -110,12 +116,20 @@ def draw(
         made = claims_files(verdicts)
         if "report" in names:
             made |= experiments.files
-            table = claims_table(verdicts)
-            overview = report.overview(suites, table, experiments.sections, made)
-            made["index.html"] = overview.encode()
+            files = [f"{own.suite}/{name}" for own in suites for name in own.files] + [*made]
+            page = overview.page(
+                suites,
+                [drawn.measured for drawn in suites],
+                verdicts,
+                [board for drawn in suites for board in drawn.boards],
+                exhibits.index([ran for drawn in suites for ran in drawn.ran], files),
+                experiments.sections,
+                [*made],
+            )
+            made["index.html"] = page.encode()
         write(out, made)
-        page = out / "index.html"
-    say(columns([drawn.row for drawn in suites]), page if page.is_file() else out)
+        entry = out / "index.html"
+    say(columns([drawn.row for drawn in suites]), entry if entry.is_file() else out)
 
 
 def _size(path: Path) -> int:
@@ -148,17 +162,19 @@ def draw_suite(
                 f"{suggest(reference, sorted(labels))}"
             )
         suite = replace(suite, reference=reference)
-    measured, made = make(suite, out / suite.name if own_folder else out, names)
-    return Drawn(suite.name, suite.label, len(suite.runs), measured, made)
+    folder = out / suite.name if own_folder else out
+    measured, made = make(suite, folder, names, back=own_folder and "claims" in names)
+    boards, ran = ([of(panel) for panel in suite.panels] for of in (board, exhibits.ran))
+    return Drawn(suite.name, suite.label, len(suite.runs), measured, made, boards, ran)
 
 
 def make(
-    suite: Suite, folder: Path, names: Iterable[str] = NAMES
+    suite: Suite, folder: Path, names: Iterable[str] = NAMES, back: bool = False
 ) -> tuple[Measured, dict[str, bytes]]:
     """What the suite says of the claims, and the content of every wanted file by its path.
 
-    Nothing is written. The report shows all tables and figures. It links to the files made here
-    and to those that already lie in `folder`.
+    Nothing is written. The report shows all tables and figures. It links to the files made here,
+    to those that already lie in `folder` and, with `back`, to an overview above.
     """
     whole = "report" in names
     measured = measure(suite)
@@ -179,15 +195,17 @@ def make(
                 made |= table_files(f"{name}-{panel.slug}", tables[name])
         for name, exhibit in fitting(FIGURES, specs).items():
             if whole or name in names:
-                drawn = render(exhibit.draw(panel))
-                svgs[name] = drawn["svg"]
+                stem = f"{called(name, panel.stream)}-{panel.slug}"
+                drawn = render(figure := exhibit.draw(panel), stem)
+                if has_content(figure):
+                    svgs[name] = drawn["svg"], figure.get_label()
             if name in names:
-                made |= {f"figures/{name}-{panel.slug}.{kind}": drawn[kind] for kind in drawn}
+                made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in drawn}
     if whole:
         others = files([record["spec"] for record in suite.runs["record"]])
         others.remove("report/index.html")
         links = [name for name in others if name in made or (folder / name).is_file()]
-        page = report.page(suite, shown, claims_table(verdicts), links)
+        page = report.page(suite, shown, verdicts, links, back)
         made["report/index.html"] = page.encode()
     return measured, made
 
@@ -210,26 +228,27 @@ def draw_experiments(published: Path) -> Experiments:
         data = load(published / f"{name}.json")
         found[name] = find(data)
         tables = {n: own.draw(data) for n, own in about(TABLES, type(data)).items()}
-        figures = about(FIGURES, type(data))
-        sections.append({"title": title, "tables": tables, "figures": list(figures)})
+        figures = {n: own.draw(data) for n, own in about(FIGURES, type(data)).items()}
+        drawn = {stem: render(figure, stem) for stem, figure in figures.items()}
+        shown = {stem: (drawn[stem]["svg"], figures[stem].get_label()) for stem in drawn}
+        sections.append({"title": title, "tables": tables, "figures": shown})
         for stem, table in tables.items():
             made |= table_files(stem, table)
-        for stem, exhibit in figures.items():
-            drawn = render(exhibit.draw(data))
-            made |= {f"figures/{stem}.{kind}": drawn[kind] for kind in ("pdf", "svg")}
+        for stem, forms in drawn.items():
+            made |= {f"figures/{stem}.{kind}": forms[kind] for kind in ("pdf", "svg")}
     return Experiments(found, sections, made)
 
 
 def table_files(stem: str, table: Table) -> dict[str, bytes]:
-    """A table in its three forms."""
-    forms = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
-    return {f"tables/{stem}.{kind}": text.encode() for kind, text in forms.items()}
+    """A table in its forms."""
+    texts = (table.markdown(), table.latex(), table.latex(narrow=True), table.csv())
+    return {f"tables/{stem}.{kind}": text.encode() for kind, text in zip(FORMS, texts, strict=True)}
 
 
 def claims_files(verdicts: list[Verdict]) -> dict[str, bytes]:
-    """The verdicts on the claims in the same three forms."""
+    """The verdicts on the claims in the same forms."""
     table = claims_table(verdicts)
-    made = (table.markdown(), table.latex(), claims_csv(verdicts))
+    made = (table.markdown(), table.latex(), table.latex(narrow=True), claims_csv(verdicts))
     return {name: text.encode() for name, text in zip(CLAIMS, made, strict=True)}
 
 

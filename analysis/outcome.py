@@ -51,4 +51,4 @@ def _points(score: float, sign: str = "") -> str:
 
 
 def _interval(low: float, high: float) -> str:
-    return "" if isnan(low) else f"[{_points(low, '+')}, {_points(high, '+')}]"
+    return "" if isnan(low) or low == high else f"[{_points(low, '+')}, {_points(high, '+')}]"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from analysis.claims.judge import RULE, table
+from analysis.claims.judge import RULE, Measured, evidence
+from analysis.claims.summary import Standing, chance, counts, findings, standings
 from analysis.claims.verdict import (
     CLAIMS,
     NOT_SUPPORTED,
-    NOT_TESTABLE,
     SUPPORTED,
-    VERDICTS,
+    UNDECIDED,
     Claim,
-    Effect,
     Verdict,
 )
 from analysis.records.runs import Panel, Suite
@@ -30,14 +27,17 @@ HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),
     *("search", "tree", "regret"),
 )
-WORDS = {SUPPORTED: "yes", NOT_SUPPORTED: "no", NOT_TESTABLE: "open"}
+TOLD = (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
 SCORES = ("method", "runs", "acc", "bwt_paper", "time_seconds")  # columns of the table accuracy
 CLAIMS_HEAD = """\
 # The paper's claims
 
-What the published records say of each claim of the paper: supported, not supported, or not testable
-by them. [How a verdict is reached](#rule) stands at the end, the scores are in
-[results.md](results.md). Scores are in points of percent. By suite, the settings are:
+{counts} [How a verdict is reached](#rule) stands at the end, the scores are in
+[results.md](results.md). {chance}
+
+![Our effects with 95 % intervals, where each claim holds, and the paper's values](claims.svg)
+
+By suite, the settings are:
 
 {settings}
 
@@ -57,98 +57,73 @@ figures` draws these tables with every column, and the others.
 # ---- claims -------------------------------------------------------------------------------------
 
 
-def headlines(verdicts: list[Verdict], suites: list[Suite]) -> str:
-    """The README's table: the main claims, what was measured of each, and whether it holds.
+def headlines(verdicts: list[Verdict]) -> str:
+    """The README's table: of each main claim in which settings it holds."""
+    own = [standing for standing in standings(verdicts) if standing.claim.id in HEADLINES]
+    return _by_setting(own, "docs/claims.md", {})
 
-    Where several suites ran a stream, the one with most methods speaks for it.
-    """
-    n_methods = {
-        f"{panel.slug} ({suite.name})": panel.runs["name"].nunique()
-        for suite in suites
-        for panel in suite.panels
-    }
 
-    def width(verdict: Verdict) -> int:
-        return max(n_methods.get(place, 0) for place in verdict.place.split(", "))
-
-    rows = []
-    for claim, own in _by_claim(verdicts).items():
-        if claim.id not in HEADLINES:
-            continue
-        by_stream: dict[str, list[Verdict]] = {}
-        for verdict in own:
-            by_stream.setdefault(verdict.place.partition(" (")[0], []).append(verdict)
-        shown = {stream: max(each, key=width) for stream, each in by_stream.items()}
-        effects = [f"{x} {_brief(v.effect)}" for x, v in shown.items() if v.effect]
-        words = Counter(WORDS[verdict.word] for verdict in shown.values())
-        holds = [f"{word} ({n})" for word, n in words.most_common()]
-        row = {"claim": f"[{claim.says}](docs/claims.md#{claim.id})", "paper": _paper(claim)}
-        row["here"] = "; ".join(effects)
-        row["holds"] = ", ".join(holds) if len(words) > 1 else [*words][0]
-        rows.append(row)
-    columns = [Column("claim", "Claim", markup=True), Column("paper", "Paper")]
-    columns += [Column("here", "Here, mean [95 % interval]"), Column("holds", "Holds here?")]
+def _by_setting(own: list[Standing], page: str, more: Mapping[str, Callable[[Claim], str]]) -> str:
+    """One row per claim: the settings by verdict, and what else is told of the claim, by title."""
+    rows = [
+        {"claim": _linked(standing.claim, page)}
+        | {title: tell(standing.claim) for title, tell in more.items()}
+        | {word: ", ".join(v.setting for v in standing.of(word)) for word in TOLD}
+        for standing in own
+    ]
+    columns = [Column("claim", "Claim", markup=True)]
+    columns += [Column(key, key.capitalize()) for key in (*more, *TOLD)]
     return _text(Table("", "", columns, rows))
 
 
-def _brief(effect: Effect) -> str:
-    """An effect without its factors, and in whose form it is if not TreeLoRA's alone."""
-    text = replace(effect, parts=()).text().removesuffix(" points")
-    return f"{text} (hidetreelora)" if "hidetreelora" in effect.what else text
+def _linked(claim: Claim, page: str) -> str:
+    return f"[{claim.says}]({page}#{claim.id})"
 
 
-def claims_page(verdicts: list[Verdict], suites: list[Suite], remarks: Mapping[str, str]) -> str:
+def found(verdicts: list[Verdict]) -> str:
+    """What was found, as the README's list; what is undecided stands in its table."""
+    lines = []
+    for finding in findings(verdicts)[:2]:
+        each = [_linked(claim, "docs/claims.md") + markdown(text) for claim, text in finding.items]
+        more = [f"[{finding.more} more](docs/claims.md)"] if finding.more else []
+        lines.append(f"- **{finding.title}.** {'; '.join(each + more) or 'Nothing'}.")
+    return "\n".join([*lines, f"- **Multiplicity.** {chance(verdicts)}"])
+
+
+def claims_page(
+    verdicts: list[Verdict],
+    measured: list[Measured],
+    suites: list[Suite],
+    remarks: Mapping[str, str],
+) -> str:
     """Every claim with its verdicts and what they rest on.
 
     Args:
         remarks: by claim, what its effects cannot say themselves.
     """
-    rows, sections = [], []
-    for claim, own in _by_claim(verdicts).items():
-        row = {"claim": f"[{claim.says}](#{claim.id})", "where": claim.where}
-        for place, verdict in _by_place(own).items():
-            known = row.get(verdict.word)
-            row[verdict.word] = f"{known}, {place}" if known else place
-        rows.append(row)
-        found = table(own)
-        found.title, found.notes = "", []
-        found.columns = [
-            column
-            for column in found.columns
-            if column.key not in ("claim", "paper") and any(r.get(column.key) for r in found.rows)
-        ]
+    head = CLAIMS_HEAD.format(
+        counts=counts(verdicts, measured),
+        chance=chance(verdicts),
+        settings="\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites),
+    )
+    sections = [_by_setting(standings(verdicts), "", {"paper": _paper})]
+    for claim in CLAIMS.values():
+        own = [verdict for verdict in verdicts if verdict.claim is claim]
         paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."
-        sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(found)]
+        sections += [f"{_anchor(claim.id)}## {claim.says}", paper, _text(evidence(own))]
         sections += [markdown(remarks[claim.id])] if claim.id in remarks else []
-    columns = [Column("claim", "Claim", markup=True), Column("where", "In the paper")]
-    columns += [Column(word, word.capitalize()) for word in VERDICTS]
-    settings = "\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites)
     rule = "\n".join(f"- {markdown(line)}" for line in RULE)
     sections.append(f"{_anchor('rule')}## How a verdict is reached\n\n{rule}")
-    parts = [_text(Table("", "", columns, rows)), *sections]
-    return CLAIMS_HEAD.format(settings=settings) + "\n\n".join(parts) + "\n"
-
-
-def _by_claim(verdicts: list[Verdict]) -> dict[Claim, list[Verdict]]:
-    return {claim: [v for v in verdicts if v.claim is claim] for claim in CLAIMS.values()}
-
-
-def _by_place(own: list[Verdict]) -> dict[str, Verdict]:
-    """The verdicts on a claim by place, without suites where the stream alone tells it."""
-    streams = [verdict.place.partition(" (")[0] for verdict in own]
-    return {
-        (stream if streams.count(stream) == 1 else verdict.place): verdict
-        for stream, verdict in zip(streams, own, strict=True)
-    }
+    return head + "\n\n".join(sections) + "\n"
 
 
 def _paper(claim: Claim) -> str:
     """The paper's own effect, by modality where they differ."""
     both = not claim.modality and not claim.data
     kinds = ("vision", "language") if both else (claim.modality,)
-    texts = {claim.paper(kind): kind for kind in kinds}
+    texts = {claim.paper(kind).text: kind for kind in kinds}
     if len(texts) == 1:
-        return claim.paper(kinds[0])
+        return claim.paper(kinds[0]).text
     return "; ".join(f"{kind} {text}" for text, kind in texts.items())
 
 

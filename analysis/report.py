@@ -1,55 +1,65 @@
-"""report/index.html: tables, figures, provenance, failures and definitions on one page.
+"""report/index.html: verdicts, leaderboard, figures, and folded all tables, on one page.
 
 The page is self-contained; its links lead to the files beside it.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from pathlib import Path
+from math import isnan
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from analysis.catalogue import FIGURES
+from analysis.claims import judge
+from analysis.claims.verdict import VERDICTS, Verdict
 from analysis.figures.lettering import not_drawn
-from analysis.records.metrics import METRICS
+from analysis.records.leaderboard import FLOOR, leaderboard
+from analysis.records.metrics import METRICS, Estimate
 from analysis.records.runs import PROVENANCE, Panel, Suite
 from analysis.records.schema import STATUSES, task_names
-from analysis.tables.setting import distinct, missing_notes, shared_training, words
-from analysis.tables.table import Table
-
-PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+from analysis.scatter import against_time, board
+from analysis.tables.setting import (
+    distinct,
+    missing_notes,
+    outdated_notes,
+    shared_training,
+    source_notes,
+    words,
 )
+from analysis.tables.table import Table
+from analysis.templates import PAGES
+
+Plot = tuple[bytes, str]  # an SVG, and what is drawn in words
 _LISTED = ["stream", "method", "seed", "status", "key"]
 _LISTED += ["started", "device", "threads", "commit", "error"]
 
 
 def page(
     suite: Suite,
-    shown: Mapping[str, tuple[Mapping[str, Table], Mapping[str, bytes]]],
-    claims: Table,
+    shown: Mapping[str, tuple[Mapping[str, Table], Mapping[str, Plot]]],
+    verdicts: list[Verdict],
     files: list[str],
+    back: bool = False,
 ) -> str:
     """The report as HTML.
 
     Args:
-        shown: the tables and the figures (as SVG) of each panel, by name.
-        claims: the verdicts on this suite alone.
+        shown: the tables and the figures of each panel, by name; those without content are not
+            on the page.
+        verdicts: on this suite alone.
         files: what to offer for download, relative to the folder above the page.
+        back: whether there is an overview of several suites to lead back to.
     """
     panels = [
         {
             "panel": panel,
-            "tables": shown[panel.slug][0],
-            "figures": {name: _uri(svg) for name, svg in shown[panel.slug][1].items()},
+            "tables": {name: own for name, own in shown[panel.slug][0].items() if own.rows},
+            "figures": shown[panel.slug][1],
+            "scatter": against_time(panel.slug, board(panel)) if panel.finished else "",
+            "heat": _heat(panel, shown[panel.slug][0]["tasks"]),
             "missing": missing_notes(panel),
+            "cautions": [*outdated_notes(panel), *_mixed(panel)],
+            "notes": shown[panel.slug][0]["leaderboard"].setting,
             "setting": _setting(panel),
         }
         for panel in suite.panels
@@ -57,14 +67,54 @@ def page(
     return PAGES.get_template("report.html.j2").render(
         suite=suite,
         panels=panels,
-        claims=claims,
+        strip=_strip(verdicts),
+        claims=judge.table(verdicts),
         captions={name: figure.caption for name, figure in FIGURES.items()},
         metrics=METRICS,
         provenance=_provenance(suite),
         runs=suite.runs.sort_index()[_LISTED].astype(object).fillna("").to_dict("records"),
         files=files,
         not_drawn=_not_drawn(suite),
+        back=back,
     )
+
+
+def _strip(verdicts: list[Verdict]) -> dict[str, dict[str, list[str]]]:
+    """The claims by verdict, each with the places that say so."""
+    strip: dict[str, dict[str, list[str]]] = {word: {} for word in VERDICTS}
+    for verdict in verdicts:
+        strip[verdict.word].setdefault(verdict.claim.says, []).append(verdict.place)
+    return {word: claims for word, claims in strip.items() if claims}
+
+
+def _mixed(panel: Panel) -> list[str]:
+    """What is wrong with a mean, as loudly as the tables say it."""
+    return [note for note in source_notes(panel) if note.startswith("CAUTION")]
+
+
+class Heat(NamedTuple):
+    """Scores by method and task, in whole percent: just learnt and final, None where not tested."""
+
+    tasks: list[str]
+    rows: list[tuple[str, list[tuple[int | None, int | None]]]]
+
+
+def _heat(panel: Panel, tasks: Table) -> Heat:
+    """The table of tasks as what a page colours; methods best first, without variants if many."""
+    cells = {(row["method"], row.get("when", "final")): row for row in tasks.rows + tasks.below}
+    columns = [column for column in tasks.columns if column.key.startswith("task ")]
+
+    def score(label: str, when: str, key: str) -> int | None:
+        found = cells.get((label, when), {}).get(key)
+        known = isinstance(found, Estimate) and not isnan(found.mean)
+        return round(100 * found.mean) if known else None
+
+    rows = []
+    for row in leaderboard(panel).itertuples():
+        if row.Index in (*panel.drawn, FLOOR):
+            pairs = [[score(row.Index, w, c.key) for w in ("learnt", "final")] for c in columns]
+            rows.append((row.method, pairs))
+    return Heat([column.title for column in columns], rows)
 
 
 def _not_drawn(suite: Suite) -> str:
@@ -73,30 +123,6 @@ def _not_drawn(suite: Suite) -> str:
     for record in suite.runs["record"]:
         texts += [*task_names(record), *((record.get("stream") or {}).get("groups") or ())]
     return not_drawn(texts)
-
-
-def overview(
-    suites: list[NamedTuple], claims: Table, experiments: list[dict], files: Mapping[str, bytes]
-) -> str:
-    """A page of the claims and of what belongs to no suite, which leads to the suites' reports.
-
-    Args:
-        suites: of each `suite` (its name), `label` and `n_runs`.
-        experiments: of each its `title`, its `tables` by name and the names of its `figures`.
-        files: the drawn figures among them, by file name.
-    """
-    return PAGES.get_template("index.html.j2").render(
-        suites=suites,
-        claims=claims,
-        experiments=experiments,
-        captions={name: figure.caption for name, figure in FIGURES.items()},
-        files=list(files),
-        uri=lambda name: _uri(files[f"figures/{name}.svg"]),
-    )
-
-
-def _uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def _setting(panel: Panel) -> dict[str, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from analysis import fidelity, pages
 from analysis.claims.judge import judge, measure
+from analysis.claims.summary import counts
 from analysis.draw import findings
-from analysis.figures.accuracy import fig4a
-from analysis.figures.canvas import render
+from analysis.forest import forest
 from analysis.records.runs import read_suite
 from benchmarks import backbones
 from benchmarks.common.errors import as_exit
@@ -19,7 +19,7 @@ from benchmarks.experiments import timing_page
 from benchmarks.runs.record import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+MARKS = "<!-- {0}:begin -->", "<!-- {0}:end -->"  # around what is made in the README
 MADE = "<!-- Made by `make docs`: edits here are lost. -->\n\n"
 BACKBONES = """\
 # Backbones from outside
@@ -32,17 +32,22 @@ Pixels: the normalisation, `unit` for none. How they are found and what else can
 
 
 def documents() -> dict[str, bytes]:
-    """Each by its path. Whole files, but for the README's table."""
+    """Each by its path. Whole files, but for the README's parts."""
     suites = [read_suite(path) for path in sorted(PUBLISHED.glob("*.jsonl"))]
-    verdicts = judge([measure(suite) for suite in suites], findings())
+    measured = [measure(suite) for suite in suites]
+    verdicts = judge(measured, findings())
+    main = [verdict for verdict in verdicts if verdict.claim.id in pages.HEADLINES]
     remarks = tomllib.loads((PUBLISHED / "remarks.toml").read_text(encoding="utf-8"))
-    head, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    readme = f"{head}{BEGIN}\n\n{pages.headlines(verdicts, suites)}\n\n{END}{tail}"
-    (demo,) = (suite for suite in suites if suite.name == "demo")
-    (glyphs,) = (panel for panel in demo.panels if panel.stream == "glyphs")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = {
+        "counts": counts(verdicts, measured),
+        "claims": pages.headlines(verdicts),
+        "findings": pages.found(verdicts),
+    }
+    for name, text in parts.items():
+        readme = _filled(readme, *(mark.format(name) for mark in MARKS), text)
     whole = {
-        "docs/claims.md": pages.claims_page(verdicts, suites, remarks["claims"]),
+        "docs/claims.md": pages.claims_page(verdicts, measured, suites, remarks["claims"]),
         "docs/results.md": pages.results_page(suites, remarks["suites"]),
         "docs/fidelity.md": fidelity.document(suites),
         "docs/speed.md": timing_page.as_markdown(
@@ -52,9 +57,16 @@ def documents() -> dict[str, bytes]:
     }
     return {
         "README.md": readme.encode(),
-        "docs/accuracy.svg": render(fig4a(glyphs))["svg"],
+        "docs/claims.svg": forest(verdicts, alone=True).encode(),
+        "docs/headlines.svg": forest(main, alone=True).encode(),
         **{path: (MADE + text).encode() for path, text in whole.items()},
     }
+
+
+def _filled(page: str, begin: str, end: str, text: str) -> str:
+    """The page with the text between two marks."""
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
 
 
 def outdated(made: dict[str, bytes]) -> list[str]:

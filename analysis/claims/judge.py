@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import exp
 from typing import NamedTuple
 
@@ -10,17 +11,21 @@ import pandas as pd
 
 # The claims, in the order in which they are shown.
 from analysis.claims import main_tables, schedules, settings, workings  # noqa: F401
-from analysis.claims.verdict import CLAIMS, Effect, Verdict
+from analysis.claims.verdict import CLAIMS, Claim, Effect, Reported, Verdict
+from analysis.records import schema
+from analysis.records.counterparts import cells
 from analysis.records.runs import Suite
 from analysis.tables.table import Column, Table
 from analysis.tables.table import csv as to_csv
 
 RULE = (
     "An effect is a mean over seeds, paired by seed, with its 95 % t interval. Supported: the "
-    "interval lies where the claim holds. Not supported: it lies where the claim fails. Not "
-    "testable: it reaches into both (undecided; how many seeds would tell assumes that mean and "
-    "spread stay as they are), or runs are missing. A claim about several effects needs all of "
-    "them; the least favourable is shown, and intervals are not widened for their number.",
+    "interval lies where the claim holds. Not supported: it lies where the claim fails. "
+    "Undecided: it reaches into both; how many seeds would tell assumes that mean and spread stay "
+    "as they are. Not run: no suite has the runs. A claim about several effects needs all of them; "
+    "the least favourable is shown, and intervals are not widened for their number.",
+    "Where several suites ran a stream on one backbone, the one with most seeds speaks for that "
+    "setting, then the one with most effects and most methods.",
     "Margins are the paper's own. At par: its largest shortfall, against the contenders of its "
     "own table (1 on vision, 3 on language). Robust: the wider spread of its Table 6. Few epochs:"
     " what more gain in its Table 2. Constant cost: the largest relative deviation of TIME that "
@@ -35,40 +40,84 @@ RULE = (
 )
 
 
+class Found(NamedTuple):
+    """What one panel says of the claims.
+
+    Attributes:
+        setting: what its runs share, see `schema.panel`.
+        n_methods: how many were run.
+        in_paper: whether a run of it repeats a number of the paper, in its setting.
+        claims: by claim the paper's effect and those that were measured.
+    """
+
+    setting: str
+    n_methods: int
+    in_paper: bool
+    claims: dict[str, tuple[Reported, tuple[Effect, ...]]]
+
+
 class Measured(NamedTuple):
     """What one suite says of the claims.
 
     Attributes:
         suite: its name.
-        panels: by panel and claim the paper's effect as text and those that were measured.
+        panels: by their slugs.
         trees: by stream and seed the adjusted Rand index of TreeLoRA's last tree.
     """
 
     suite: str
-    panels: dict[str, dict[str, tuple[str, tuple[Effect, ...]]]]
+    panels: dict[str, Found]
     trees: dict[str, dict[int, float]]
 
 
 def measure(suite: Suite) -> Measured:
     """Every claim about panels in every panel of the suite."""
-    panels: dict[str, dict] = {}
+    panels: dict[str, Found] = {}
     trees: dict[str, dict[int, float]] = {}
     for panel in suite.panels:
-        panels[panel.slug] = {
+        claims = {
             claim.id: (claim.paper(panel.modality), tuple(claim.test(panel)))
             for claim in CLAIMS.values()
             if not claim.data and claim.modality in ("", panel.modality)
         }
+        setting, n_methods = schema.panel(panel.spec), panel.runs["name"].nunique()
+        in_paper = any(map(cells, panel.specs.values()))
+        panels[panel.slug] = Found(setting, n_methods, in_paper, claims)
         for (label, seed), own in panel.agreements.items():
             if label == "treelora":
                 trees.setdefault(panel.stream, {})[seed] = own.index
     return Measured(suite.name, panels, trees)
 
 
+def setting_names(measured: list[Measured]) -> dict[str, str]:
+    """How each setting is called: by its stream, and by a suite where streams have several."""
+    found: dict[str, tuple[str, str]] = {}
+    for own in measured:
+        for slug, panel in own.panels.items():
+            found.setdefault(panel.setting, (slug, own.suite))
+    slugs = [slug for slug, _ in found.values()]
+    return {
+        setting: slug if slugs.count(slug) == 1 else f"{slug} ({suite})"
+        for setting, (slug, suite) in found.items()
+    }
+
+
+class _Place(NamedTuple):
+    """Where a claim was tested, and with what result."""
+
+    setting: str
+    name: str
+    suite: str
+    n_methods: int
+    paper: Reported
+    effects: tuple[Effect, ...]
+
+
 def judge(measured: list[Measured], experiments: Mapping[str, object]) -> list[Verdict]:
     """One verdict per claim and place that tests it, else one that says what would.
 
-    Places with the same effects, as where suites share runs, are one.
+    Places with the same effects, as where suites share runs, are one. Of the places of a setting
+    one `speaks`: that with most seeds, then with most effects and methods.
 
     Args:
         measured: of each suite.
@@ -80,27 +129,55 @@ def judge(measured: list[Measured], experiments: Mapping[str, object]) -> list[V
     for own in measured:
         for stream, by_seed in own.trees.items():
             trees.setdefault(stream, {}).update(by_seed)
-    found = {"trees": trees} | experiments
+    found, names = {"trees": trees} | experiments, setting_names(measured)
     verdicts = []
     for claim in CLAIMS.values():
         if claim.data:
             results = claim.test(found[claim.data]) if claim.data in found else {}
-            effects = [(place, claim.paper(""), tuple(own)) for place, own in results.items()]
+            places = [
+                _Place(name, name, "", 0, claim.paper(""), tuple(own))
+                for name, own in results.items()
+            ]
         else:
-            effects = [
-                (f"{slug} ({own.suite})" if len(measured) > 1 else slug, *panel[claim.id])
+            places = [
+                _Place(
+                    names[panel.setting],
+                    f"{slug} ({own.suite})" if len(measured) > 1 else slug,
+                    own.suite,
+                    panel.n_methods,
+                    *panel.claims[claim.id],
+                )
                 for own in measured
                 for slug, panel in own.panels.items()
-                if claim.id in panel
+                if claim.id in panel.claims
             ]
-        places: dict[str, tuple[list[str], str, tuple[Effect, ...]]] = {}
-        for place, paper, own in effects:
-            if own:
-                places.setdefault(repr((paper, own)), ([], paper, own))[0].append(place)
-        verdicts += [
-            Verdict(claim, ", ".join(same), paper, own) for same, paper, own in places.values()
-        ] or [Verdict(claim, "", claim.paper(claim.modality))]
+            order = list(names.values())  # in that of the suites, whichever has the runs
+            places.sort(key=lambda place: order.index(place.setting))
+        verdicts += _of_claim(claim, [place for place in places if place.effects])
     return verdicts
+
+
+def _of_claim(claim: Claim, places: list[_Place]) -> list[Verdict]:
+    if not places:
+        return [Verdict(claim, "", "", claim.paper(claim.modality))]
+    alike: dict[str, list[_Place]] = {}
+    for place in places:
+        alike.setdefault(repr((place.setting, place.paper, place.effects)), []).append(place)
+    groups, speakers = [], {}
+    for same in alike.values():
+        first = same[0]
+        name = ", ".join(place.name for place in same)
+        by = tuple(place.suite for place in same if place.suite)
+        verdict = Verdict(claim, first.setting, name, first.paper, first.effects, by)
+        weight = (
+            verdict.effect.n if verdict.effect else 0,
+            len(verdict.judged),
+            max(place.n_methods for place in same),
+        )
+        groups.append(verdict)
+        if weight > speakers.get(first.setting, ((),))[0]:
+            speakers[first.setting] = weight, verdict
+    return [replace(v, speaks=speakers[v.setting][1] is v) for v in groups]
 
 
 def table(verdicts: list[Verdict]) -> Table:
@@ -108,13 +185,13 @@ def table(verdicts: list[Verdict]) -> Table:
     columns = {
         **{"claim": "Claim", "paper": "In the paper", "place": "Here", "verdict": "Verdict"},
         **{"effect": "Effect [95 % interval]", "what": "of", "bar": "Supported if", "n": "Seeds"},
-        **{"would_test": "What would test it", "beside": "Beside it"},
+        **{"would_test": "What would tell", "beside": "Beside it"},
     }
     rows = []
     for verdict in verdicts:
         row = {
             "claim": verdict.claim.says,
-            "paper": f"{verdict.paper} ({verdict.claim.where})",
+            "paper": f"{verdict.paper.text} ({verdict.claim.where})",
             "place": verdict.place,
             "verdict": verdict.word,
             "would_test": verdict.would_test,
@@ -129,23 +206,48 @@ def table(verdicts: list[Verdict]) -> Table:
     return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
 
 
-def _raw(effect: Effect | None) -> dict[str, object]:
-    if not effect:
-        return {}
-    raw = exp if effect.unit == "times" else float
+def evidence(own: list[Verdict]) -> Table:
+    """The verdicts on one claim, without what its heading says and columns without content."""
+    found = table(own)
+    found.title, found.notes = "", []
+    found.columns = [
+        column
+        for column in found.columns
+        if column.key not in ("claim", "paper") and any(row.get(column.key) for row in found.rows)
+    ]
+    return found
+
+
+def _raw(effect: Effect) -> dict[str, object]:
+    raw = _unlogged(effect)
     ends = {end: raw(getattr(effect.estimate, end)) for end in ("mean", "low", "high")}
     return {"what": effect.what, "unit": effect.unit, "n": effect.n} | ends
 
 
+def _unlogged(effect: Effect) -> Callable[[float], float]:
+    return exp if effect.unit == "times" else float
+
+
 def csv(verdicts: list[Verdict]) -> str:
-    """Raw values: scores as fractions, ratios not as logarithms."""
+    """Raw values: scores as fractions, ratios not as logarithms.
+
+    A claim holds between `region_low` and `region_high`; the paper's own effect is from `paper_low`
+    to `paper_high`.
+    """
     columns = ("claim", "place", "verdict", "what", "unit", "n", "mean", "low", "high")
+    columns += ("region_low", "region_high", "paper_low", "paper_high", "p", "paper", "would_test")
     rows = []
     for verdict in verdicts:
         row = {"claim": verdict.claim.id, "place": verdict.place, "verdict": verdict.word}
-        row |= {"paper": verdict.paper, "would_test": verdict.would_test}
-        rows.append(row | _raw(verdict.effect))
+        row |= {"paper": verdict.paper.text, "would_test": verdict.would_test}
+        if not (effect := verdict.effect):
+            rows.append(row)
+            continue
+        raw, (low, high) = _unlogged(effect), effect.region
+        ends = {"region_low": raw(low), "region_high": raw(high), "p": verdict.p}
+        ends |= {f"paper_{end}": raw(getattr(verdict.paper, end)) for end in ("low", "high")}
+        rows.append(row | _raw(effect) | ends)
         others = (effect for effect in verdict.effects if effect.beside)
         rows += [row | {"verdict": "beside", "would_test": ""} | _raw(e) for e in others]
-    frame = pd.DataFrame(rows, columns=[*columns, "paper", "would_test"])
+    frame = pd.DataFrame(rows, columns=columns)
     return to_csv(frame.astype({"n": "Int64"}))

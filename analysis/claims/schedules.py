@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, nan
 
 from analysis.claims import claimed
 from analysis.claims.pairs import equal_epochs, longer, minus, speed_up
-from analysis.claims.verdict import Effect, Effects, claim, faster, span
+from analysis.claims.verdict import Effect, Effects, Reported, claim, faster, span
 from analysis.records.language import standard_error
 from analysis.records.metrics import Estimate
 from analysis.records.runs import Panel
 from analysis.records.variants import settings, sweep
-from analysis.tables.table import two_digits
 
 LONGER = "a language stream with olora for more epochs than treelora (suite ablations)"
 SAME = "a language stream with treelora and seqlora for the same epochs"
@@ -65,9 +65,10 @@ def speed_at_equal_epochs(panel: Panel) -> Effects:
     return _speed_at_equal_epochs(panel, "olora", paper)
 
 
-def _method_or_schedule(modality: str) -> str:
-    equal = span(claimed.times_faster_at_equal_epochs("seqlora"), "×", signed=False)
-    return f"{two_digits(claimed.headline(modality))}×; {equal} at equal epochs"
+def _method_or_schedule(modality: str) -> Reported:
+    equal = span(claimed.times_faster_at_equal_epochs("seqlora"), "×", signed=False).text
+    headline = span([claimed.headline(modality)], "×", signed=False)
+    return replace(headline, text=f"{headline.text}; {equal} at equal epochs")
 
 
 @claim(
@@ -118,7 +119,7 @@ def fewer_epochs(panel: Panel) -> Effects:
     "noise",
     "The test sets of TRACE tell the margins of the main table",
     "Table 3",
-    lambda modality: span(claimed.lead(modality)),
+    lambda modality: Reported(span(claimed.lead(modality)).text),
     "the stream trace",
     modality="language",
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pandas as pd
 
 from analysis.claims import claimed
 from analysis.claims.pairs import form, minus
-from analysis.claims.verdict import Effect, Effects, claim, span
+from analysis.claims.verdict import Effect, Effects, Reported, claim, span
 from analysis.records.metrics import interval
 from analysis.records.runs import Panel
 from analysis.records.variants import counterparts, difference, settings, sweep
@@ -24,11 +25,16 @@ def _robust(panel: Panel, key: str) -> Effects:
     return [minus(panel, label, ours, (-margin, margin)) for label in labels]
 
 
+def _spread(key: str) -> Reported:
+    points = span([claimed.robust_spread()[key]], signed=False)
+    return replace(points, low=-points.high)
+
+
 @claim(
     "robust-lambda",
     "The score hardly depends on lambda",
     "Table 6",
-    lambda _: span([claimed.robust_spread()["lambda"]], " points", signed=False),
+    lambda _: _spread("lambda"),
     f"treelora with other values of strength {SUITES}",
 )
 def robust_lambda(panel: Panel) -> Effects:
@@ -40,7 +46,7 @@ def robust_lambda(panel: Panel) -> Effects:
     "robust-learning-rate",
     "The score hardly depends on the learning rate",
     "Table 6",
-    lambda _: span([claimed.robust_spread()["learning-rate"]], " points", signed=False),
+    lambda _: _spread("learning-rate"),
     "treelora with other learning rates (suite ablations)",
 )
 def robust_learning_rate(panel: Panel) -> Effects:
@@ -58,7 +64,7 @@ def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> E
     return [Effect(what + mean, interval(values), len(values))]
 
 
-def _table5(more: str, less: str) -> str:
+def _table5(more: str, less: str) -> Reported:
     return span([claimed.ablation()[more] - claimed.ablation()[less]])
 
 

@@ -8,20 +8,20 @@ instead: its function gets that and returns effects by where they were measured.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import exp, inf, isnan
+from dataclasses import dataclass, replace
+from math import exp, inf, isfinite, isnan, log, nan, sqrt
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from analysis.claims import claimed
 from analysis.records.metrics import Estimate
 from analysis.tables.table import ABSENT, percent, two_digits
 
 NOT_SUPPORTED, UNDECIDED, SUPPORTED = OUTCOMES = ("not supported", "undecided", "supported")
-NOT_TESTABLE = "not testable"
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE)
+NOT_RUN = "not run"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_RUN)
 MOST_SEEDS = 1000
 SEEDS = np.arange(2, MOST_SEEDS + 1)
 QUANTILES = stdtrit(SEEDS - 1, 0.975)
@@ -57,6 +57,18 @@ class Effect:
         if low < least and most < high:
             return SUPPORTED
         return NOT_SUPPORTED if most <= low or high <= least else UNDECIDED
+
+    @property
+    def p(self) -> float:
+        """Two-sided p, were the effect at the nearest end of its region: t test over the seeds.
+
+        Below 0.05 where the 95 % interval lies on one side of it. NaN without spread over seeds.
+        """
+        mean, sd, *_ = self.estimate
+        if self.n < 2 or not sd > 0:
+            return nan
+        distance = min(abs(mean - end) for end in self.region if isfinite(end))
+        return 2 * float(stdtr(self.n - 1, -distance * sqrt(self.n) / sd))
 
     @property
     def slack(self) -> float:
@@ -105,6 +117,18 @@ Effects = list[Effect]
 
 
 @dataclass(frozen=True)
+class Reported:
+    """The paper's own effect as text, and its ends in the unit of an estimate.
+
+    The ends are NaN where the paper prints no such number.
+    """
+
+    text: str
+    low: float = nan
+    high: float = nan
+
+
+@dataclass(frozen=True)
 class Claim:
     """One of the paper's claims.
 
@@ -113,7 +137,7 @@ class Claim:
         test: see the module.
         says: the paper's statement in our words.
         where: the exhibits that carry it.
-        paper: the paper's own effect as text, by modality ("vision" or "language").
+        paper: the paper's own effect, by modality ("vision" or "language").
         needs: what makes it testable.
         modality: the only one that it is about, or "" for both.
         data: the name of the findings that it is tested on instead of panels.
@@ -123,7 +147,7 @@ class Claim:
     test: Callable
     says: str
     where: str
-    paper: Callable[[str], str]
+    paper: Callable[[str], Reported]
     needs: str
     modality: str = ""
     data: str = ""
@@ -142,30 +166,42 @@ def claim(id: str, *facts: object, **more: str) -> Callable:
     return register
 
 
-def span(values: pd.Series | list[float], unit: str = " points", signed: bool = True) -> str:
-    """The smallest and the largest value as text."""
-    ends = dict.fromkeys(two_digits(value, signed) for value in (min(values), max(values)))
-    return " to ".join(ends) + unit
+def span(values: pd.Series | list[float], unit: str = " points", signed: bool = True) -> Reported:
+    """From the smallest to the largest value, given in points or as ratios."""
+    ends = min(values), max(values)
+    text = " to ".join(dict.fromkeys(two_digits(value, signed) for value in ends)) + unit
+    return Reported(text, *(log(end) if unit == "×" else end / 100 for end in ends))
 
 
-def faster(other: str) -> Callable[[str], str]:
+def faster(other: str) -> Callable[[str], Reported]:
     """How many times as fast the paper says it is: in its abstract, and than another method."""
 
-    def text(modality: str) -> str:
+    def reported(modality: str) -> Reported:
         each = span(claimed.times_faster(modality, other), "×", signed=False)
-        return f"{two_digits(claimed.headline(modality))}×; {each} that of {other}"
+        headline = two_digits(claimed.headline(modality))
+        return replace(each, text=f"{headline}×; {each.text} that of {other}")
 
-    return text
+    return reported
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the results say of a claim in one place; no `effects` where nothing tests it."""
+    """What the results say of a claim in one place; no `effects` where nothing tests it.
+
+    Attributes:
+        setting: the stream and backbone of the place, or where else it was measured; places of
+            several suites may share it.
+        place: the panels of the suites that say so. suites: their names.
+        speaks: whether this is the verdict in its setting: see `judge.judge`.
+    """
 
     claim: Claim
+    setting: str
     place: str
-    paper: str
+    paper: Reported
     effects: tuple[Effect, ...] = ()
+    suites: tuple[str, ...] = ()
+    speaks: bool = True
 
     @property
     def judged(self) -> list[Effect]:
@@ -179,30 +215,41 @@ class Verdict:
         return order[0] if order else None
 
     @property
-    def beside(self) -> str:
-        """What stands beside it and decides nothing: the lowest, and of what."""
+    def least_beside(self) -> Effect | None:
+        """The lowest of what stands beside it and decides nothing."""
         others = [e for e in self.effects if e.beside and not isnan(e.estimate.mean)]
-        if not others:
-            return ""
-        least = min(others, key=lambda e: e.estimate.mean)
-        return f"{least.text()} ({least.what})"
+        return min(others, key=lambda e: e.estimate.mean, default=None)
+
+    @property
+    def beside(self) -> str:
+        """That as text, and of what it is."""
+        least = self.least_beside
+        return f"{least.text()} ({least.what})" if least else ""
 
     @property
     def word(self) -> str:
         """One of `VERDICTS`."""
-        outcome = self.effect.outcome if self.effect else UNDECIDED
-        return NOT_TESTABLE if outcome == UNDECIDED else outcome
+        return self.effect.outcome if self.effect else NOT_RUN
+
+    @property
+    def p(self) -> float:
+        """Of the verdict: all effects must support the claim, or one of them, any, must fail it."""
+        if not self.effect or isnan(self.effect.p):
+            return nan
+        if self.word == SUPPORTED:
+            return max(effect.p for effect in self.judged)
+        return min(1.0, self.effect.p * len(self.judged))
 
     @property
     def would_test(self) -> str:
-        """For a claim that is not testable: what would test it."""
-        if self.word != NOT_TESTABLE:
-            return ""
-        if not self.effect:
+        """Of a claim that is undecided how many seeds would tell, of one not run what it needs."""
+        if self.word == NOT_RUN:
             return f"needs {self.claim.needs}"
+        if self.word != UNDECIDED:
+            return ""
         if isnan(self.effect.estimate.mean):
-            return f"undecided: no seed has all of {self.effect.what}"
+            return f"no seed has all of {self.effect.what}"
         if isnan(self.effect.estimate.low):
-            return "undecided: one seed gives no interval, more would"
+            return "one seed gives no interval, more would"
         seeds = self.effect.seeds_needed if self.effect.n else "more"
-        return f"undecided: {seeds} seeds would tell"
+        return f"{seeds} seeds would tell"

@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import legend, titled
+from analysis.figures.canvas import TWO, legend, sheet
 from analysis.figures.lettering import powers_of_ten
 from analysis.figures.style import style
 from analysis.records.accounting import TABLE8_MODEL, Accounting
+from analysis.records.runs import METHOD_ORDER
 
 
 @figure(
@@ -22,27 +23,27 @@ from analysis.records.accounting import TABLE8_MODEL, Accounting
 def accounting(accounting: Accounting) -> Figure:
     """A method's own operations and those of the whole step against the task."""
     own = accounting.rows[accounting.rows["model"] == TABLE8_MODEL]
-    fig = titled(f"Operations of a step on {TABLE8_MODEL}", [], (8.4, 3.4))
-    left, right = (fig.add_axes((x, 0.14, 0.34, 0.66)) for x in (0.08, 0.52))
+    fig = sheet(TWO, 2.3, f"{TABLE8_MODEL}.")
+    left, right = (fig.add_axes((x, 0.27, 0.42, 0.64)) for x in (0.065, 0.57))
     _lines(left, own[own["method_flops_per_token"] > 0], "method_flops_per_token")
     left.set_yscale("log")
     powers_of_ten(left.yaxis)
-    left.set_title("the method's own", loc="left", fontsize=9)
+    left.set_title("the method's own", loc="left")
     _lines(right, own[own["method"] != "gem"], "step_flops_per_token")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e9:g}"))
     right.set(ylabel="GFLOP per token", ymargin=0.1)
     right.set_ylim(bottom=0)
-    right.set_title("whole step, with the network", loc="left", fontsize=9)
+    right.set_title("whole step, with the network", loc="left")
     lines = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
     order = own.groupby("method")["step_flops_per_token"].last().sort_values(ascending=False)
-    legend(right, handles=[lines[method] for method in order.index])
+    legend(fig, {METHOD_ORDER[method]: lines[method] for method in order.index})
     return fig
 
 
 def _lines(axes, rows: pd.DataFrame, key: str) -> None:
     """A line for each method."""
     for method, line in rows.sort_values("task").groupby("method"):
-        axes.plot(line["task"], line[key], label=method, linewidth=1.5, **style(method).plot)
+        axes.plot(line["task"], line[key], label=method, **style(method).plot)
     axes.set(xlabel="task being learnt", ylabel="FLOP per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")

@@ -8,42 +8,57 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import as_percent, canvas, legend, looks, say, seeds, widest
+from analysis.figures.canvas import (
+    FLOOR,
+    as_percent,
+    canvas,
+    legend,
+    looks,
+    names,
+    say,
+    says,
+    seeds,
+)
 from analysis.figures.lettering import drawn
 from analysis.figures.style import style
+from analysis.records.language import floor_curve
 from analysis.records.metrics import running_accuracy
-from analysis.records.runs import Panel
+from analysis.records.runs import METHOD_ORDER, Panel
+from analysis.records.variants import variants
 
 
 @figure(
-    "The mean score over the tasks seen so far, after each task (as the paper's Figure 4a). The "
-    "band is one sample standard deviation; the dashed line is the upper bound."
+    "The mean score over the tasks seen so far, after each task (as the paper's Figures 4a, 6a and "
+    "7a). The band is one sample standard deviation; the upper bound has learnt all tasks at once, "
+    "the floor is what outputs without any model score."
 )
 def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""
-    title = f"{panel.stream}: {panel.score} after each task"
-    right = widest(panel, panel.drawn) + 0.6
-    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, right, notes=panel.gaps)
-    methods = looks(panel)
+    called, methods, floor = names(panel, panel.drawn), looks(panel), floor_curve(panel)
+    listed = [*called.values(), *([FLOOR["label"]] if floor is not None else [])]
+    fig, axes = canvas(1.75, 0.38, listed, says(panel, notes=panel.gaps))
     for label, runs in panel.drawn.items():
-        look, name = methods[label], drawn(panel.titles[label])
+        look, size = methods[label], 1.6 if methods[label].marker == "*" else 1
+        plot = look.plot | {"label": called[label], "markersize": 3.8 * size}
         if panel.is_upper_bound(label):
-            height = panel.estimates[label]["acc"].mean
-            axes.axhline(height, color=look.colour, ls="--", linewidth=1.3, label=name)
+            n = len(runs["R"].iloc[0])
+            axes.plot([n], [panel.estimates[label]["acc"].mean], clip_on=False, **plot)
             continue
         curves = np.array([running_accuracy(R) for R in runs["R"]])  # NaN is not drawn
         x, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
         if len(runs) > 1:
             _band(axes, x, mean, curves.std(axis=0, ddof=1), look.colour)
-        size = 9 if look.marker == "*" else 5
-        axes.plot(x, mean, label=name, markersize=size, linewidth=1.5, **look.plot)
-    axes.set(xlabel="tasks learnt", ylabel="mean score of the tasks seen, %")
+        axes.plot(x, mean, **plot)
+    if floor is not None:
+        axes.plot(
+            np.arange(1, len(floor) + 1), running_accuracy(np.tile(floor, (len(floor), 1))), **FLOOR
+        )
+    axes.set(xlabel="tasks learnt", ylabel=f"mean {panel.score} of the tasks seen, %")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     as_percent(axes.yaxis)
     axes.grid(axis="y")
-    if panel.drawn:
-        legend(axes)
+    legend(fig)
     return fig
 
 
@@ -56,8 +71,9 @@ def fig1(panel: Panel) -> Figure:
     """The score on a new task while it is learnt, mean over all tasks but the first (Figure 1)."""
     curves = {label: _learning_curves(runs) for label, runs in panel.finished.items()}
     curves = {label: curve for label, curve in curves.items() if len(curve)}
-    title = f"{panel.stream}: score on a new task while it is learnt"
-    fig, axes = canvas(title, panel, (6.2, 3.4), 0.6, widest(panel, curves) + 0.6, seeds(panel))
+    called, floor = {label: _called(panel, label) for label in curves}, floor_curve(panel)
+    listed = [*called.values(), *([FLOOR["label"]] if floor is not None else [])]
+    fig, axes = canvas(1.55, 0.38, listed, says(panel, seeds(panel)))
     if not curves:
         say(axes, "No finished run was tested while it learnt.")
         return fig
@@ -66,14 +82,24 @@ def fig1(panel: Panel) -> Figure:
         look = style(panel.specs[label]["method"]["name"])
         x, mean, sd = curve.index, curve.mean(axis=1), curve.std(axis=1)
         _band(axes, x, mean, sd, look.colour)
-        name = drawn(panel.titles[label])
-        axes.plot(x, mean, label=name, markersize=5, linewidth=1.4, **look.plot)
-    legend(axes)
-    axes.set(xlabel="training samples of the new task seen", ylabel="score, %")
+        axes.plot(x, mean, label=called[label], **look.plot)
+    if floor is not None:
+        axes.axhline(floor[1:].mean(), **FLOOR)
+    axes.set(xlabel="training samples of the new task seen", ylabel="score on it, %")
     axes.set_ylim(bottom=0)
     as_percent(axes.yaxis)
     axes.grid(axis="y")
+    legend(fig)
     return fig
+
+
+def _called(panel: Panel, label: str) -> str:
+    """A run that is only tested more often is called as its method."""
+    name = panel.specs[label]["method"]["name"]
+    changed = variants(panel, name).get(label, {})
+    return drawn(
+        METHOD_ORDER.get(name, name) if set(changed) == {"curve_tests"} else panel.titles[label]
+    )
 
 
 def _band(axes, x, mean, sd, colour: str) -> None:

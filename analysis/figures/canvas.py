@@ -1,81 +1,97 @@
-"""What figures share: a canvas with title and foot, a legend, and the files that they become."""
+"""What figures share: sizes, a canvas with room for a legend, and the files that they become.
+
+A figure has the width of a column of print or of two, and neither title nor foot: what is drawn is
+said by its label (`Figure.get_label`), which stands under it on a page.
+"""
 
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
 from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextToPath
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.lettering import drawn, use_fallbacks, width
 from analysis.figures.style import Style, styles
 from analysis.records.runs import Panel
 
+ONE, TWO = 3.25, 6.75  # inches
 GREY = "#595959"
-# No dates, so that the same records give the same bytes.
-METADATA = {
-    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "svg": {"Date": None, "Creator": None},
-}
-matplotlib.rc_file(Path(__file__).with_name("figures.mplstyle"))
+# The level of outputs without any model, in every plot of a text stream.
+FLOOR = {"label": "floor", "color": GREY, "linestyle": ":", "linewidth": 1}
+ROW, LETTER, HANDLE = 0.125, 0.047, 0.36  # inches that a legend's line, letter and sample need
+HERE = Path(__file__).parent
+fontManager.addfont(HERE / "FigureSans.ttf")
+matplotlib.rc_file(HERE / "figures.mplstyle")
 use_fallbacks()
 
 
-def titled(title: str, foot: list[str], size: tuple[float, float]) -> Figure:
-    """A figure with a title on top and lines of small print below; size in inches."""
-    figure, (wide, high) = Figure(size, dpi=150), size
-    bold = {"fontsize": 10, "fontweight": "bold"}
-    figure.text(0.08 / wide, 1 - 0.1 / high, title, va="top", **bold)
-    figure.text(0.08 / wide, 0.06 / high, "\n".join(foot), va="bottom", fontsize=7, c=GREY)
+def sheet(wide: float, high: float, says: str = "") -> Figure:
+    """A figure of so many inches, whose label says what is drawn."""
+    figure = Figure((wide, high))
+    figure.set_label(says)
     return figure
 
 
-def wrapped(foot: str, wide: float) -> list[str]:
-    """A foot as lines for a figure of so many inches."""
-    return textwrap.wrap(foot, int(wide * 18 * len(foot) / width(foot)))
-
-
 def canvas(
-    title: str,
-    panel: Panel,
-    size: tuple,
+    high: float,
     left: float,
-    right: float = 0.15,
-    of: str = "",
-    notes: Iterable[str] = (),
+    names: Iterable[str] = (),
+    says: str = "",
+    wide: float = ONE,
+    right: float = 0.08,
+    bottom: float = 0.36,
 ) -> tuple:
-    """A figure and its axes; size and margins in inches, as a computed layout costs seconds.
+    """A figure and its axes, `high` without margins, and below them room for a legend of `names`.
 
-    The foot states the suite's label, which runs are drawn (`of`, else the panel's), which methods
-    are not, and `notes`.
+    All in inches, as a computed layout costs seconds.
     """
-    foot = f"{panel.suite.label}. {panel.stream}, {panel.backbone}; {of or seeds(panel)}."
+    below = ROW * _shape(names, wide)[1] + 0.04
+    whole, bottom = high + bottom + below + 0.08, bottom + below
+    figure = sheet(wide, whole, says)
+    inner = (left / wide, bottom / whole, (wide - left - right) / wide, high / whole)
+    return figure, figure.add_axes(inner)
+
+
+def _shape(names: Iterable[str], wide: float) -> tuple[int, int]:
+    """Columns and rows of a legend."""
+    names = list(names)
+    columns = int(wide / (HANDLE + LETTER * max(map(width, names), default=1)))
+    columns = max(1, min(columns, len(names)))
+    return columns, -(-len(names) // columns)
+
+
+def legend(figure: Figure, handles: Mapping[str, object] | None = None) -> None:
+    """Below the axes, where it covers nothing: these by name, else what the first axes have."""
+    own = dict(zip(*figure.axes[0].get_legend_handles_labels()[::-1], strict=True))
+    if handles := handles or own:
+        columns, _ = _shape(handles, figure.get_figwidth())
+        look = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.03 / figure.get_figheight())}
+        figure.legend(handles.values(), handles, ncols=columns, **look)
+
+
+def says(panel: Panel, of: str = "", notes: Iterable[str] = ()) -> str:
+    """Which runs a figure draws (`of`, else all means), which methods it does not, and `notes`."""
+    parts = [f"{panel.stream}, {panel.backbone}; {of or seeds(panel)}."]
     absent = [
         f"{panel.titles[label]} ({runs['status'].iloc[0]})"
         for label, runs in panel.methods.items()
         if label not in panel.finished
     ]
     if absent:
-        foot += f" Not drawn: {', '.join(absent)}."
+        parts.append(f"Not drawn: {', '.join(absent)}.")
     if not of and (left_out := len(panel.finished) - len(panel.drawn)):
-        foot += f" {left_out} variants of these methods are in the table of ablations."
-    foot += "".join(f" {panel.titles[label]}: {why}." for label, why in panel.outdated.items())
-    foot += "".join(f" {note}" for note in notes)
-    lines = wrapped(drawn(foot, 1000), size[0])
-    wide, high = size[0], size[1] + 0.14 * len(lines)
-    bottom, top = 0.55 + 0.14 * len(lines), 0.4
-    figure = titled(drawn(title, 80), lines, (wide, high))
-    inner = (wide - left - right) / wide, (high - bottom - top) / high
-    return figure, figure.add_axes((left / wide, bottom / high, *inner))
+        parts.append(f"{left_out} variants of these methods are in the table of ablations.")
+    parts += [f"{panel.titles[label]}: {why}." for label, why in panel.outdated.items()]
+    return " ".join([*parts, *notes])
 
 
 def seeds(panel: Panel) -> str:
@@ -85,24 +101,24 @@ def seeds(panel: Panel) -> str:
     return "one seed" if count == "1" else f"mean ± sd over {count} seeds"
 
 
-def widest(panel: Panel, labels: Iterable[str]) -> float:
-    """Inches that the longest name of these methods needs."""
-    return 0.085 * max((width(drawn(panel.titles[label])) for label in labels), default=0)
+def names(panel: Panel, labels: Iterable[str]) -> dict[str, str]:
+    """How these methods are called in a figure."""
+    return {label: drawn(panel.titles[label]) for label in labels}
 
 
 def say(axes, text: str) -> None:
     """Why there is nothing to draw."""
     axes.set_axis_off()
-    axes.text(0, 0.5, text, fontsize=9)
+    axes.text(0, 0.5, text)
+
+
+def has_content(figure: Figure) -> bool:
+    """Whether anything is drawn, other than why there is nothing."""
+    return any(axes.has_data() or axes.child_axes for axes in figure.axes)
 
 
 def as_percent(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-
-
-def legend(axes, **named) -> None:
-    """Right of the axes, where it covers nothing."""
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **named)
 
 
 def looks(panel: Panel) -> dict[str, Style]:
@@ -110,29 +126,31 @@ def looks(panel: Panel) -> dict[str, Style]:
     return styles(dict(panel.suite.runs[["method", "name"]].itertuples(index=False)))
 
 
-class _Texts(TextToPath):
-    """Lays each text out once: names and ticks come again in every figure."""
-
-    get_text_width_height_descent = cache(TextToPath.get_text_width_height_descent)
-    _laid_out = cache(TextToPath.get_glyphs_with_font)
-
-    def get_glyphs_with_font(self, font, s, glyph_map=(), return_new_glyphs_only=True, **how):
-        placed, outlines, _ = self._laid_out(font, s, **how)
-        return placed, {name: outlines[name] for name in outlines if name not in glyph_map}, []
-
-
-TEXTS = _Texts()
-
-
 @cache
-def _laying_out(font, size: float) -> SimpleNamespace:
-    """The same for a font that has this size now."""
-    return SimpleNamespace(_layout=cache(font._layout))
+def _for_browsers(font: FontProperties) -> FontProperties:
+    font = font.copy()
+    font.set_family("sans-serif")
+    return font
 
 
-class _Pdf(RendererPdf):
-    def _get_font_ttf(self, prop):
-        return _laying_out(super()._get_font_ttf(prop), prop.get_size_in_points())
+_measured = cache(text_to_path.get_text_width_height_descent)
+
+
+class _Svg(RendererSVG):
+    """An SVG that can stand in a page beside others: no ids but those that `svg.hashsalt` salts."""
+
+    def open_group(self, s: str, gid: str | None = None) -> None:
+        """Groups would have ids that come again in every figure."""
+
+    def close_group(self, s: str) -> None:
+        """Nothing was opened."""
+
+    def get_text_width_height_descent(self, *text) -> tuple[float, float, float]:
+        """Names and ticks come again in every figure."""
+        return _measured(*text)
+
+    def draw_text(self, gc, x, y, s, prop, *how, **more) -> None:
+        super().draw_text(gc, x, y, s, _for_browsers(prop), *how, **more)
 
 
 class _Both:
@@ -164,17 +182,33 @@ class _Both:
         self.pdf.draw_text(gc, x, y, *what, **more)
 
 
-def render(figure: Figure) -> dict[str, bytes]:
-    """A figure as the bytes of an `svg` and a `pdf` file."""
+# What matplotlib says of strokes to a whole page, for the figure alone; and the figure in the dark,
+# with colours of the same hue. Images, whose colours are a scale, stay as they are.
+STROKES = "*{stroke-linejoin: round; stroke-linecap: butt}"
+STYLE = (
+    ":root{color-scheme:light dark}.plot{stroke-linejoin:round;stroke-linecap:butt}"
+    "@media screen and (prefers-color-scheme:dark)"
+    "{.plot,.plot image{filter:invert(1) hue-rotate(180deg)}}"
+)
+
+
+def render(figure: Figure, name: str) -> dict[str, bytes]:
+    """A figure as the bytes of an `svg` and a `pdf` file.
+
+    The ids in the SVG hold for figures of this name only, so that one page may have many.
+    """
     (wide, high), dpi = figure.get_size_inches(), figure.dpi
     figure.dpi = 72  # both count in points
+    matplotlib.rcParams["svg.hashsalt"] = name
     svg, pdf = io.StringIO(), io.BytesIO()
-    file = PdfFile(pdf, metadata=METADATA["pdf"])
+    # no dates, so that the same records give the same bytes
+    file = PdfFile(pdf, metadata=dict.fromkeys(("CreationDate", "Producer", "Creator")))
     file.newPage(wide, high)
-    to_svg = RendererSVG(72 * wide, 72 * high, svg, image_dpi=dpi, metadata=METADATA["svg"])
-    to_svg._text2path = TEXTS
-    to_pdf = _Pdf(file, dpi, high, wide)
+    undated = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    to_svg = _Svg(72 * wide, 72 * high, svg, image_dpi=dpi, metadata=undated)
+    to_pdf = RendererPdf(file, dpi, high, wide)
     figure.draw(_Both(to_svg, to_pdf))
     for part in (to_svg, to_pdf, file):
         part.finalize()
-    return {"svg": svg.getvalue().encode(), "pdf": pdf.getvalue()}
+    text = svg.getvalue().replace(STROKES, STYLE).replace("<svg ", '<svg class="plot" ', 1)
+    return {"svg": text.encode(), "pdf": pdf.getvalue()}

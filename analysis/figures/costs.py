@@ -9,89 +9,123 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import as_percent, canvas, legend, looks, widest
-from analysis.figures.lettering import drawn
+from analysis.figures.canvas import (
+    FLOOR,
+    GREY,
+    LETTER,
+    as_percent,
+    canvas,
+    legend,
+    looks,
+    names,
+    says,
+)
+from analysis.figures.lettering import width
+from analysis.records.language import mean_floor
 from analysis.records.runs import Panel
 from analysis.tables.table import plain
 
+WITHOUT_TRAINING = "fix"  # whose score is a level to compare with, and whose TIME nobody asks for
+
 
 @figure(
-    "Seconds of learning for the whole stream (Figure 4b): optimisation steps solid, consolidation "
-    "hatched; the whisker is one sample standard deviation of the sum."
+    "Seconds of learning for the whole stream (Figures 4b, 6b and 7b): optimisation steps solid, "
+    "consolidation hatched; the whisker is one sample standard deviation of the sum. What was "
+    "timed on another device or with other threads has no bar."
 )
 def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
-    labels, methods, bars = list(panel.drawn), looks(panel), []
-    title, height = f"{panel.stream}: training time of the whole stream", 1.0 + 0.3 * len(labels)
-    fig, axes = canvas(title, panel, (6.2, max(height, 2)), widest(panel, labels) + 0.2)
-    for y, label in enumerate(labels):
+    called, methods, bars = names(panel, panel.drawn), looks(panel), []
+    left = LETTER * max(map(width, called.values()), default=1) + 0.1
+    fig, axes = canvas(max(0.3 + 0.14 * len(called), 0.8), left, says=says(panel))
+    for y, label in enumerate(called):
         values = panel.estimates[label]
         train, rest, total = (
             values[key] for key in ("train_seconds", "consolidate_seconds", "time_seconds")
         )
         if isnan(total.mean):
             continue
-        sd = np.nan_to_num(total.sd)
-        bars.append((y, train.mean, rest.mean, total.mean, sd, methods[label].colour))
-        spot = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(plain(total.mean), (total.mean + sd, y), **spot)
+        at, text, colour = total.mean + np.nan_to_num(total.sd), plain(total.mean), "black"
+        if label in panel.elsewhere:
+            at, text, colour = 0, f"{text} ({panel.elsewhere[label]})", GREY
+        else:
+            bars.append((y, train.mean, rest.mean, at - total.mean, methods[label].colour))
+        spot = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 6.5}
+        axes.annotate(text, (at, y), color=colour, **spot)
     if bars:
-        ys, train, rest, total, sd, colours = zip(*bars, strict=True)
+        ys, train, rest, sd, colours = zip(*bars, strict=True)
         axes.barh(ys, train, 0.66, color=colours)
-        own = {"color": "white", "edgecolor": colours, "hatch": "////"}
+        own = {"color": "white", "edgecolor": colours, "hatch": "//////"}
         axes.barh(ys, rest, 0.66, left=train, **own)
-        axes.errorbar(total, ys, xerr=sd, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-    axes.set_yticks(range(len(labels)), [drawn(panel.titles[label]) for label in labels])
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
+        axes.errorbar(np.add(train, rest), ys, xerr=sd, fmt="none", ecolor="black", elinewidth=0.7)
+    axes.set_yticks(range(len(called)), called.values())
+    axes.set_ylim(len(called) - 0.4, -0.6)
+    axes.margins(x=0.15)
     axes.set_xlim(left=0)
-    axes.set_xlabel("TIME, s (solid: optimisation steps; hatched: consolidation)")
+    axes.set_xlabel("TIME, s (hatched: consolidation)")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     return fig
 
 
-@figure("Final score against speed (Figure 4c): the upper right corner is best.")
+@figure(
+    "Final score against speed (Figures 4c, 6c and 7c): the upper right corner is best. The floor "
+    "is what outputs without any model score. What was timed on another device or with other "
+    "threads is not drawn, and what does not train is a level."
+)
 def fig4c(panel: Panel) -> Figure:
     """The final score against the speed; the best place is the upper right corner."""
-    title = f"{panel.stream}: {panel.score} against speed"
-    fig, axes = canvas(title, panel, (6.2, 3.6), 0.6, widest(panel, panel.drawn) + 0.6)
-    points, methods = [], looks(panel)
+    methods, floor, points, levels = looks(panel), mean_floor(panel), {}, []
     for label in panel.drawn:
         speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
-        if isnan(speed.mean):
-            continue
-        look, name = methods[label], drawn(panel.titles[label])
+        if panel.specs[label]["method"]["name"] == WITHOUT_TRAINING:
+            levels.append((label, score.mean))
+        elif not isnan(speed.mean) and label not in panel.elsewhere:
+            points[label] = speed, score
+    called = names(panel, [*points, *(label for label, _ in levels)])
+    listed = [*called.values(), *([FLOOR["label"]] if floor else [])]
+    fig, axes = canvas(1.75, 0.38, listed, says(panel, notes=_elsewhere(panel)))
+    for label, (speed, score) in points.items():
+        look = methods[label]._replace(line="")
         if panel.is_upper_bound(label):
             look = look._replace(fill="none")
-        size = 12 if look.marker == "*" else 7
-        axes.plot(
-            speed.mean, score.mean, label=name, markersize=size, **look._replace(line="").plot
-        )
-        sds = np.nan_to_num([speed.sd, score.sd])
-        points.append((speed.mean, score.mean, *sds, look.colour))
+        size = 9 if look.marker == "*" else 5
+        axes.plot(speed.mean, score.mean, label=called[label], markersize=size, **look.plot)
+    if floor:
+        axes.axhline(floor.mean, **FLOOR)
     if points:
-        _whiskers(axes, *map(np.array, zip(*points, strict=True)))
-    speeds = [speed for speed, *_ in points]
+        spread = [(v.mean, s.mean, *np.nan_to_num([v.sd, s.sd])) for v, s in points.values()]
+        colours = [methods[label].colour for label in points]
+        _whiskers(axes, *map(np.array, zip(*spread, strict=True)), colours)
+    speeds = [speed.mean for speed, _ in points.values()]
     if points and max(speeds) > 8 * min(speeds):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
         axes.xaxis.set_minor_formatter(axes.xaxis.get_major_formatter())
-    axes.margins(0.16)
+    axes.margins(0.12)
+    axes.autoscale_view()
+    for label, level in levels:
+        axes.axhline(level, label=called[label], color=methods[label].colour, linestyle="--")
     axes.set(xlabel="training samples per second of TIME", ylabel=f"{panel.score}, %")
     as_percent(axes.yaxis)
     axes.grid()
-    if points:
-        legend(axes)
+    legend(fig)
     return fig
+
+
+def _elsewhere(panel: Panel) -> list[str]:
+    """Which methods' TIME does not compare with the reference's."""
+    found = [panel.titles[label] for label in panel.drawn if label in panel.elsewhere]
+    why = f"TIME does not compare with that of {panel.titles.get(panel.reference, 'others')}"
+    return [f"{why}: {', '.join(found)}."] if found else []
 
 
 def _whiskers(axes, x, y, wide, high, colours) -> None:
     """Error bars with caps, all at once, below the points: `errorbar` takes one colour."""
-    look = {"linewidths": 1, "zorder": 1.9}
+    look = {"linewidths": 0.7, "zorder": 1.9}
     axes.hlines(y, x - wide, x + wide, colours, **look)
     axes.vlines(x, y - high, y + high, colours, **look)
-    ends = {"s": 16, "c": np.tile(colours, 2), **look}  # square points
+    ends = {"s": 7, "c": np.tile(colours, 2), **look}  # square points
     axes.scatter(np.concatenate([x - wide, x + wide]), np.tile(y, 2), marker="|", **ends)
     axes.scatter(np.tile(x, 2), np.concatenate([y - high, y + high]), marker="_", **ends)

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.text import visible
 
-# After DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and others:
-# where they are installed, fonts for what it has not. Fonts of coloured emoji cannot be drawn.
+# After Figure Sans, for Latin and Greek, and DejaVu Sans, which matplotlib brings for others: where
+# they are installed, fonts for what neither has. Fonts of coloured emoji cannot be drawn.
 FALLBACKS = (
     *("Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC"),
     *("Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC", "Source Han Sans"),
@@ -28,7 +28,7 @@ FALLBACKS = (
     *("Symbola", "Unifont"),
 )
 LONGEST = 40  # characters of a label in a figure; tables have all of it
-_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def use_fallbacks() -> None:
@@ -96,6 +96,6 @@ def powers_of_ten(axis) -> None:
 
 def _power(value: float, _: object) -> str:
     exponent = log10(value) if value > 0 else 0.5
-    if abs(exponent - round(exponent)) > 1e-6:
+    if value < 10 or abs(exponent - round(exponent)) > 1e-6:
         return f"{value:g}"
     return "10" + str(round(exponent)).translate(_SUPERSCRIPT)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import legend, titled, wrapped
+from analysis.figures.canvas import TWO, legend, sheet
 from analysis.figures.lettering import powers_of_ten
 from analysis.figures.style import Style
 from analysis.records.regret import POLICIES, Regret, bound, flat_bound
@@ -24,17 +24,16 @@ STYLES = {
 }
 
 
-def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
+def _grid(regret: Regret, says: str, xlabel: str, ylabel: str, draw) -> Figure:
     """One panel per gamma and structure, all on the same scales; `draw(axes, structure, gamma)`."""
     structures, gammas = regret.settings["structures"], regret.settings["gammas"]
-    width, height = max(1.42 * len(structures) + 0.9, 7.4), 1.4 * len(gammas) + 1.75
-    foot = f"{regret.settings['seeds']} seeds, δ = {regret.settings['delta']:g}. "
-    foot = wrapped(foot + regret.left_out, width)
-    fig = titled(title, foot, (width, height))
+    says += f"; {regret.settings['seeds']} seeds, δ = {regret.settings['delta']:g}. "
+    height = 1.05 * len(gammas) + 0.85
+    fig = sheet(TWO, height, says + regret.left_out)
     panels = fig.subplots(len(gammas), len(structures), sharex=True, sharey=True, squeeze=False)
     fig.subplots_adjust(
-        **{"left": 0.65 / width, "right": 1 - 0.25 / width, "wspace": 0.1, "hspace": 0.12},
-        **{"bottom": 1.1 / height, "top": 1 - 0.6 / height},
+        **{"left": 0.45 / TWO, "right": 1 - 0.2 / TWO, "wspace": 0.1, "hspace": 0.12},
+        **{"bottom": 0.63 / height, "top": 1 - 0.2 / height},
     )
     first = panels[0, 0]  # whose scales and ticks all share
     first.set(xscale="log", yscale="log")
@@ -47,27 +46,17 @@ def _grid(regret: Regret, title: str, xlabel: str, ylabel: str, draw) -> Figure:
     for row, gamma in zip(panels, gammas, strict=True):
         for axes, structure in zip(row, structures, strict=True):
             draw(axes, structure, gamma)
-            axes.tick_params(labelsize=8)
             axes.grid()
         axes.text(1.04, 0.5, f"γ = {gamma:g}", transform=axes.transAxes, rotation=270, va="center")
     for axes in panels.flat:
         axes.set_autoscale_on(True)
     first.autoscale_view()
     for axes, structure in zip(panels[0], structures, strict=True):
-        axes.set_title(structure, fontsize=9, y=1)
-    fig.text(0.5 + 0.2 / width, 0.62 / height, xlabel, ha="center")
-    fig.text(0.08 / width, 0.55 + 0.12 / height, ylabel, rotation=90, va="center")
+        axes.set_title(structure, y=1)
+    fig.text(0.5 + 0.12 / TWO, 0.35 / height, xlabel, ha="center")
+    fig.text(0.04 / TWO, 0.5 + 0.22 / height, ylabel, rotation=90, va="center")
     lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
-    fig.legend(
-        lines.values(),
-        lines.keys(),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.24 / height),
-        ncols=len(lines),
-        fontsize=7.5,
-        columnspacing=1.2,
-        handlelength=1.8,
-    )
+    legend(fig, lines)
     return fig
 
 
@@ -88,7 +77,7 @@ def regret_steps(regret: Regret) -> Figure:
         steps = regret.values("tree", *family, n=n).index
         _bounds(axes, regret, family, list(steps), [(t, n) for t in steps])
 
-    return _grid(regret, f"Regret against T, N = {n:,} arms", "steps T", "cumulative regret", draw)
+    return _grid(regret, f"N = {n:,} arms", "steps T", "cumulative regret", draw)
 
 
 @figure(
@@ -107,8 +96,7 @@ def regret_arms(regret: Regret) -> Figure:
             _lines(axes, policy, regret.values(policy, *family, t=t), t)
         _bounds(axes, regret, family, arms, [(horizon, n) for n in arms], horizon)
 
-    title = f"Regret per step against N, T = {horizon:,}"
-    return _grid(regret, title, "arms N", "regret per step", draw)
+    return _grid(regret, f"T = {horizon:,}", "arms N", "regret per step", draw)
 
 
 def _lines(axes, policy: str, values: pd.Series, unit: float = 1) -> None:
@@ -117,8 +105,8 @@ def _lines(axes, policy: str, values: pd.Series, unit: float = 1) -> None:
     mean, sd = y.mean(axis=1), y.std(axis=1, ddof=min(1, y.shape[1] - 1))
     low = np.maximum(mean - sd, mean / 10)  # a logarithmic scale has no room for 0
     axes.fill_between(values.index, low, mean + sd, color=look.colour, alpha=0.15, linewidth=0)
-    size = 7 if look.marker == "*" else 3.5
-    axes.plot(values.index, mean, markersize=size, linewidth=1.2, label=policy, **look.plot)
+    size = 5 if look.marker == "*" else 2.6
+    axes.plot(values.index, mean, markersize=size, label=POLICIES[policy], **look.plot)
 
 
 def _bounds(axes, regret: Regret, family, x: list, places: list, unit: float = 1) -> None:
@@ -139,16 +127,14 @@ def _bounds(axes, regret: Regret, family, x: list, places: list, unit: float = 1
 )
 def step_cost(regret: Regret) -> Figure:
     """Time and work of a step against arms."""
-    foot = f"Medians. {regret.arms[0]} arms take the time 1."
-    fig = titled("Cost of a step against N", [foot], (7, 3.4))
-    axes = fig.subplots(1, 2)
-    fig.subplots_adjust(left=0.09, right=0.76, bottom=0.21, top=0.88, wspace=0.32)
+    fig = sheet(TWO, 2.5, f"Medians; {regret.arms[0]} arms take the time 1.")
+    axes = [fig.add_axes((x, 0.31, 0.42, 0.66)) for x in (0.065, 0.57)]
     for (policy, every), rows in regret.cost.groupby(["policy", "every"], sort=False):
-        rows, name = rows.sort_values("n"), policy
+        rows, name = rows.sort_values("n"), POLICIES[policy]
         if policy in ("tree", "lcb_flat"):
             name += ", all bounds" if every else ", path only"
         line = {"released": "-."}.get(policy, "-" if every else "--")
-        style = STYLES[policy]._replace(line=line).plot | {"markersize": 5, "label": name}
+        style = STYLES[policy]._replace(line=line).plot | {"label": name}
         seconds = rows["microseconds"]
         axes[0].plot(rows["n"], seconds / seconds.iloc[0], **style)
         axes[1].plot(rows["n"], rows["scores"].replace(0, nan), **style)
@@ -160,5 +146,5 @@ def step_cost(regret: Regret) -> Figure:
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter(NullFormatter())
-    legend(axes[1], fontsize=7.5)
+    legend(fig)
     return fig

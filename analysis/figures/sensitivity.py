@@ -8,9 +8,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.catalogue import figure
-from analysis.figures.canvas import as_percent, canvas, say, seeds
+from analysis.figures.canvas import (
+    FLOOR,
+    ONE,
+    TWO,
+    as_percent,
+    canvas,
+    legend,
+    names,
+    say,
+    says,
+    seeds,
+)
 from analysis.figures.lettering import drawn
 from analysis.figures.style import style
+from analysis.records.language import mean_floor
 from analysis.records.runs import Panel
 from analysis.records.variants import sweep, variants
 
@@ -23,35 +35,41 @@ from analysis.records.variants import sweep, variants
 )
 def sensitivity(panel: Panel) -> Figure:
     """The final score against every numeric setting that was varied alone (Tables 2, 4 and 6)."""
-    swept = swept_settings(panel)
-    title = f"{panel.stream}: {panel.score} against one setting at a time"
+    swept, floor = swept_settings(panel), mean_floor(panel)
+    called = names(panel, dict.fromkeys(name for methods in swept.values() for name in methods))
+    listed = [*called.values(), *([FLOOR["label"]] if floor and called else [])]
     columns, rows = min(3, max(len(swept), 1)), max(-(-len(swept) // 3), 1)
-    size = (7.4, 0.5 + 2.4 * rows)
-    fig, axes = canvas(title, panel, size, 0.6, of=seeds(panel))
+    wide = ONE if len(swept) < 2 else TWO
+    fig, axes = canvas(1.55 * rows, 0.4, listed, says(panel, seeds(panel)), wide, bottom=0.02)
     axes.set_axis_off()
     if not swept:
         say(axes, "No run differs from its base in a numeric setting alone.")
     for index, (key, methods) in enumerate(swept.items()):
         row, column = divmod(index, columns)
-        box = (column / columns, 1 - (row + 0.78) / rows, 0.82 / columns, 0.78 / rows)
+        box = (column / columns, 1 - (row + 0.74) / rows, 0.84 / columns, 0.74 / rows)
         part = axes.inset_axes(box)
         values = sorted({value for labels in methods.values() for value in labels})
         for name, labels in methods.items():
             scores = [panel.estimates[label]["acc"] for label in labels.values()]
             means, spreads = zip(*[(e.mean, np.nan_to_num(e.sd)) for e in scores], strict=True)
-            x, look = [values.index(v) for v in labels], style(name).plot | {"linewidth": 1.3}
-            named = drawn(panel.titles[name])
-            part.errorbar(x, means, spreads, label=named, capsize=2, **look)
-        names = ["no limit" if value == inf else f"{value:g}" for value in values]
-        part.set_xticks(range(len(values)), names, fontsize=8)
+            x, look = [values.index(v) for v in labels], style(name).plot
+            part.errorbar(x, means, spreads, elinewidth=0.7, **look)
+        if floor:
+            part.axhline(floor.mean, **FLOOR)
+        ticks = ["no limit" if value == inf else f"{value:g}" for value in values]
+        part.set_xticks(range(len(values)), ticks)
         part.set(
             xlabel=drawn(key.replace("_", " ")), ylim=(0, None), xlim=(-0.3, len(values) - 0.7)
         )
         as_percent(part.yaxis)
         part.grid(axis="y")
-        part.legend(fontsize=7, loc="lower left")
         if column == 0:
             part.set_ylabel(f"{panel.score}, %")
+    for name in called:
+        axes.plot([], [], label=called[name], **style(name).plot)
+    if floor and called:
+        axes.plot([], [], **FLOOR)
+    legend(fig)
     return fig
 
 

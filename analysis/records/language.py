@@ -50,16 +50,26 @@ def floors(panel: Panel) -> dict[str, dict]:
     return {entry["task"]: entry for own in entries for entry in own}
 
 
+def floor_curve(panel: Panel) -> np.ndarray | None:
+    """The floors of the tasks in the order in which they are learnt, mean over seeds (tasks,)."""
+    curves = list(_floors_by_seed(panel).values())
+    return np.mean(curves, axis=0) if curves else None
+
+
 def mean_floor(panel: Panel) -> Estimate | None:
     """The mean floor of the run's tasks, over seeds; None where records have none."""
+    means = {seed: np.mean(own) for seed, own in _floors_by_seed(panel).items()}
+    values = pd.DataFrame({"floor": means, "all": 0})
+    return estimate(values, "all")[0]["floor"] if means else None
+
+
+def _floors_by_seed(panel: Panel) -> dict[int, list[float]]:
     known = floors(panel)
-    means = {
-        run.seed: np.mean([known[name]["score"] for name in task_names(run.record)])
+    return {
+        run.seed: [known[name]["score"] for name in task_names(run.record)]
         for run in panel.done.itertuples()
         if known.keys() >= set(task_names(run.record))
     }
-    values = pd.DataFrame({"floor": means, "all": 0})
-    return estimate(values, "all")[0]["floor"] if means else None
 
 
 def defects(panel: Panel) -> list[dict]:

@@ -18,7 +18,11 @@ from numpy import ndarray
 from analysis.records.metrics import Estimate
 from analysis.records.reading import read_experiment
 
-POLICIES = ("tree", "lcb_flat", "random", "released", "released_near")
+# What chooses an arm, in words.
+POLICIES = {
+    **{"tree": "LCB on the tree", "lcb_flat": "flat LCB", "random": "random"},
+    **{"released": "released code, far", "released_near": "released code, near"},
+}
 SMOOTH = ("unique", "cluster")  # the structures that Theorem 1 speaks of
 RESAMPLES = 2000
 

@@ -27,12 +27,16 @@ from analysis.records.schema import complete, only_last_row, scores, task_names
 from analysis.records.trees import Agreement, agreement
 from analysis.text import pathless
 
-# The order in which tables and legends list methods; others follow by name, the upper bound last.
-METHOD_ORDER = (
-    *("fix", "seqlora", "ogd", "gem", "derpp", "ewc", "magmax"),
-    *("l2p", "dualprompt", "codaprompt", "hideprompt", "hidelora", "inflora", "sdlora"),
-    *("ranpac", "ease", "olora", "sapt", "tasl", "treelora", "hidetreelora"),
-)
+# What methods are called, in the order in which tables and legends list them; others follow by
+# name, the upper bound last.
+METHOD_ORDER = {
+    **{"fix": "FIX", "seqlora": "SeqLoRA", "ogd": "OGD", "gem": "GEM", "derpp": "DER++"},
+    **{"ewc": "EWC", "magmax": "MagMax", "l2p": "L2P", "dualprompt": "DualPrompt"},
+    **{"codaprompt": "CODA-Prompt", "hideprompt": "HiDePrompt", "hidelora": "HiDeLoRA"},
+    **{"inflora": "InfLoRA", "sdlora": "SD-LoRA", "ranpac": "RanPAC", "ease": "EASE"},
+    **{"olora": "O-LoRA", "sapt": "SAPT", "tasl": "TaSL", "treelora": "TreeLoRA"},
+    "hidetreelora": "TreeLoRA in HiDe",
+}
 UPPER_BOUND = "joint"
 REFERENCE = "treelora"  # what differences are taken to where the suite names nothing else
 # Records that today's code would not give again, by method: of which modality, below which version,
@@ -97,6 +101,15 @@ def frame(records: list[dict]) -> pd.DataFrame:
     return runs.loc[order.sort_values(list(order)).index]
 
 
+def _title(name: str, label: str, title: str | None = None, **_: object) -> str:
+    """What a suite calls a row, else its method's name in the literature and what is varied."""
+    known = METHOD_ORDER.get(name, name)
+    if title or label == name:
+        return title or known
+    varied = label.removeprefix(f"{name}-")
+    return label if varied == label else f"{known} {varied.replace('-', ' ')}"
+
+
 def _row(record: dict, panel: str) -> dict[str, object]:
     suite, spec = record["suite"], record["spec"]
     method, train, provenance = spec["method"], spec["train"], record.get("provenance") or {}
@@ -117,6 +130,17 @@ def _row(record: dict, panel: str) -> dict[str, object]:
         **{key: provenance.get(key) for key in PROVENANCE},
         **{"R": R, "record": record},
     }
+
+
+def _clocks(runs: pd.DataFrame) -> set[tuple]:
+    """On which devices, those of a run that was continued too, and with how many threads."""
+    found = set()
+    for record in runs["record"]:
+        provenance = record.get("provenance") or {}
+        learnt = [tried["device"] for tried in provenance.get("tries") or () if tried["tasks"]]
+        for device in (provenance.get("device"), *learnt):
+            found.add((device, provenance.get("threads")))
+    return found
 
 
 @dataclass(frozen=True)
@@ -187,7 +211,7 @@ class Panel:
     @cached_property
     def titles(self) -> dict[str, str]:
         """How every method is called in tables and legends; by its label where another is so."""
-        titles = {x: spec["method"].get("title") or x for x, spec in self.specs.items()}
+        titles = {label: _title(**spec["method"]) for label, spec in self.specs.items()}
         called = list(titles.values())
         return {x: t if called.count(t) == 1 else x for x, t in titles.items()}
 
@@ -223,6 +247,17 @@ class Panel:
             if label == base[label]
             or base.get(base[label]) != base[label]
             or self.is_upper_bound(label)
+        }
+
+    @cached_property
+    def elsewhere(self) -> dict[str, str]:
+        """The finished methods whose TIME does not compare with the reference's, and why."""
+        clocks = {label: _clocks(runs) for label, runs in self.finished.items()}
+        own = clocks.get(self.reference)
+        return {
+            label: "another device" if {d for d, _ in clock} != {d for d, _ in own} else "threads"
+            for label, clock in clocks.items()
+            if clock != own
         }
 
     @cached_property

@@ -18,12 +18,12 @@ def ablations(panel: Panel) -> Table:
     The analogue of the paper's Tables 2, 4, 5 and 6: a variant is told by its settings.
     """
     columns = [
-        Column("changed", "Changed"),
-        Column("value", "Value"),
+        Column("changed", "Changed", main=True),
+        Column("value", "Value", main=True),
         Column("base", "Base"),
         Column("runs", "Seeds"),
         Column("acc", f"{panel.score} ↑", percent),
-        Column("delta", f"Δ {panel.score}", percent, signed=True),
+        Column("delta", f"Δ {panel.score}", percent, signed=True, main=True),
         Column("bwt_paper", "BWT (paper) ↓", percent),
         Column("time_seconds", "TIME s ↓", plain),
         Column("ms_per_step", "ms/step ↓", plain),

@@ -73,7 +73,11 @@ def regret_steps(regret: Regret) -> Table:
     return Table(
         "regret_steps",
         f"Exponent of regret in T, N = {n:,} arms",
-        [*FAMILIES, *(Interval(policy, policy, two_digits) for policy in POLICIES), THEOREM],
+        [
+            *FAMILIES,
+            *(Interval(policy, words, two_digits) for policy, words in POLICIES.items()),
+            THEOREM,
+        ],
         rows,
         notes=[_fit(regret), SMOOTH, f"The last two decades of T. {regret.left_out}"],
     )

@@ -1,10 +1,9 @@
-"""A table as data, and its forms: Markdown, LaTeX (booktabs), CSV and cells for the report."""
+"""A table as data, and its forms: Markdown, LaTeX, CSV and cells for the report."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from math import isnan, nan
@@ -15,40 +14,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.records.metrics import Estimate
+from analysis.tables.latex import typeset
 from analysis.text import visible
 
 ABSENT = "–"
-_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
-    **{"×": r"$\times$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "Δ": r"$\Delta$"},
-    **{"γ": r"$\gamma$", "δ": r"$\delta$", "η": r"$\eta$", "λ": r"$\lambda$"},
-    **{"≥": r"$\geq$", "≤": r"$\leq$", "√": r"$\surd$", "|": r"\textbar{}"},
-}
-# Beyond Latin letters and these, only LuaLaTeX and XeLaTeX can set a character.
-_BEYOND_LATEX = re.compile("[^\x00-\u017f–—‘’“”•…†‡€™]+")
-
-
-@cache
-def tex(text: str) -> str:
-    """Text as LaTeX sets it; where an engine knows no Unicode, code points stand for letters."""
-
-    def either(found: re.Match) -> str:
-        points = " ".join(f"U+{ord(letter):04X}" for letter in found[0])
-        return f"{{\\ifdefined\\Umathchar {found[0]}\\else {points}\\fi}}"
-
-    def plain_part(part: str) -> str:  # two hyphens are no dash
-        return _BEYOND_LATEX.sub(either, re.sub("-(?=-)", "-{}", part))
-
-    text = unicodedata.normalize("NFC", visible(text))
-    parts = re.split(f"([{''.join(map(re.escape, _TEX))}])", text)
-    made = "".join(_TEX.get(part) or plain_part(part) for part in parts)
-    return "{}" + made if made[:1] in ("[", "*") else made  # no option of the \\ before it
-
-
-def tex_label(name: str) -> str:
-    """A name that a cross-reference may have."""
-    return re.sub("[^A-Za-z0-9-]", "-", name)
 
 
 @cache
@@ -91,9 +60,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters |= {
-    **{"tex": tex, "tex_label": tex_label, "markdown": markdown, "own_markdown": own_markdown}
-}
+TEMPLATES.filters |= {**{"markdown": markdown, "own_markdown": own_markdown}}
 
 
 class Number(NamedTuple):
@@ -121,7 +88,8 @@ class Column:
     """A column: numeric with a `show`, else text; `better` is +1 or -1 where one value is best.
 
     A `signed` column holds differences, which are printed with their interval; a `wide` one holds
-    sentences, whose lines are broken; one with `markup` holds Markdown of our own.
+    sentences, whose lines are broken; one with `markup` holds Markdown of our own. The `main` ones
+    are those for which a table in one column of print has room first.
     """
 
     key: str
@@ -131,6 +99,7 @@ class Column:
     signed: bool = False
     wide: bool = False
     markup: bool = False
+    main: bool = False
 
     def text(self, value: object) -> str:
         """The printed cell: mean ± sd [interval] for an estimate, an en dash for what is absent."""
@@ -159,7 +128,8 @@ class Table:
 
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
     all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
-    `names` are what a method's label is printed as where it is not the label itself.
+    `names` are what a method's label is printed as where it is not the label itself; the labels in
+    `marked` are in bold.
     """
 
     name: str
@@ -171,6 +141,7 @@ class Table:
     setting: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    marked: Collection[str] = ()
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -181,7 +152,7 @@ class Table:
                 [
                     Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
                     if c.key != "method"
-                    else Cell(self.names.get(row["method"], row["method"]), False)
+                    else Cell(self.names.get(label := row["method"], label), label in self.marked)
                     for c in self.columns
                 ]
                 for row in rows
@@ -201,9 +172,9 @@ class Table:
         """A GitHub table under its title, and the notes as a list."""
         return TEMPLATES.get_template("table.md.j2").render(table=self).strip() + "\n"
 
-    def latex(self) -> str:
-        """A table* for a document that loads booktabs."""
-        return TEMPLATES.get_template("table.tex.j2").render(table=self) + "\n"
+    def latex(self, narrow: bool = False) -> str:
+        """For a document that loads array and booktabs, in two columns or, `narrow`, one."""
+        return typeset(self, narrow)
 
     def csv(self) -> str:
         """Raw values (scores as fractions), with spread and interval in columns of their own."""

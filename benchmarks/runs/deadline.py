@@ -22,13 +22,13 @@ class Deadline:
 
     def __init__(self, end: float | None = None):
         self.end = end
-        self._seconds: dict[int, float] = {}  # of each task, by its number
+        self._seconds: dict[tuple[str, int], float] = {}  # of a row's tasks, by their number
 
-    def note(self, task: int, seconds: float) -> None:
-        """A task has taken so long, and will in the next run: they differ in their seed only."""
-        self._seconds[task] = seconds
+    def note(self, row: str, task: int, seconds: float) -> None:
+        """A task has taken so long, and will in the row's other runs, of another seed only."""
+        self._seconds[row, task] = seconds
 
-    def check(self, task: int = 0, seconds: float = 0.0) -> None:
+    def check(self, row: str = "", task: int = 0, seconds: float = 0.0) -> None:
         """Call it before a task, with the seconds that it will take if none is noted.
 
         Raises:
@@ -36,7 +36,7 @@ class Deadline:
         """
         if self.end is None:
             return
-        needed = self._seconds.get(task, seconds)
+        needed = self._seconds.get((row, task), seconds)
         left = self.end - time.time()
         if left < MARGIN * needed + SAVING_SECONDS:
             raise Postponed(

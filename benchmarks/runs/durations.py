@@ -168,12 +168,16 @@ class Pace:
         It is asked for when the first run is finished, as not to delay the first.
         """
         if not self._expected:
-            known = recorded_seconds()
-            found = {d: expected(run.spec, known).seconds for d, run in self._open.items()}
-            known_ones = [seconds for seconds in found.values() if seconds]
-            mean = sum(known_ones) / len(known_ones) if known_ones else 1.0
-            self._expected = {directory: seconds or mean for directory, seconds in found.items()}
+            times = self._times(recorded_seconds())
+            if len({time.basis for time in times.values()}) > 1:  # which do not compare
+                times = self._times({})
+            known = [time.seconds for time in times.values() if time.seconds]
+            mean = sum(known) / len(known) if known else 1.0
+            self._expected = {directory: time.seconds or mean for directory, time in times.items()}
         return self._expected
+
+    def _times(self, known: Known) -> dict[str, Expected]:
+        return {directory: expected(run.spec, known) for directory, run in self._open.items()}
 
 
 def outcome(record: dict) -> str:

@@ -69,11 +69,12 @@ class Run:
         """Make the run, from its last saved state on."""
         self.build()
         self.restore()
+        row = str(self.state_path.parent.parent)  # its other seeds lie beside it
         for task in self.tasks[len(self.record["tasks"]) :]:
-            self.deadline.check(task.index, self._expected_seconds(task.index))
+            self.deadline.check(row, task.index, self._expected_seconds(task.index))
             start = time.monotonic()
             self.learn(task)
-            self.deadline.note(task.index, time.monotonic() - start)
+            self.deadline.note(row, task.index, time.monotonic() - start)
             if "adapters" in self.keep:
                 adapters.write(self._adapter(task.index), self.method, self._learnt(task.index))
             self.before_save()

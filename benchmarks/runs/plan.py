@@ -1,4 +1,4 @@
-"""What a suite runs: each run with its place on disk, and the rows that go through one process."""
+"""What a suite runs: each run with its place on disk, and the runs that go through one process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from benchmarks.runs.spec import RunSpec
 from benchmarks.runs.suite import SUITES, find, load_suite
 
 RUNS = Path("results/runs")
+BATCHES = Path("results/batches")
 
 
 @dataclass(frozen=True)
@@ -146,23 +147,43 @@ def require_packages(runs: Iterable[PlannedRun]) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs that differ in their seed only, for one process; imports cost as much as a small run."""
+    """Runs for one process, one after the other; imports cost as much as a small run."""
 
     runs: list[PlannedRun]
 
     @property
     def name(self) -> str:
         """The same whatever of it is done."""
-        return f"{self.runs[0].label}-{digest_of([run.key for run in self.runs])[:12]}"
+        more = "-and-more" if len({run.label for run in self.runs}) > 1 else ""
+        return f"{self.runs[0].label}{more}-{digest_of([run.key for run in self.runs])[:12]}"
 
     def title(self) -> str:
         """What of it is to be done, in words, for a line of progress."""
-        runs = self.open_runs()
-        seeds = f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
-        return f"{self.runs[0].label} on {self.runs[0].stream}, {seeds}"
+        seeds: dict[str, list[str]] = {}
+        for run in self.open_runs():
+            seeds.setdefault(f"{run.label} on {run.stream}", []).append(str(run.seed))
+        return "; ".join(
+            f"{row}, seed{'s' * (len(own) > 1)} {', '.join(own)}" for row, own in seeds.items()
+        )
 
     def open_runs(self) -> list[PlannedRun]:
         return [run for run in self.runs if run.is_open()]
+
+    def inputs(self) -> list[str]:
+        """Files without which it cannot start: specs, and manifests of data and weights."""
+        prepared = {
+            f"resources/{kind}/manifest.json"
+            for run in self.runs
+            for kind in (f"streams/{run.stream}", f"backbones/{run.backbone}")
+        }
+        texts = {manifest for run in self.runs for manifest in general_inputs(run)}
+        return [*(run.write_spec() for run in self.runs), *sorted(prepared | texts)]
+
+    def write_job(self, threads: int, options: str) -> None:
+        """Save what a job reads instead of the suite, with options of `benchmarks.runs.run`."""
+        specs = [f"{run.directory}/spec.json" for run in self.runs]
+        job = {"title": self.title(), "specs": specs, "inputs": self.inputs()}
+        write_json(BATCHES / f"{self.name}.json", job | {"threads": threads, "options": options})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,13 @@ from fake_records import (
 )
 from matplotlib.figure import Figure
 
-from analysis import catalogue, draw, fidelity, pages
+from analysis import catalogue, draw, fidelity, forest, pages
 from analysis.__main__ import main
 from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
 from analysis.records.runs import Panel
+from analysis.scatter import board
 from analysis.tables.table import Table
 
 pytestmark = pytest.mark.slow
@@ -82,7 +84,7 @@ def test_text_is_text_everywhere(tmp_path):
             minidom.parseString(text)
         if not name.endswith(".pdf"):
             assert "\x1b" not in text.decode(), name
-    assert b"<!-- 1 worth $5 and $10 -->" in made["figures/trees-glyphs.svg"]
+    assert b">1 worth $5 and $10</text>" in made["figures/trees-glyphs.svg"]
     page = made["report/index.html"].decode()
     assert "broke $x_$ \\x1b[2J on line 2" in page and "日本語" in page
     assert "| a\\|b\\`c\\`&lt;i>&amp;amp; |" in made["tables/accuracy-glyphs.md"].decode()
@@ -132,7 +134,9 @@ def no_figures(monkeypatch):
 def test_report_is_self_contained_and_complete(drawn):
     page = (drawn[0] / "report/index.html").read_text()
     assert f'<p class="banner">{LABEL.replace(chr(39), "&#39;")}</p>' in page
-    assert page.count("data:image/svg+xml") == len(list(drawn[0].glob("figures/*.svg"))) > 0
+    assert page.count("<svg") == len(list(drawn[0].glob("figures/*.svg"))) > 0
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(set(ids)) == len(ids) and set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
     assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
     for stated in ("torch 2.14.1", "c0ffee", "SHA-256", "mine", "Threads", "2026-01-02T00:00:00Z"):
         assert stated in page, stated
@@ -158,6 +162,7 @@ def test_exhibits_choose_what_is_written(tmp_path, capsys):
     assert main([str(source), "--out", str(out), "--exhibits", "summary", "differences"]) == 0
     written = sorted(path.name for path in out.rglob("*.*") if path.is_file())
     assert written == [
+        "differences-glyphs.column.tex",
         "differences-glyphs.csv",
         "differences-glyphs.md",
         "differences-glyphs.tex",
@@ -260,7 +265,8 @@ def test_any_part_of_a_suite_gives_a_report(tmp_path, draws):
     measured, made = draw.make(own, tmp_path, names)
     verdicts = claims.judge([measured], {})
     assert made and claims.table(verdicts).rows and fidelity.document([own])
-    assert pages.headlines(verdicts, [own]) and pages.claims_page(verdicts, [own], {})
+    assert pages.headlines(verdicts) and pages.claims_page(verdicts, [measured], [own], {})
+    assert forest.forest(verdicts) and [board(panel) for panel in own.panels]
     assert pages.results_page([own], {})
 
 
@@ -306,7 +312,10 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     draw.draw(sources, out, ["claims", "report"], published=tmp_path)
     page = (out / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
-    assert all((out / link).is_file() for link in links)
+    within, links = ([x for x in links if x.startswith("#") == is_in] for is_in in (True, False))
+    assert all(f'id="{link[1:]}"' in page for link in within)
+    assert [link for link in links if not (out / unquote(link)).is_file()] == []
+    assert {"#forgetting"} <= set(within)
     assert {"./one/report/index.html", "claims.csv", "figures/accounting.svg"} <= set(links)
     assert "Operations per token" in page
     assert "glyphs (one)" in page and "+6.67 points" in page
@@ -316,7 +325,7 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     row = next(line for line in lines if line.startswith("forgetting"))
     assert row.startswith("forgetting,glyphs (one),supported,seqlora − treelora,points,4,0.")
     assert claims.RULE[0][:60] in (out / "claims.md").read_text()
-    assert r"p{26mm}" in (out / "claims.tex").read_text()
+    assert r"\arraybackslash}p{" in (out / "claims.tex").read_text()
 
 
 def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch):

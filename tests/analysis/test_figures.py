@@ -1,5 +1,7 @@
 """Figures: one look for each method, names that can be read, and what is drawn of the runs."""
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ from fake_records import changed, panel_of, record, suite, suite_of, with_gaps
 from matplotlib import font_manager
 
 from analysis import draw, report
-from analysis.catalogue import FIGURES
-from analysis.figures import accuracy, lettering, style
+from analysis.catalogue import FIGURES, fitting
+from analysis.figures import accuracy, canvas, lettering, style
 from analysis.figures.sensitivity import sensitivity, swept_settings
 from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
+from analysis.records.schema import task_names
 from analysis.tables.accuracy import accuracy as accuracy_table
 from analysis.tables.accuracy import differences
 
@@ -98,13 +101,75 @@ def test_tables_and_figures_say_where_scores_between_are_missing(tmp_path):
     figure = FIGURES["fig4a"].draw(panel)
     seqlora, treelora = (line.get_ydata() for line in figure.axes[0].lines[:2])
     assert np.flatnonzero(~np.isnan(seqlora)).tolist() == [0, 9] and not np.isnan(treelora).any()
-    shown = [*(text.get_text() for text in figure.texts), *differences(panel).notes]
-    shown += accuracy_table(panel).notes
-    assert [" ".join(t.split()).endswith("not defined: seqlora.") for t in shown].count(True) == 3
+    shown = [figure.get_label(), *differences(panel).notes, *accuracy_table(panel).notes]
+    assert [t.endswith("not defined: SeqLoRA.") for t in shown].count(True) == 3
     assert not whole.gaps
     values = [differences(p).rows[0] for p in (panel, whole)]
     assert values[0]["bwt_paper"] == values[1]["bwt_paper"]
     assert np.isnan(values[0]["forgetting"].mean) and values[1]["forgetting"].mean > 0
+
+
+def with_floor(run: dict, score: float = 0.25) -> dict:
+    names = task_names(run)
+    run["stream"]["floor"] = [{"task": t, "rule": "majority answer", "score": score} for t in names]
+    return run
+
+
+def lines(figure) -> dict:
+    return {line.get_label(): line for line in figure.axes[0].lines}
+
+
+def test_plots_of_text_have_the_floor_and_the_upper_bound_at_the_last_task_only(tmp_path):
+    runs = suite(("docs",), ("fix", "seqlora", "treelora", "joint"), seeds=2)
+    panel = panel_of(tmp_path, [with_floor(run) for run in runs])
+    curves, points = (lines(FIGURES[name].draw(panel)) for name in ("fig4a", "fig4c"))
+    assert set(curves["floor"].get_ydata()) == set(points["floor"].get_ydata()) == {0.25}
+    assert list(curves["joint"].get_xdata()) == [8]
+    assert list(points["FIX"].get_xdata()) == [0, 1]  # a level, whatever time it took
+    whole = panel_of(tmp_path, suite(("glyphs",), ("seqlora", "treelora"), seeds=2))
+    assert "floor" not in lines(FIGURES["fig4a"].draw(whole))
+
+
+def test_times_that_do_not_compare_are_said_and_not_drawn(tmp_path):
+    runs = suite(("glyphs",), ("seqlora", "ewc", "treelora"), seeds=2)
+    for run in runs:
+        if run["spec"]["method"]["name"] == "ewc":
+            run["provenance"]["device"] = "a faster one"
+    panel = panel_of(tmp_path, runs)
+    assert panel.elsewhere == {"ewc": "another device"}
+    against, bars = FIGURES["fig4c"].draw(panel), FIGURES["fig4b"].draw(panel)
+    assert {"SeqLoRA", "TreeLoRA"} <= lines(against).keys() and "EWC" not in lines(against)
+    assert against.get_label().endswith("with that of TreeLoRA: EWC.")
+    timed = {bar.get_y() for bar in bars.axes[0].patches if bar.get_width() > 0}
+    assert len(timed) == 2
+    assert [t.get_text() for t in bars.axes[0].texts if "another device" in t.get_text()]
+
+
+def test_figures_are_as_wide_as_one_column_or_two_in_fonts_that_journals_take(panel):
+    for name, exhibit in fitting(FIGURES, list(panel.specs.values())).items():
+        figure = exhibit.draw(panel)
+        assert (
+            figure.get_figwidth() in (canvas.ONE, canvas.TWO) and panel.stream in figure.get_label()
+        )
+        drawn = canvas.render(figure, name)
+        assert b"/Type3" not in drawn["pdf"] and b"/CIDFontType2" in drawn["pdf"], name
+        assert b"</text>" in drawn["svg"] and canvas.STYLE.encode() in drawn["svg"], name
+
+
+def test_figures_of_two_names_share_no_ids(panel):
+    ids = [
+        set(re.findall(rb' id="([^"]+)"', canvas.render(accuracy.fig4a(panel), name)["svg"]))
+        for name in ("a", "b")
+    ]
+    assert all(ids) and not ids[0] & ids[1]
+
+
+def test_figures_6_and_7_are_those_of_their_streams():
+    specs = {
+        name: record()["spec"] | {"stream": {"name": name}} for name in ("imagenet_r", "cub200")
+    }
+    assert "figures/fig6a-imagenet_r.pdf" in draw.files([specs["imagenet_r"]])
+    assert "figures/fig7c-cub200.svg" in draw.files([specs["cub200"]])
 
 
 def test_figures_without_their_data_say_so(tmp_path):
@@ -124,8 +189,7 @@ def test_a_crowded_panel_draws_no_variants(panel, tmp_path):
     many = [changed(run, f"olora-{i}", {"rank": i}) for i in range(MOST_DRAWN)]
     crowded = panel_of(tmp_path, [run, *many])
     assert set(crowded.drawn) == {run["spec"]["method"]["label"]}
-    foot = [text.get_text() for text in FIGURES["fig4a"].draw(crowded).texts]
-    assert any("12 variants of these methods" in " ".join(text.split()) for text in foot)
+    assert "12 variants of these methods" in FIGURES["fig4a"].draw(crowded).get_label()
     assert len(panel.drawn) == len(panel.finished)
     alone = [changed(record(method="ewc"), "ewc-mild"), record(method="joint")]
     alone += [changed(alone[1], "at-once")]

@@ -227,7 +227,7 @@ def test_counterparts_say_what_the_paper_trains(tmp_path):
     assert rows["seqlora"]["paper_bwt_paper"].mean == pytest.approx(0.1850)
     assert rows["ewc"]["paper_time_seconds"].mean == 50283
     assert rows["fix"]["paper_acc"].mean == pytest.approx(0.3894)
-    assert "rate of full fine-tuning and here on the adapter (ewc)" in table.markdown()
+    assert "rate of full fine-tuning and here on the adapter (EWC)" in table.markdown()
 
 
 def test_published_scores_of_any_setting_are_compared_by_backbone():
@@ -260,7 +260,7 @@ def test_everything_is_drawn_where_schedules_are_lists(tmp_path):
     suite = suite_of(tmp_path, runs)
     made = draw.make(suite, tmp_path, ["speed", "ordering", "sensitivity"])[1]
     speed = made["tables/speed-trace.md"].decode()
-    assert "| seqlora-short | 2 1 |" in speed and "| fix" not in speed
+    assert "| SeqLoRA short | 2 1 |" in speed and "| FIX" not in speed
     ordering = made["tables/ordering-trace.md"].decode()
     assert "OP, paper, llama-2-7b-chat" in ordering
     effects = {v.claim.id: v.effect.what for v in judge([measure(suite)], {}) if v.effects}

@@ -1,6 +1,9 @@
 """Tables: golden numbers, what each states, variants, language, and text that stays text."""
 
 import copy
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +25,25 @@ from fake_records import (
 )
 
 from analysis import draw, pages
-from analysis.catalogue import TABLES, fitting
+from analysis.catalogue import TABLES, about, fitting
+from analysis.claims.judge import judge, measure
+from analysis.claims.judge import table as claims_table
 from analysis.figures.sensitivity import swept_settings
+from analysis.records.runs import read_suite
 from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
 from analysis.tables.costs import speed
 from analysis.tables.diagnostics import diagnostics
 from analysis.tables.language import data, general, routing
+from analysis.tables.latex import tex
 from analysis.tables.setting import setting_notes, source_notes
-from analysis.tables.table import Column, Table, csv, markdown, percent, plain, tex
+from analysis.tables.table import Column, Table, csv, markdown, percent, plain
 
 GOLDEN = """\
 | Method | Seeds | ACC ↑ | BWT (paper) ↓ | TIME s ↓ |
 | :--- | :--- | ---: | ---: | ---: |
-| seqlora | 2 | 52.50 ± 3.54 | 32.50 ± 10.61 | **5.00 ± 1.41** |
-| treelora | 2 | **72.50 ± 3.54** | **12.50 ± 10.61** | **5.00 ± 1.41** |
+| SeqLoRA | 2 | 52.50 ± 3.54 | 32.50 ± 10.61 | **5.00 ± 1.41** |
+| TreeLoRA | 2 | **72.50 ± 3.54** | **12.50 ± 10.61** | **5.00 ± 1.41** |
 | joint | 1 of 2 (1 failed) | 90.00 | – | 2.00 |
 """
 
@@ -49,7 +56,7 @@ def test_golden_table(tmp_path):
 def test_golden_differences(tmp_path):
     table = differences(panel_of(tmp_path, SMALL))
     assert [cell.text for cell in table.grid()[0][0]] == [
-        *("seqlora", "−20.00 [−20.00, −20.00]", "+20.00 [+20.00, +20.00]"),
+        *("SeqLoRA", "−20.00 [−20.00, −20.00]", "+20.00 [+20.00, +20.00]"),
         *("+40.00 [+40.00, +40.00]", "+0.00 [+0.00, +0.00]", "+0.00 [+0.00, +0.00]", "2"),
     ]
     assert table.grid()[1][0][1:4] == [("+20.00", False), ("–", False), ("–", False)]
@@ -107,9 +114,9 @@ def test_rows_of_different_code_say_so(tmp_path):
     assert runs() == []
     rest = record()["provenance"]["source_digest"][:6]
     (note,) = runs(*4 * ["abcdef12"])
-    assert note == f"Made by 2 versions of the code: {rest} (gem, ewc), abcdef (treelora)."
+    assert note == f"Made by 2 versions of the code: {rest} (GEM, EWC), abcdef (TreeLoRA)."
     loud, _ = runs("abcdef12")
-    assert loud.startswith("CAUTION") and loud.endswith("treelora.")
+    assert loud.startswith("CAUTION") and loud.endswith("TreeLoRA.")
     files = {"baselines/ewc.py": "111111", "treelora/tree.py": "222222"}
     assert runs(*12 * ["old"], sources=files) == []  # what no run has of its own does not count
 
@@ -122,7 +129,7 @@ def test_a_row_is_called_by_its_title(tmp_path):
     table = differences(panel)
     assert "differences to Tree*LoRA" in table.title and table.rows[0]["method"] == "ewc"
     text = accuracy(panel).markdown()
-    assert "| Tree\\*LoRA |" in text and "| ewc |" in text and "| treelora |" not in text
+    assert "| Tree\\*LoRA |" in text and "| EWC |" in text and "| TreeLoRA |" not in text
     for run in named:  # two of one title are called by their labels
         run["spec"]["method"]["title"] = "same"
     assert panel_of(tmp_path, named).titles == {"ewc": "ewc", "treelora": "treelora"}
@@ -169,14 +176,14 @@ def test_failed_and_skipped_are_named(tmp_path):
     del runs[2]["provenance"], runs[2]["stream"]  # a skipped run never started
     panel = panel_of(tmp_path, runs)
     text = accuracy(panel).markdown()
-    assert "| ewc | 0 of 2 (2 failed) | failed (2) | – |" in text
-    assert "| gem | 0 of 2 (2 skipped) | skipped (2) | – |" in text
-    assert "ewc failed, seed 0, 1: the loss became nan at step 17" in text
-    assert "gem skipped, seed 0, 1: needs classes" in text
+    assert "| EWC | 0 of 2 (2 failed) | failed (2) | – |" in text
+    assert "| GEM | 0 of 2 (2 skipped) | skipped (2) | – |" in text
+    assert "EWC failed, seed 0, 1: the loss became nan at step 17" in text
+    assert "GEM skipped, seed 0, 1: needs classes" in text
     all_failed = [failed(run, error="") for run in suite(("docs",), ("ewc",), seeds=1)]
     _, made = draw.make(suite_of(tmp_path, all_failed), tmp_path, ["accuracy"])
     text = made["tables/accuracy-docs.md"].decode()
-    assert "failed (1)" in text and "ewc failed, seed 0: no reason recorded" in text
+    assert "failed (1)" in text and "EWC failed, seed 0: no reason recorded" in text
 
 
 def test_tasks_follow_their_name_through_different_orders(tmp_path):
@@ -265,7 +272,7 @@ def test_runs_of_older_code_are_marked(tmp_path):
     old = record("cifar100", "l2p")
     new = set_paths(old, spec__method__version=2, spec__seed=1, key="2")
     text = accuracy(panel_of(tmp_path, [old, record("cifar100", "ewc")])).markdown()
-    assert "| l2p † |" in text and "l2p †: " in text and "| ewc |" in text
+    assert "| L2P † |" in text and "L2P †: " in text and "| EWC |" in text
     panel = panel_of(tmp_path, [old])
     assert "†" not in accuracy(panel).csv()
     assert "†" not in accuracy(panel_of(tmp_path, [new])).markdown()
@@ -278,9 +285,9 @@ def test_inferred_tasks_are_shown_where_a_method_infers_them(tmp_path):
     hide["tasks"][-1]["task_accuracy"] = [0.5] * 9 + [1.0]
     hide["diagnostics"] = {"cached_features": True}
     shown = accuracy(panel_of(tmp_path, [hide, other])).markdown()
-    row = next(line for line in shown.splitlines() if line.startswith("| hidelora"))
+    row = next(line for line in shown.splitlines() if line.startswith("| HiDeLoRA"))
     assert "Acc@task" in shown and "| 55.00 |" in row
-    assert "TIME of hidelora: the frozen backbone's features" in shown
+    assert "TIME of HiDeLoRA: the frozen backbone's features" in shown
 
 
 def test_variants_stand_by_what_they_change_with_their_paired_difference(panel):
@@ -295,7 +302,7 @@ def test_variants_stand_by_what_they_change_with_their_paired_difference(panel):
     assert deltas == pytest.approx([-0.01, 0.02, 0], abs=1e-9)
     (row, *_), *_ = table.grid()
     assert [cell.text for cell in row] == [
-        *("treelora-short", "epochs", "1", "6", "2", "57.64 ± 0.69", "−1.00 [−1.00, −1.00]"),
+        *("TreeLoRA short", "epochs", "1", "6", "2", "57.64 ± 0.69", "−1.00 [−1.00, −1.00]"),
         *("30.77 ± 2.40", "51.1 ± 0.6", "32.8 ± 0.4"),
     ]
     assert [row["base"] for row in table.rows[1:]] == ["0.1", "6, 0.1"]
@@ -415,7 +422,7 @@ def test_defects_stand_with_their_tasks(tmp_path):
     assert "| c | – | – | – | – | – | reconstructed: 500 |" in text and "suite demo" in text
     _, made = draw.make(suite_of(tmp_path, [run, again]), tmp_path, ["data", "routing"])
     assert {Path(name).name for name in made} == {
-        f"{table}-docs.{kind}" for table in ("data", "routing") for kind in ("md", "tex", "csv")
+        f"{table}-docs.{kind}" for table in ("data", "routing") for kind in draw.FORMS
     }
     vision = [record("glyphs")["spec"]]
     assert not {"data", "routing"} & set(fitting(TABLES, vision))
@@ -431,4 +438,35 @@ def test_a_method_that_finds_one_task_only_says_so(tmp_path, found, fails):
     runs[1]["tasks"][-1]["task_accuracy"] = found
     panel = panel_of(tmp_path, runs)
     for table in (accuracy(panel), routing(panel)):
-        assert any("sapt" in note and "fails" in note for note in table.notes) == fails
+        assert any("SAPT" in note and "fails" in note for note in table.notes) == fails
+
+
+TEX = r"""\documentclass[10pt%s]{article}
+\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}
+\usepackage{textcomp}\usepackage{array}\usepackage{booktabs}\usepackage{longtable}
+\textwidth=6.75in\columnsep=0.25in\textheight=9in\topmargin=-0.5in\oddsidemargin=-0.1in
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex is installed")
+def test_every_published_table_fits_its_page(tmp_path):
+    suites = [read_suite(path) for path in sorted(draw.PUBLISHED.glob("*.jsonl"))]
+    tables = [claims_table(judge([measure(own) for own in suites], {}))]
+    for panel in (panel for own in suites for panel in own.panels):
+        tables += [own.draw(panel) for own in fitting(TABLES, list(panel.specs.values())).values()]
+    for name, _, load, _ in draw.EXPERIMENTS:
+        data = load(draw.PUBLISHED / f"{name}.json")
+        tables += [own.draw(data) for own in about(TABLES, type(data)).values()]
+    texts = [table.latex(narrow) for table in tables for narrow in (False, True)]
+    for columns in ("one", "two"):
+        own = [text for text in texts if (columns == "one") == ("{longtable}" in text)]
+        body = "\\clearpage\n".join(own)
+        (tmp_path / "all.tex").write_text(TEX % (f",{columns}column", body))
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert not re.findall("Overfull .hbox.*|.*Float too large.*", done.stdout)

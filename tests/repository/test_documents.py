@@ -7,6 +7,7 @@ import pytest
 
 from analysis import pages
 from analysis.claims.judge import judge, measure
+from analysis.forest import forest
 from analysis.records.runs import read_suite
 from benchmarks import documents
 from tests.fake_records import record, write
@@ -71,7 +72,7 @@ def test_the_worked_example_is_the_one_that_is_tested():
 
 
 def test_the_widest_suite_speaks_for_a_stream(tmp_path):
-    """In the README's table; the page of claims has what every suite says."""
+    """In plots and the README's table; the page of claims has what every suite says."""
     suites = [
         read_suite(
             write(
@@ -84,9 +85,14 @@ def test_the_widest_suite_speaks_for_a_stream(tmp_path):
             ("wide", ("treelora", "seqlora", "ewc"), range(3, 6)),
         )
     ]
-    verdicts = judge([measure(suite) for suite in suites], {})
+    measured = [measure(suite) for suite in suites]
+    verdicts = judge(measured, {})
     few, wide = (v.effect.text() for v in verdicts if v.claim.id == "forgetting")
-    page, table = pages.claims_page(verdicts, suites, {}), pages.headlines(verdicts, suites)
-    assert wide.removesuffix(" points") in table and few.removesuffix(" points") not in table
+    page = pages.claims_page(verdicts, measured, suites, {})
     assert all(text in page for text in (few, wide, "glyphs (few)", "glyphs (wide)"))
-    assert len(table.splitlines()) == 2 + len(pages.HEADLINES)  # untested ones as well
+    spoken = forest(verdicts)
+    assert wide.removesuffix(" points") in spoken and few.removesuffix(" points") not in spoken
+    table = pages.headlines(verdicts).splitlines()
+    assert len(table) == 2 + len(pages.HEADLINES)  # untested ones as well
+    row = next(line for line in table if "#forgetting" in line)
+    assert row.count("glyphs") == 1

@@ -21,7 +21,9 @@ from tests.small_runs import make, plan_of
 def test_no_task_starts_that_the_allocation_would_cut_off(project, monkeypatch, whole):
     (one,) = plan_of({"seqlora": {}}).runs
     until = Deadline(time.time() + 1000)
-    until.note(1, 2000)  # seconds of the second task, in the run before
+    until.note(
+        str(Path(one.directory).parent), 1, 2000
+    )  # seconds of the second task, in the run before
     with pytest.raises(Postponed, match="too soon for task 2, which takes about 2000 s"):
         runner.make(Path(one.write_spec()), until)
     assert one.status() == "started"

@@ -274,12 +274,21 @@ def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
     assert (made["prepare"], made["pretrain"], made["backbone"]) == (2, 1, 1)
 
 
+def as_a_job(checkout, suite):
+    """Options of Snakemake as an executor passes them to the first job of a suite, in which there
+    is no suite any more."""
+    checkout.snakemake("--dry-run", suite=suite)
+    newest = max(checkout.files("results/batches/*.json"), key=lambda path: path.stat().st_mtime)
+    job = f"train:batch={newest.stem}"
+    return "--mode", "remote", "--target-jobs", job, "--force", "--nolock", "--config", "suite=none"
+
+
 def test_runs_are_told_of_the_gpu_that_they_were_promised(checkout):
     """By a profile that counts them, if there are any, and by the scheduler that took the job."""
     promises = {
         "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
         "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
-        "--gpus 2": ("", "--mode", "remote", "--set-resources", "train:gpu=2"),
+        "--gpus 2": ("", "--set-resources", "train:gpu=2", *as_a_job(checkout, "smoke")),
     }
     for promise, (visible, *options) in promises.items():
         options += ["--dry-run", "--printshellcmds"]
