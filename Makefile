@@ -14,8 +14,17 @@ METRIC   ?=
 STREAM   ?=
 REFERENCE ?=
 
+# An unpacked bundle has the packages for one Python, and all that the hub would be asked for.
+WHEELS_FOR := $(shell cat wheels/python 2>/dev/null)
+OFFLINE     = PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels PIP_CONFIG_FILE=/dev/null
+PIP         = $(if $(WHEELS_FOR),$(OFFLINE)) $(1)/bin/python \
+              -m pip install -qq --disable-pip-version-check --no-deps --require-hashes
+ifneq ($(wildcard bundle.json),)
+export HF_HUB_OFFLINE ?= 1
+endif
+
 # The lock has wheels for these, and the first that is there makes the environment.
-PYTHONS = python3.11 python3.12 python3.13 python3
+PYTHONS = $(if $(WHEELS_FOR),python$(WHEELS_FOR),python3.11 python3.12 python3.13) python3
 
 # The full environment where it is current, else a light one without torch.
 LIGHT := $(shell cmp -s requirements.lock .venv/requirements.lock || echo -figures)
@@ -38,7 +47,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status verify retry restore rescore pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
+.PHONY: help replicate plan status verify retry restore rescore bundle pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
 
 #: SUITE=demo       one of those below, or the path of a suite file
 #: CORES=all        that are used at a time; PROFILE=profiles/gpu GPUS=8 takes GPUs
@@ -78,6 +87,10 @@ rescore: .venv/requirements.lock ## Score again what its runs have answered, wit
 	@.venv/bin/python -m benchmarks.runs.rescore $(NAME) \
 	    $(if $(value METRIC),--metric=$(call quoted,$(value METRIC)))
 
+bundle: .venv/requirements.lock ## Pack it for a machine without a network (BUNDLE="--limit-gb 20 --no-wheels")
+	@$(SNAKEMAKE) prepared
+	@.venv/bin/python -m benchmarks.runs.bundle $(NAME) $(BUNDLE)
+
 pretrain: .venv/requirements.lock ## Pre-train its own backbones again, from their recipe
 	@$(SNAKEMAKE) pretrained --forcerun pretrain
 	@mkdir -p benchmarks/backbones/pretrained
@@ -101,8 +114,7 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 
 ##@ The project
 slurm: .venv/requirements.lock ## Install what profiles/slurm needs
-	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes \
-	    -r requirements-slurm.lock
+	@$(call PIP,.venv) -r requirements-slurm.lock
 
 test: lint ## Check style and workflow, then run every test
 	$(PYTEST)
@@ -162,18 +174,24 @@ clean: ## Remove environments and caches; results/ and resources/ stay
 .venv-figures/requirements.lock: requirements-figures.lock
 	@$(call install,.venv-figures,less than a minute)
 
+# What was brought is looked at before that; code may have been edited.
 define install
-if cmp -s $< $@; then touch $@; exit; fi; \
+if cmp -s $< $@; then touch $@ 2>/dev/null; exit 0; fi; \
+if test -e SHA256SUMS; then \
+  grep -E '  (resources|wheels)/' SHA256SUMS | sha256sum --check --quiet || { \
+    echo "these files are not what the bundle had: unpack it anew" >&2; exit 1; }; \
+fi; \
 for python in $(if $(PYTHON),$(call quoted,$(PYTHON)),$(PYTHONS)) ""; do \
-  "$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+  "$$python" -c 'import ensurepip, sys; \
+    sys.exit(not (3, 11) <= sys.version_info < (3, 14) or "$(WHEELS_FOR)" not in sys.version[:4])' \
     2>/dev/null && break; \
 done; \
 test "$$python" || { \
-  echo "Python 3.11, 3.12 or 3.13 with its venv module is needed, and there is none under the name" \
+  echo "Python $(or $(WHEELS_FOR),3.11 to 3.13) with its venv module is needed, and there is none under the name" \
        $(if $(PYTHON),$(call quoted,$(PYTHON)),"$(PYTHONS)")": install one, or name it with" \
        "PYTHON=/path/to/python." >&2; exit 1; }; \
 echo "installing the pinned packages into $(1) ($(2), once)"; \
 "$$python" -m venv --clear $(1) && \
-$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $< && \
+$(call PIP,$(1)) -r $(or $(wildcard wheels/$<),$<) && \
 cp $< $@
 endef

@@ -66,5 +66,5 @@ rule train:
         "train {params.what}"
     shell:  # Snakemake deletes the log before each try, and what all have said keeps its other name
         "touch {params.said:q} && ln -f {params.said:q} {log:q} || true;"
-        " python -m benchmarks.runs.run {params.specs:q} --threads {threads}"
+        " HF_HUB_OFFLINE=1 python -m benchmarks.runs.run {params.specs:q} --threads {threads}"
         f"{{params.options}}{GPU} 2>> {{log:q}}"  # what failed is said on the terminal

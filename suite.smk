@@ -103,7 +103,10 @@ localrules:
 
 rule prepared:
     input:
-        expand("resources/streams/{name}/manifest.json", name=plan.streams),
+        expand(
+            "resources/streams/{name}/manifest.json",
+            name=sorted({*plan.streams, *plan.pretrain_streams}),
+        ),
         expand("resources/backbones/{name}/manifest.json", name=plan.backbones),
 
 

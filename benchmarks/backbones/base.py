@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analysis.text import quoted, suggest
+from benchmarks.common import bundled
 from benchmarks.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,6 +69,15 @@ class Backbone(ABC):
 
         What has to be written goes into the folder `out`.
         """
+
+    @property
+    def bundled(self) -> dict:
+        """The manifest of what a bundle has brought of it; empty in any other checkout."""
+        return bundled.manifest("backbones", self.name)
+
+    def digest(self, data_dir: Path | None) -> str:
+        """`fingerprint`, or that of the weights that a bundle has brought."""
+        return self.bundled.get("fingerprint") or self.fingerprint(data_dir)
 
     def prepare(self, out: Path, data_dir: Path | None) -> dict:
         """The manifest of the weights, found or downloaded and checked to be the backbone's."""

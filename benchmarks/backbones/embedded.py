@@ -35,7 +35,7 @@ class Embedded(Backbone):
     def fingerprint(self, data_dir: Path | None) -> str:
         """Digest of architecture, recipe and data: everything but the machine's rounding."""
         architecture = {k: v for k, v in self.architecture.items() if k != "model_type"}
-        data = streams.of({"name": self.pretrain_stream}, data_dir).fingerprint()
+        data = streams.of({"name": self.pretrain_stream}, data_dir).digest()
         return digest_of([architecture, self.recipe, data])
 
     @property

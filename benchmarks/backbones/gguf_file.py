@@ -55,6 +55,9 @@ class GgufFile(CausalModel):
                 "directory without its suffix (letters, digits, _, . and -)"
             )
         backbone = cls(name=name, architecture={}, file=file, pretraining=OWN)
+        if backbone.bundled:
+            config = model_folder.config(Path(backbone.bundled["weights"]))
+            return dataclasses.replace(backbone, architecture=config)
         data = data_dir()
         source = backbone._local(data)
         if source is None:

@@ -75,9 +75,10 @@ class HubModel(CausalModel):
         return dataclasses.replace(backbone, architecture=config)
 
     def folder(self, data: Path | None) -> Path | None:
-        """The user's own copy in the data directory, if there is one."""
+        """The user's own copy in the data directory, or what a bundle has brought, if there is."""
         names = (self.repo.replace("/", "--"), self.repo.rpartition("/")[2])
         folders = [data / name for name in names] if data else []
+        folders += [Path(self.bundled["weights"])] if self.bundled else []
         return next((folder for folder in folders if (folder / "config.json").exists()), None)
 
     def _missing(self, data: Path | None) -> str:

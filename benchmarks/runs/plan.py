@@ -107,6 +107,11 @@ class PlannedRun(RunSpec):
         path = Path(self.record)
         return read_record(path, self.key) if path.exists() else None
 
+    def not_kept(self) -> list[Keep]:
+        """What its suite asks it to keep and its record does not have beside it."""
+        record = self.recorded() if self.keep else None
+        return missing(Path(self.record), record, self.keep) if record else []
+
     def status(self) -> str:
         """done, failed, started, outdated (made by other code than there is now) or open.
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from analysis.text import quoted
+from benchmarks.common import bundled
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
 
@@ -60,24 +61,36 @@ def without_curve(record: dict) -> dict:
 def provenance() -> dict:
     """Commit, code and lock digests and package versions; no names of hosts or users.
 
-    Code that git does not track is dirty as well: Python finds it all the same.
+    Code that git does not track is dirty as well: Python finds it all the same. An unpacked bundle
+    has no git, and knows its commit and the files that this had.
     """
     code = hashlib.sha256()
     for path in sorted(p for folder in _CODE for p in (ROOT / folder).rglob("*.py")):
         code.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     lock = ROOT / "requirements.lock"
-    untracked = [f"{folder}/*.{kind}" for folder in _CODE for kind in ("py", "toml")]
+    commit = bundled.facts().get("commit")
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(
-            _git("status", "--porcelain", "--untracked-files=no")
-            or _git("ls-files", "--others", "--", *untracked)
-        ),
+        "commit": commit or _git("rev-parse", "HEAD"),
+        "dirty": _differs_from_bundle() if commit else _differs_from_commit(),
         "source_digest": code.hexdigest(),
         "lock_digest": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+def _differs_from_commit() -> bool:
+    untracked = [f"{folder}/*.{kind}" for folder in _CODE for kind in ("py", "toml")]
+    return bool(
+        _git("status", "--porcelain", "--untracked-files=no")
+        or _git("ls-files", "--others", "--", *untracked)
+    )
+
+
+def _differs_from_bundle() -> bool:
+    kinds = (f"{folder}/**/*.{kind}" for folder in _CODE for kind in ("py", "toml"))
+    files = (file for kind in kinds for file in ROOT.glob(kind))
+    return not all(map(bundled.is_intact, (ROOT / "requirements.lock", *files)))
 
 
 def now() -> str:
@@ -86,12 +99,14 @@ def now() -> str:
 
 
 def is_committed(file: Path) -> bool:
-    """Whether git has a user's file as it is now; `provenance` looks at the project's own.
+    """Whether git or a bundle has a user's file as it is; `provenance` looks at the project's.
 
     Of a file in no repository, such as one that pip has installed, no commit says what it was.
     """
     if any(file.is_relative_to(ROOT / folder) for folder in _CODE):
         return True
+    if bundled.facts():
+        return bundled.is_intact(file)
     named = ("--", file.name)
     tracked = _git("ls-files", "--error-unmatch", *named, folder=file.parent)
     return bool(tracked) and _git("status", "--porcelain", *named, folder=file.parent) == ""

@@ -104,12 +104,17 @@ def _place(run: PlannedRun, known: dict) -> str:
 
 
 def outdated(plan: Plan) -> list[str]:
-    """For each file that has changed since runs were made, how many those are."""
+    """How many runs that were done are made anew, for each file that has changed since and for what
+    `keep` asks for and they have not kept."""
     runs = [run for run in plan.runs if run.earlier() and not Path(run.record).exists()]
     changed = Counter(file for run in runs for file in run.changed())
+    lacking = Counter(what for run in plan.runs for what in run.not_kept())
     return [
         f"  {visible(file)} changed since {n} runs were made: they are made anew"
         for file, n in sorted(changed.items())
+    ] + [
+        f"  keep asks for {what}, which {n} runs have not kept: they are made anew"
+        for what, n in sorted(lacking.items())
     ]
 
 

@@ -206,12 +206,12 @@ def _runs(
         if isinstance(path, str) and Path(path).is_relative_to(Path.cwd()):
             asked["path"] = os.path.relpath(path)  # records are published
         stream = streams.make(asked, data_dir)
-        stream_digest = stream.fingerprint()
+        stream_digest = stream.digest()
         n_tasks = len(stream.task_sizes())
         _check_limits(stream, n_tasks)
     with at("backbone"):
         backbone, network = _backbone(experiment.backbone, stream)
-        backbone_digest = network.fingerprint(data_dir)
+        backbone_digest = network.digest(data_dir)
     setup = Setup(stream, stream_digest, n_tasks, backbone, backbone_digest)
     nf4 = getattr(backbone, "weights", None) == "nf4"
     rows = []

@@ -47,7 +47,7 @@ class Folder(VisionStream):
     @property
     def unit_names(self) -> list[str]:
         """The classes."""
-        return self._found[0]
+        return self.bundled.get("classes") or self._found[0]
 
     def fingerprint(self) -> str:
         """Digest of the classes, the split and the content of all images, not of their place."""

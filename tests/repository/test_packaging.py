@@ -49,6 +49,18 @@ def test_the_conda_environment_carries_the_pins_of_the_lock():
     assert pins("\n".join(pip["pip"])) == pins(read("requirements.lock"))
 
 
+def test_the_image_has_the_lock_and_the_python_of_the_conda_environment():
+    header, *sections = re.split(r"^%(?=\w)", read("apptainer.def"), flags=re.MULTILINE)
+    scripts = dict(section.split("\n", 1) for section in sections)
+    [python] = re.findall(r"^From: python:([\d.]+)", header, re.MULTILINE)
+    assert f"python={python}" in yaml.safe_load(read("environment.yml"))["dependencies"]
+    lock, place = scripts["files"].split()
+    assert lock == "requirements.lock"
+    assert re.search(rf"--require-hashes\s.*--requirement {place}$", scripts["post"], re.M | re.S)
+    for name in ("post", "environment", "runscript", "test"):
+        subprocess.run(["sh", "-n"], input=scripts[name], text=True, check=True)
+
+
 def test_the_light_environment_is_a_part_of_the_full_one_and_has_no_torch():
     light, full = pins(read("requirements-figures.lock")), pins(read("requirements.lock"))
     assert light.items() <= full.items()
@@ -116,7 +128,7 @@ def test_a_target_is_never_taken_for_configuration(command):
     shown = subprocess.run(["make", "-n", command], cwd=ROOT, capture_output=True, text=True).stdout
     calls = re.findall(r"-m snakemake .*", shown.replace("\\\n", ""))
     assert calls
-    assert all(re.search(r"--config suite=\S+ +together='3' +--", call) for call in calls)
+    assert all(re.search(r"--config suite=\S+( +\w+='\d+')+ +--", call) for call in calls)
 
 
 def test_make_lists_its_commands_and_suites():
@@ -145,7 +157,7 @@ class Bench:
         self.python = folder / "python"
         self.python.write_text(
             f"""#!/bin/sh
-            echo "$@" >> '{self.notes}'
+            echo "$@${{PIP_NO_INDEX:+ from $PIP_FIND_LINKS}}" >> '{self.notes}'
             case "$*" in
               *" venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
               *" pip "*) test ! -e '{self.broken}' ;;
@@ -190,7 +202,7 @@ def test_a_suite_s_name_is_one_word_whatever_it_has(bench, suite):
     for target in ("replicate", "plan", "status", "retry", "restore"):
         code, said, asked = bench.make(None, target, f"SUITE={suite}")
         assert code == 0 and f" {suite}" in asked, said
-    value = re.search(r"--config (suite=.*) together=3 --workflow-profile", asked)[1]
+    value = re.search(r"--config (suite=.*) together=3 .*--workflow-profile", asked)[1]
     assert parse_config([value]) == {"suite": suite}
     assert not (bench.folder / "x").exists()
 
@@ -209,6 +221,22 @@ def test_the_environment_follows_the_content_of_the_lock_not_its_date(bench):
     lock.write_text("# another\n")
     os.utime(lock, (later + 60, later + 60))
     assert " pip " in bench.make()[2]
+
+
+def test_an_unpacked_bundle_installs_what_it_brought(bench):
+    for name in ("wheels/python", "wheels/requirements.lock", "resources/data"):
+        (bench.folder / name).parent.mkdir(exist_ok=True)
+        (bench.folder / name).write_text("3.11\n")
+    command = "sha256sum wheels/* resources/* Makefile > SHA256SUMS"
+    subprocess.run(["sh", "-c", command], cwd=bench.folder, check=True)
+    (bench.folder / "resources/data").write_text("other")
+    code, said, asked = bench.make()
+    assert code != 0 and "resources/data: FAILED" in said and "unpack it anew" in said
+    assert not asked and not (bench.folder / ".venv").exists()
+    (bench.folder / "resources/data").write_text("3.11\n")
+    (bench.folder / "Makefile").open("a").write("# edited\n")
+    code, said, asked = bench.make()
+    assert code == 0 and "-r wheels/requirements.lock from wheels" in asked, said
 
 
 def test_a_missing_python_is_one_sentence(bench):

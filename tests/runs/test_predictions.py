@@ -12,6 +12,7 @@ from analysis.records import predictions
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
 from benchmarks.runs import kept, learning, published, rescore, results
+from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
 pytestmark = pytest.mark.slow
@@ -109,6 +110,7 @@ def test_an_item_has_one_id_and_a_class_one_label_whatever_the_seed(folder):
 def test_a_run_that_lacks_what_is_to_be_kept_is_open_and_made_again(folder, capsys):
     one = seqlora(keep=["all"])
     assert one.status() == "open" and one.earlier() == []
+    assert "keep asks for all, which" in describe(the_plan(keep=["all"]))
     before, ends = read_json(Path(one.record)), predictions.read(answers(one))[0].cells
     record = make(one)
     assert "made again, to keep all" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from analysis.text import quoted, suggest
+from benchmarks.common import bundled
 from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError
 from benchmarks.common.options import MOST, Count, NonEmpty
@@ -189,6 +191,18 @@ class Stream:
             for name, value in self.content.items()
         )
         return [self.origin or self.options.name, *texts]
+
+    @property
+    def bundled(self) -> dict:
+        """The manifest of what a bundle has brought of it; empty in any other checkout.
+
+        A stream that knows its classes or tasks from its source alone has them from there, then.
+        """
+        return bundled.manifest("streams", shlex.join(self.arguments))
+
+    def digest(self) -> str:
+        """Hex digest of the content: of its source, or of what a bundle has brought."""
+        return self.bundled.get("fingerprint") or self.fingerprint()
 
     def task_sizes(self) -> list[int]:
         """Of each task to learn how many classes of the dataset it gets, 1 for a task of its own.
