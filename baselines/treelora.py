@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from baselines.common.base import Needs
+from baselines.common.hide import Aligned, AlignedSettings
 from baselines.common.lora import LoraMethod, LoraSettings, adapter_sizes
 from baselines.common.task import Task
 from treelora import PRESETS, Options, TreeRegulariser
@@ -94,14 +95,14 @@ class Guided:
         return super().diagnostics() | {"trees": self._trees, "pulls": self._pulls}
 
 
-class TreeLoRA(Guided, LoraMethod):
+class TreeLoRA(Guided, Aligned, LoraMethod):
     """Layer-wise LoRA guided by a tree of task signatures."""
 
     version = 3
     presets = PRESETS
 
     @dataclass(frozen=True)
-    class Config(LoraSettings, Options):
+    class Config(AlignedSettings, LoraSettings, Options):
         """Settings of the adapters and the choices of TreeLoRA, see `treelora.Options`."""
 
         def __post_init__(self):
@@ -136,3 +137,4 @@ class TreeLoRA(Guided, LoraMethod):
 
     def end(self, task: Task) -> None:
         self.grow_tree()
+        super().end(task)

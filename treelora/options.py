@@ -136,7 +136,7 @@ class Options:
 
 
 PRESETS = {
-    "paper": {},
+    "paper": {"penalty_scale": "constant", "layerwise": True, "residual_scale": "sum"},
     "released": {
         "strength": 0.5,
         "factors": "A",

@@ -243,11 +243,13 @@ def _check_limits(stream: Stream, n_tasks: int) -> None:
     unit, n_units = "task", stream.n_tasks if n_tasks == stream.n_tasks else 1  # they differ
     if stream.modality == "vision":
         unit, n_units = "class", items["classes"]
-    for part in ("train", "test"):
+    holdout = getattr(stream.options, "holdout", None) or 0
+    for part, left_out in (("train", holdout), ("test", 0)):
         limit = getattr(stream.options, f"{part}_per_{unit}")
-        if limit is not None and limit * n_units > items[part]:
+        if limit is not None and (limit + left_out) * n_units > items[part]:
+            beside = f" beside {left_out} held out" if left_out else ""
             raise DataError(
-                f"{part}_per_{unit} asks for {limit} items, but {stream.options.name} has "
+                f"{part}_per_{unit} asks for {limit} items{beside}, but {stream.options.name} has "
                 f"{items[part]:,} in all: lower it"
             )
 
@@ -335,6 +337,8 @@ def _row(
         train = dataclasses.replace(train, evaluate=None)  # it has a last row only
         if modality == "vision":
             train = dataclasses.replace(train, mask="all")  # all classes are there from the start
+    if modality == "language" and getattr(config, "align", False):
+        raise DataError("align trains a classifier of classes, and text has none: leave it out")
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):
         raise DataError(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "
