@@ -18,6 +18,7 @@ and the methods with what they set themselves:
           treelora-released: {method: treelora, preset: released}
           treelora-tuned: {method: treelora, grid: {learning_rate: [0.001, 0.003], rank: [4, 8]}}
           mine: {method: ../mine/mine.py, title: Mine++}         # a file from outside, or a module
+          ewc: {strength: 500.0, tuned: pilot/ewc}      # as the suite `pilot` chose for its row `ewc`
 
 A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
 and three more. A path is relative to the suite's file, and `name` of a stream can be one, too.
@@ -105,6 +106,7 @@ class _Words:
     method: str | None = None
     preset: str | None = None
     title: Annotated[str, Field(max_length=60)] | None = None
+    tuned: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$", max_length=300)] | None = None
     grid: dict[str, NonEmpty[list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -346,7 +348,7 @@ def _row(
         )
     title = words.title or (method.title if label == name else None)
     origin = None if name in baselines.names() else words.method
-    return Row(label, name, method, config, train, title, origin, general_digest)
+    return Row(label, name, method, config, train, title, origin, general_digest, words.tuned)
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:
