@@ -11,9 +11,11 @@ Where the paper is silent or this departs from it, beyond `baselines.hidelora` a
 `baselines.treelora`:
 1. its tree depth of 5: `depth` counts matrices, while HiDe's code gives the first five blocks keys
    and values of their own and calls that a depth of 5. So all ten matrices, the default or
-   `depth: 10`; the published runs of `cifar` have `depth: 5`, two blocks and a half;
+   `depth: 10`;
 2. its learning rate of 0.005 is that of both stages, and gradients are clipped as the run says
-   (HiDe at 2).
+   (HiDe at 2);
+3. which adapter is pulled: the text adds sparse parts to what was learnt before, HiDe's code has an
+   adapter of each task and one shared by all (`pulled`).
 
 Checked against an independent reference over three tasks (`tests/references`); no public code was
 run beside it.

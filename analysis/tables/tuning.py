@@ -1,4 +1,4 @@
-"""What a suite of trials chooses: its best setting of each method, and how much the trials differ."""
+"""What trials on held-out images choose: the best setting of each method, beside the others."""
 
 from __future__ import annotations
 

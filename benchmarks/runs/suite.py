@@ -18,10 +18,11 @@ and the methods with what they set themselves:
           treelora-released: {method: treelora, preset: released}
           treelora-tuned: {method: treelora, grid: {learning_rate: [0.001, 0.003], rank: [4, 8]}}
           mine: {method: ../mine/mine.py, title: Mine++}         # a file from outside, or a module
-          ewc: {strength: 500.0, tuned: pilot/ewc}      # as the suite `pilot` chose for its row `ewc`
+          ewc: {strength: 500.0, tuned: pilot/ewc}               # what trials of a suite chose
 
 A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
-and three more. A path is relative to the suite's file, and `name` of a stream can be one, too.
+and three more. `tuned` names the suite, and the grid in it, by whose trials a row's settings were
+chosen; tables list these rows. A path is relative to the suite's file, and `name` of a stream can be one, too.
 """
 
 from __future__ import annotations
