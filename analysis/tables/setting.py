@@ -72,7 +72,7 @@ def setting_notes(panel: Panel) -> list[str]:
     devices, threads = _devices(panel), distinct(panel.runs, "threads")
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     seen = panel.modality == "vision" and labels != ["none"]
-    unlike = " (the paper's backbone has seen none: no ImageNet-1k labels)" if seen else ""
+    unlike = " (the paper's have seen none)" if seen else ""
     mixed = " Times from different devices or thread counts do not compare."
     parts = [
         f"{stream.get('n_tasks', len(panel.task_names))} tasks",

@@ -21,8 +21,9 @@ and the methods with what they set themselves:
           ewc: {strength: 500.0, tuned: pilot/ewc}               # what trials of a suite chose
 
 A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
-and three more. `tuned` names the suite, and the grid in it, by whose trials a row's settings were
-chosen; tables list these rows. A path is relative to the suite's file, and `name` of a stream can be one, too.
+and three more. `tuned` says that the trials of a suite, by a grid of that name, chose the settings;
+tables list these rows. A path is relative to the suite's file, and `name` of a stream can be one,
+too.
 """
 
 from __future__ import annotations
