@@ -1,11 +1,11 @@
 """TreeLoRA: one adapter, pulled towards that of the most similar earlier task.
 
 Qian et al., "TreeLoRA: Efficient Continual Learning via Layer-Wise LoRAs Guided by a Hierarchical
-Gradient-Similarity Tree" (ICML 2025); the method itself is in the package `treelora`. The defaults
-are the preset `paper`: `adapter` signature, L1 tree (equation 1), LCB search on the tree (equation
-2), L1 penalty (equation 3), one adapter `continued` through the stream, inference with the latest.
-`preset: released` is the authors' code as it behaves; every option of both is in
-`treelora.Options`.
+Gradient-Similarity Tree" (ICML 2025); the method itself is in the package `treelora`. By default it
+has the `adapter` signature, the L1 tree (equation 1), LCB search on the tree (equation 2), the L1
+penalty (equation 3), one adapter trained on through the stream, inference with the latest. `preset:
+paper` reads points 1 and 2 below as near to the text as training bears, `preset: released` is the
+authors' code as it behaves; every option of both is in `treelora.Options`.
 
 Where the paper is silent or this departs from it:
 1. the scale of the L1 norm: `penalty_scale`, by default relative to each step's loss, so that the
@@ -20,7 +20,8 @@ Where the paper is silent or this departs from it:
 5. `depth` limits what the tree and the penalty look at, and counts matrices, two in each block;
    which blocks are adapted is `layers`;
 6. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
-   stands alone, with the shared classifier of all other methods.
+   stands alone, with the shared classifier of all other methods; `align: true` adds HiDe's class
+   statistics and alignment of that classifier, and nothing else of it.
 
 Checked against an independent reference over three tasks (`tests/references`), `preset: released`
 against a trace that the released code (c6a9b6d) left; it has no score on the same work.
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from baselines.common.base import Needs
+from baselines.common.hide import Aligned, AlignedSettings
 from baselines.common.lora import LoraMethod, LoraSettings, adapter_sizes
 from baselines.common.task import Task
 from treelora import PRESETS, Options, TreeRegulariser
@@ -94,14 +96,14 @@ class Guided:
         return super().diagnostics() | {"trees": self._trees, "pulls": self._pulls}
 
 
-class TreeLoRA(Guided, LoraMethod):
+class TreeLoRA(Guided, Aligned, LoraMethod):
     """Layer-wise LoRA guided by a tree of task signatures."""
 
     version = 3
     presets = PRESETS
 
     @dataclass(frozen=True)
-    class Config(LoraSettings, Options):
+    class Config(AlignedSettings, LoraSettings, Options):
         """Settings of the adapters and the choices of TreeLoRA, see `treelora.Options`."""
 
         def __post_init__(self):
@@ -136,3 +138,4 @@ class TreeLoRA(Guided, LoraMethod):
 
     def end(self, task: Task) -> None:
         self.grow_tree()
+        super().end(task)

@@ -22,17 +22,23 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Options:
-    """The choices that make up the method; the defaults are the preset `paper`.
+    """The choices that make up the method.
 
-    They can be combined freely. "Released" below is the authors' code at commit c6a9b6d, as it
-    behaves; each of its deviations can be switched off alone.
+    They can be combined freely. The defaults read the text but for two things, which it leaves open
+    and the released code settles: the penalty is rescaled to each step's loss, for all matrices
+    together, and residuals to the largest seen. The preset `paper` is the reading nearest to the
+    text there: a pull that is the same near the target and far from it and falls with no number of
+    matrices, as equation 3 has it, at a size that the loss sets once, as lambda to the letter
+    (`penalty_scale: sum`) would swamp the loss; and residuals as the sum of equation 2. "Released"
+    below is the authors' code at commit c6a9b6d, as it behaves; each of its deviations can be
+    switched off alone.
 
     Attributes:
         strength: lambda of equation 3; 0.1 on vision and 0.5 on language in the paper.
         depth: adapted matrices that the tree and the penalty look at, from the first; None takes
             all. The paper has 64 on language, all matrices of a 7B model, and 5 on vision (section
             3.3), where HiDe's code, in whose frame that is, counts blocks of two matrices each:
-            `depth: 10`.
+            `depth: 10`, or None where five blocks are adapted.
         signature: what stands for a task's expected gradient (section 3.1). `adapter` is the
             low-rank weights, the sum of all updates (section 3.3, "practical implementation");
             `gradient` the running mean of the loss's gradient with respect to them. With
@@ -80,7 +86,7 @@ class Options:
             the norm of equation 2 to the letter, summed over all entries and not divided. A task
             further away than the nearest by more than the bonus can be, 2 sqrt(log t), is then
             pulled once only. Whether tasks are depends on the number of entries and how far they
-            move: with 4,000 in a matrix and 30 steps at 0.001 (the suite `cifar`) they are not.
+            move: with 4,000 in a matrix and 30 steps at 0.001 they are not.
         budget: the most adapters stored; beyond it the two closest are merged into their mean,
             weighted by their numbers of tasks (section 3.3). None stores all.
     """
@@ -136,7 +142,7 @@ class Options:
 
 
 PRESETS = {
-    "paper": {},
+    "paper": {"penalty_scale": "constant", "layerwise": True, "residual_scale": "sum"},
     "released": {
         "strength": 0.5,
         "factors": "A",

@@ -29,7 +29,7 @@ class TreeRegulariser:
 
     Args:
         model: has trainable LoRA adapters under PEFT's names.
-        options: the choices; None for the preset `paper`.
+        options: the choices; None for the defaults.
         seed: of the searches that draw.
         store_on: a device for the stored signatures other than the model's, such as "cpu" to keep
             them out of a GPU's memory. The chosen rows are copied at every step, which waits for

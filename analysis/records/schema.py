@@ -91,7 +91,7 @@ RECORD = {
         "stream": {"name": NAME, "n_tasks": COUNT},
         "backbone": {"name": NAME},
         "method": {
-            **{"label": TEXT, "title?": OrNull(TEXT), "name": TEXT},
+            **{"label": TEXT, "title?": OrNull(TEXT), "tuned?": OrNull(TEXT), "name": TEXT},
             **{"version": WHOLE, "config": {}},
         },
         "train": {

@@ -71,6 +71,8 @@ def setting_notes(panel: Panel) -> list[str]:
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = _devices(panel), distinct(panel.runs, "threads")
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
+    seen = panel.modality == "vision" and labels != ["none"]
+    unlike = " (the paper's have seen none)" if seen else ""
     mixed = " Times from different devices or thread counts do not compare."
     parts = [
         f"{stream.get('n_tasks', len(panel.task_names))} tasks",
@@ -78,7 +80,7 @@ def setting_notes(panel: Panel) -> list[str]:
         words(stream, hidden),
         f"backbone {panel.backbone}",
         words(backbone, ("name", "digest")),
-        f"labels seen by its weights: {' and '.join(labels)}" if labels else "",
+        f"labels seen by its weights: {' and '.join(labels)}{unlike}" if labels else "",
         "seeds " + ", ".join(map(str, sorted(set(panel.runs["seed"])))),
     ]
     return [
@@ -125,6 +127,20 @@ def outdated_notes(panel: Panel) -> list[str]:
     return [f"{_marked(panel, label)}: {why}." for label, why in panel.outdated.items()]
 
 
+def tuned_notes(panel: Panel) -> list[str]:
+    """Which rows were tuned, by trials of which suite; nothing where none was."""
+    tuned: dict[str, list[str]] = {}
+    for label, spec in panel.specs.items():
+        suite = (spec["method"].get("tuned") or "/").split("/")[0]
+        tuned.setdefault(suite, []).append(panel.titles[label])
+    untuned = tuned.pop("", [])
+    notes = [
+        f"Tuned, each by as many trials, in the suite {suite}: {', '.join(titles)}."
+        for suite, titles in tuned.items()
+    ]
+    return [*notes, f"Not tuned: {', '.join(untuned)}."] if notes and untuned else notes
+
+
 @cache
 def source_notes(panel: Panel) -> list[str]:
     """Which rows, and more loudly which seeds of one row, come from different versions of the code.
@@ -161,7 +177,7 @@ def source_notes(panel: Panel) -> list[str]:
 
 
 # What stands under every table of methods.
-ALL_NOTES = (setting_notes, missing_notes, outdated_notes, source_notes)
+ALL_NOTES = (setting_notes, tuned_notes, missing_notes, outdated_notes, source_notes)
 
 
 def counts(runs: pd.DataFrame) -> str:

@@ -145,6 +145,23 @@ class ClassStatistics:
         )
 
 
+def statistics_of(settings: HiDeSettings, setting: Setting) -> ClassStatistics:
+    """Those of a run, empty."""
+    return ClassStatistics(settings.statistics, settings.centroids, setting.seed, setting.device)
+
+
+def classes_of(task_of_class: Tensor, task: int) -> tuple[int, int]:
+    """How many classes there are before a task, and with it."""
+    return tuple((task_of_class < task + i).sum().item() for i in (0, 1))
+
+
+@torch.no_grad()
+def read(method: Method, task: Task, features: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Features (n, width) and labels (n,) of a task's samples."""
+    parts = [(features(x), y) for x, y, _ in method.batches(task, READ_SIZE)]
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
 def align(
     classifier: nn.Module,
     statistics: ClassStatistics,
@@ -171,6 +188,56 @@ def align(
             optimizer.step()
         schedule.step()
     optimizer.zero_grad()
+
+
+@dataclass(frozen=True)
+class AlignedSettings(Method.Config):
+    """The decomposition's third part alone, for a method of one model.
+
+    Attributes:
+        align: store statistics of each task's classes when it is learnt, and align the classifier
+            on draws from those of all classes seen, as HiDe does with its released settings. On
+            vision only.
+    """
+
+    align: bool = False
+
+
+class Aligned:
+    """Mixed into a method with one classifier: `AlignedSettings.align`.
+
+    Statistics of earlier classes stay as they were, while the features that they describe go on to
+    change.
+    """
+
+    def __init__(self, backbone: nn.Module, config: AlignedSettings, setting: Setting):
+        super().__init__(backbone, config, setting)
+        self._statistics = statistics_of(HiDeSettings(), setting) if config.align else None
+
+    @classmethod
+    def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
+        forward, backward = super().passes(config, task, n, epochs, batch_size)
+        return forward + (n if config.align else 0), backward
+
+    def end(self, task: Task) -> None:
+        super().end(task)
+        if self._statistics is None:
+            return
+        self.model.eval()
+        self._statistics.add(*read(self, task, self.features))
+        if task.index > 0:
+            n_old, n_seen = classes_of(self.setting.task_of_class, task.index)
+            align(self.backbone.head, self._statistics, n_seen, n_old, HiDeSettings())
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        own = self._statistics
+        return state if own is None else state | {"statistics": own.state_dict()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        super().load_state_dict(state)
+        if self._statistics is not None:
+            self._statistics.load_state_dict(state["statistics"])
 
 
 def contrast(features: Tensor, means: Tensor) -> Tensor:
@@ -246,10 +313,7 @@ class HiDe(Method):
 
     def __init__(self, backbone: nn.Module, config: HiDeSettings, setting: Setting):
         super().__init__(backbone, config, setting)
-        self._statistics = [
-            ClassStatistics(config.statistics, config.centroids, setting.seed, setting.device)
-            for _ in range(self.stages)
-        ]
+        self._statistics = [statistics_of(config, setting) for _ in range(self.stages)]
         self._contrast = torch.zeros(())
         self._contrasts: list[float] = []
         self._routed: list[float] = []
@@ -310,18 +374,16 @@ class HiDe(Method):
         features, y = self.read(task, read)
         self._statistics[model.stage].add(features, y)
         if task.index > 0:
-            n_old, n_seen = ((model.task_of_class < task.index + i).sum().item() for i in (0, 1))
+            n_old, n_seen = classes_of(model.task_of_class, task.index)
             statistics = self._statistics[model.stage]
             align(model.classifier, statistics, n_seen, n_old, self.alignment())
         if model.stage == 0:
             self._routed.append((model.infer(features) == task.index).float().mean().item())
 
-    @torch.no_grad()
     def read(self, task: Task, features: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Features (n, width) and labels (n,) of a task's samples, as evaluation would see them."""
         self.model.eval()
-        parts = [(features(x), y) for x, y, _ in self.batches(task, READ_SIZE)]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return read(self, task, features)
 
     def state_dict(self) -> dict:
         return super().state_dict() | {

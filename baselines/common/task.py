@@ -96,7 +96,7 @@ class Setting:
 
 # What a row of a suite says beside a method's own settings, whose names these cannot be.
 RESERVED = {field.name for field in dataclasses.fields(Setting)} | {
-    *("method", "preset", "grid", "title"),
+    *("method", "preset", "grid", "title", "tuned"),
     *("epochs", "evaluate", "curve_tests", "test_batch_size", "checkpointing", "general"),
 }
 

@@ -104,5 +104,8 @@ def items(spec: dict) -> list[tuple[float, float]] | None:
         return min(counts[part], (limit or counts[part]) * n_units)
 
     n_train, n_test = of_all("train"), of_all("test")
+    if held_out := options.get("holdout"):
+        n_test = held_out * n_units
+        n_train = min(n_train, counts["train"] - n_test)
     whole = stream.n_classes or stream.n_tasks
     return [(n_train * size / whole, n_test * size / whole) for size in stream.task_sizes()]

@@ -63,7 +63,7 @@ def collect(plan: Plan, out: Path) -> None:
 def _name(record: dict, run: PlannedRun) -> None:
     """Give a record the names that its suite has for the run now, and the places of its files."""
     stream, method = run.spec["stream"], record["spec"]["method"]
-    for name in ("label", "title", "origin"):
+    for name in ("label", "title", "origin", "tuned"):
         method.pop(name, None)
         if name in run.spec["method"]:
             method[name] = run.spec["method"][name]

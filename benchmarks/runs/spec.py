@@ -71,6 +71,7 @@ class Row:
         title: its name in tables, None for the label.
         origin: where the method is from if it is from outside, see `baselines.load`.
         general_digest: of the text that `train.general` names, which stands for it in the key.
+        tuned: "SUITE/ROW" of the trials that its settings were chosen by, None if it was not tuned.
     """
 
     label: str
@@ -81,6 +82,7 @@ class Row:
     title: str | None = None
     origin: str | None = None
     general_digest: str | None = None
+    tuned: str | None = None
 
 
 def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
@@ -106,7 +108,7 @@ def resolve(setup: Setup, row: Row, seed: int) -> RunSpec:
             "name": row.name,
             "version": row.method.version,
             "config": dataclasses.asdict(row.config),
-            **_stated(title=row.title, origin=row.origin),
+            **_stated(title=row.title, origin=row.origin, tuned=row.tuned),
         },
         "train": _TRAIN | dataclasses.asdict(row.train) | {"optimizer": "adam"},
         **_stated(general_digest=row.general_digest),

@@ -18,9 +18,12 @@ and the methods with what they set themselves:
           treelora-released: {method: treelora, preset: released}
           treelora-tuned: {method: treelora, grid: {learning_rate: [0.001, 0.003], rank: [4, 8]}}
           mine: {method: ../mine/mine.py, title: Mine++}         # a file from outside, or a module
+          ewc: {strength: 500.0, tuned: pilot/ewc}               # what trials of a suite chose
 
 A grid is short for the rows of all combinations, here `treelora-tuned-learning-rate-0.001-rank-4`
-and three more. A path is relative to the suite's file, and `name` of a stream can be one, too.
+and three more. `tuned` says that the trials of a suite, by a grid of that name, chose the settings;
+tables list these rows. A path is relative to the suite's file, and `name` of a stream can be one,
+too.
 """
 
 from __future__ import annotations
@@ -105,6 +108,7 @@ class _Words:
     method: str | None = None
     preset: str | None = None
     title: Annotated[str, Field(max_length=60)] | None = None
+    tuned: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$", max_length=300)] | None = None
     grid: dict[str, NonEmpty[list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -243,11 +247,13 @@ def _check_limits(stream: Stream, n_tasks: int) -> None:
     unit, n_units = "task", stream.n_tasks if n_tasks == stream.n_tasks else 1  # they differ
     if stream.modality == "vision":
         unit, n_units = "class", items["classes"]
-    for part in ("train", "test"):
+    holdout = getattr(stream.options, "holdout", None) or 0
+    for part, left_out in (("train", holdout), ("test", 0)):
         limit = getattr(stream.options, f"{part}_per_{unit}")
-        if limit is not None and limit * n_units > items[part]:
+        if limit is not None and (limit + left_out) * n_units > items[part]:
+            beside = f" beside {left_out} held out" if left_out else ""
             raise DataError(
-                f"{part}_per_{unit} asks for {limit} items, but {stream.options.name} has "
+                f"{part}_per_{unit} asks for {limit} items{beside}, but {stream.options.name} has "
                 f"{items[part]:,} in all: lower it"
             )
 
@@ -335,6 +341,8 @@ def _row(
         train = dataclasses.replace(train, evaluate=None)  # it has a last row only
         if modality == "vision":
             train = dataclasses.replace(train, mask="all")  # all classes are there from the start
+    if modality == "language" and getattr(config, "align", False):
+        raise DataError("align trains a classifier of classes, and text has none: leave it out")
     if getattr(config, "cache_queries", False) and getattr(train, "augment", None):
         raise DataError(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "
@@ -342,7 +350,7 @@ def _row(
         )
     title = words.title or (method.title if label == name else None)
     origin = None if name in baselines.names() else words.method
-    return Row(label, name, method, config, train, title, origin, general_digest)
+    return Row(label, name, method, config, train, title, origin, general_digest, words.tuned)
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:

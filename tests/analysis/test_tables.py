@@ -38,6 +38,7 @@ from analysis.tables.language import data, general, routing
 from analysis.tables.latex import tex
 from analysis.tables.setting import setting_notes, source_notes
 from analysis.tables.table import Column, Table, csv, markdown, percent, plain
+from analysis.tables.tuning import choices, tuning
 
 GOLDEN = """\
 | Method | Seeds | ACC ↑ | BWT (paper) ↓ | TIME s ↓ |
@@ -83,7 +84,8 @@ def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
     assert "labels" not in setting_notes(panel_of(tmp_path, runs))[1]
     for run in runs:
         run["provenance"]["weights_labels"] = "in1k"
-    assert "labels seen by its weights: in1k, seeds" in setting_notes(panel_of(tmp_path, runs))[1]
+    notes = setting_notes(panel_of(tmp_path, runs))[1]
+    assert "labels seen by its weights: in1k (the paper's have seen none), seeds" in notes
 
 
 def test_the_tables_say_that_a_run_was_continued_on_another_device(tmp_path):
@@ -470,3 +472,44 @@ def test_every_published_table_fits_its_page(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:]
         assert not re.findall("Overfull .hbox.*|.*Float too large.*", done.stdout)
+
+
+def trial(label, score, **config):
+    """A run of a grid with one seed, tested on images that training left out."""
+    rate = config.pop("learning_rate")
+    made = record("glyphs", "seqlora", seed=100)
+    made = set_paths(
+        made, spec__method__label=label, spec__stream__holdout=5, spec__train__learning_rate=rate
+    )
+    made["spec"]["method"]["config"] |= config
+    made["R"][-1] = [score] * len(made["R"])
+    return made
+
+
+def test_the_best_trial_is_chosen_and_the_edge_of_its_grid_is_named(tmp_path):
+    trials = [
+        trial(f"pull-learning-rate-{rate}-strength-{strength}", score, **settings)
+        for rate, strength, score in [
+            *((0.001, 0.1, 0.4), (0.001, 1.0, 0.6), (0.002, 0.1, 0.7), (0.002, 1.0, 0.5)),
+            *((0.004, 0.1, 0.7), (0.004, 1.0, 0.2)),
+        ]
+        for settings in [{"learning_rate": rate, "strength": strength}]
+    ]
+    trials += [
+        trial(f"plain-learning-rate-{rate}", score, learning_rate=rate)
+        for rate, score in [(0.001, 0.3), (0.002, 0.5)]
+    ]
+    panel = panel_of(tmp_path, trials)
+    found = choices(panel)
+    assert found["pull"].settings == {"learning_rate": 0.002, "strength": 0.1}
+    assert (found["pull"].trials, found["pull"].edge, found["plain"].edge) == (6, False, True)
+    text = tuning(panel).markdown()
+    assert "| pull | 6 | learning rate 0.002, strength 0.1 | 70.00 | 20.00 |" in text
+    assert "| plain | 2 | learning rate 0.002 | 50.00 | 30.00 | yes |" in text
+
+
+def test_tables_say_which_rows_are_tuned(tmp_path):
+    tuned = set_paths(record("glyphs", "ewc"), spec__method__tuned="pilot/ewc")
+    text = accuracy(panel_of(tmp_path, [tuned, record("glyphs", "seqlora")])).markdown()
+    assert "in the suite pilot: ewc." in text and "Not tuned: seqlora." in text
+    assert "tuned" not in accuracy(panel_of(tmp_path, SMALL)).markdown().lower()

@@ -16,8 +16,10 @@ from baselines.common.task import Task
 from benchmarks.streams.common.tasks import Samples
 from tests import tiny
 from tests.references import REFERENCES, Start
+from treelora import PRESETS
 
 KEPT = {"optimizer_reset": False}  # most methods start a task with a fresh optimiser even so
+PAPER = PRESETS["paper"]
 # Of each method and modality the settings that are compared, `train` for those of the run.
 CASES = {
     ("codaprompt", "vision"): [{"orthogonality": 0.1, "train": KEPT}],
@@ -43,7 +45,10 @@ CASES = {
         {"alignment_epochs": 3},
         {"alignment_epochs": 3, "statistics": "variance", "momentum": 0.3, "identity_rate": 0.2},
     ],
-    ("hidetreelora", "vision"): [{"alignment_epochs": 3}],
+    ("hidetreelora", "vision"): [
+        {"alignment_epochs": 3},
+        {"alignment_epochs": 3, "pulled": "shared", **PAPER},
+    ],
     ("inflora", "vision"): [{"rank": 3}, {"rank": 3, "lamb": 0.9, "train": KEPT}],
     ("joint", "vision"): [{"train": {"mask": "all"}}],
     ("joint", "language"): [{}],
@@ -68,11 +73,15 @@ CASES = {
         {"replay": "none", "attention_rate": 0.001},
     ],
     ("sdlora", "vision"): [{"train": KEPT}, {"optimizer": "sgd"}],
-    ("seqlora", "vision"): [{"train": KEPT}, *({"train": {"mask": m}} for m in ("seen", "all"))],
+    ("seqlora", "vision"): [
+        {"train": KEPT},
+        *({"train": {"mask": m}} for m in ("seen", "all")),
+        {"align": True},
+    ],
     ("seqlora", "language"): [{}],
     ("tasl", "vision"): [{"important_share": 0.4}],
     ("tasl", "language"): [{"important_share": 0.4, "n_tasks": 6}],
-    ("treelora", "vision"): [{}],
+    ("treelora", "vision"): [{}, PAPER, {"align": True}],
     ("treelora", "language"): [
         {"strength": 0.5, "n_tasks": 6},
         {"strength": 1e-4, "penalty_scale": "sum", "residual_scale": "sum", "n_tasks": 6},

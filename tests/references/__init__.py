@@ -46,6 +46,8 @@ REFERENCES = {
     "sapt": mixtures.sapt,
     "sdlora": subspaces.sdlora,
     "seqlora": adapters.seqlora,
+    "seqlora vision": hide.aligned(adapters.seqlora),
     "tasl": adapters.tasl,
     "treelora": trees.treelora,
+    "treelora vision": hide.aligned(trees.treelora),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +157,17 @@ class HiDeLora(HiDe):
         for unit, value in zip(new.units, old.units, strict=True):
             unit.data = value.data.clone()
 
+    @property
+    def pulls_shared(self):
+        return self.guide is not None and self.config.pulled == "shared"
+
+    def first_loss(self, x, y):
+        own = super().first_loss(x, y)
+        return own + self.guide.pull(self.shared, own) if self.pulls_shared else own
+
     def first_optimizer(self):
+        if self.pulls_shared:
+            self.guide.begin()
         slow = self.config.slow if self.task else 1.0
         return adam(self.start, (slow, self.shared.units), (1.0, self.identity))
 
@@ -163,16 +175,19 @@ class HiDeLora(HiDe):
         return adam(self.start, (1.0, [*self.own[self.task].units, *self.head]))
 
     def begin(self):
-        if self.guide:
+        if self.pulls_shared:
+            self.guide.end(self.shared)
+        elif self.guide:
             self.guide.begin()
 
     def pull(self, loss):
-        return self.guide.pull(self.own[self.task], loss) if self.guide else 0.0
+        own = self.guide and not self.pulls_shared
+        return self.guide.pull(self.own[self.task], loss) if own else 0.0
 
     def end(self):
         if self.task:
             mix([lora.units for lora in self.own[: self.task + 1]], self.config.momentum)
-        if self.guide:
+        if self.guide and not self.pulls_shared:
             self.guide.end(self.own[self.task])
 
 
@@ -184,6 +199,25 @@ def hidetreelora(start):
     method = HiDeLora(start)
     method.guide = Guide(start.config)
     return method.learn()
+
+
+def aligned(reference):
+    """A method of one adapter, its classifier aligned after each task where that is asked for."""
+
+    def learn(start):
+        released = {"statistics": "multi-centroid", "centroids": 10, "alignment_epochs": 30}
+        stored = Gaussians(SimpleNamespace(**released))
+        for task, lora in zip(start.tasks, reference(start), strict=True):
+            if start.config.align:
+                seed(task)
+                x, y = everything(task)
+                stored.add(features(start, x, lora.changes()).detach(), y)
+                if task.index:
+                    logits = partial(classify, lora.head)
+                    stored.align(lora.head, logits, task.index, rate=0.005, n_samples=120)
+            yield lora
+
+    return learn
 
 
 class HiDePrompt(HiDe):

@@ -64,7 +64,7 @@ class Guide:
         self.options, self.signatures = options, []
 
     def begin(self):
-        self.step = 0
+        self.step, self.factors = 0, None
         if self.signatures:
             self.root = tree(self.signatures, list(range(len(self.signatures))))
             self.observed = [[] for _ in self.signatures[0]]
@@ -73,7 +73,7 @@ class Guide:
         if not self.signatures:
             return 0.0
         self.step += 1
-        sums = means = 0.0
+        distances = []
         for level, pair in enumerate(lora.factors.values()):
             g, literal = flat(pair), self.options.residual_scale == "sum"
             entries = len(g) if literal else None
@@ -81,10 +81,17 @@ class Guide:
             distance = (g - self.signatures[chosen][level]).abs()
             residual = distance.sum() if literal else distance.mean()
             self.observed[level].append((chosen, residual.item()))
-            sums, means = sums + distance.sum(), means + distance.mean()
+            distances.append(distance)
+        strength, loss = self.options.strength, loss.detach()
         if self.options.penalty_scale == "sum":
-            return self.options.strength * sums
-        return self.options.strength * means / (means.detach() + 1e-5) * loss.detach()
+            return strength * sum(distance.sum() for distance in distances)
+        means = [distance.mean() for distance in distances]
+        if self.options.penalty_scale == "constant":  # and layer by layer
+            sizes = torch.stack([torch.stack(task).abs().mean(dim=1) for task in self.signatures])
+            if self.factors is None:
+                self.factors = loss / (sizes.mean(dim=0) + 1e-5)
+            return strength * (self.factors * torch.stack(means)).sum()
+        return strength * sum(means) / (sum(means).detach() + 1e-5) * loss
 
     def end(self, lora):
         self.signatures.append([flat(pair).detach() for pair in lora.factors.values()])

@@ -66,6 +66,21 @@ def test_tasks_of_a_stream_s_own_are_listed_by_name_and_may_differ_in_size(proje
         learnt(order=["script2", "skript1"], n_tasks=2)
 
 
+def test_held_out_training_images_are_tested_and_not_learnt(project):
+    spec = {"name": "glyphs", "digest": glyphs.DIGEST, "n_tasks": 10}
+    whole, _ = load_stream(spec, 0)
+    held_out, _ = load_stream(spec | {"holdout": 1, "train_per_class": 2}, 0)
+    for every, task in zip(whole, held_out, strict=True):
+        images = every.train.x.flatten(1).tolist()
+        learnt, tested = (x.flatten(1).tolist() for x in (task.train.x, task.test_x))
+        assert (len(images), len(learnt), len(tested)) == (8, 4, 2)
+        assert all(image in images for image in learnt + tested)
+        assert not any(image in learnt for image in tested)
+        assert sorted(set(task.train.y.tolist())) == sorted(task.gold.tolist())
+    with pytest.raises(DataError, match="train_per_class asks for 4 items, but class .* has 3"):
+        load_stream(spec | {"holdout": 1, "train_per_class": 4}, 0)
+
+
 def test_a_run_learns_tasks_of_different_sizes(project):
     [run] = load_plan(own_suite(project, {"name": "glyphs", **SPLIT}, mask="seen")).runs
     record = make(run)
@@ -91,6 +106,11 @@ def test_a_run_learns_tasks_of_different_sizes(project):
         ({"name": "cifar100", "n_tasks": 2, "order": ["bear", "bed", "bee"]}, "its 3 classes"),
         ({"name": "cifar100", "order": ["bear", "be"]}, "item 2 of order is 'be'.*'bee'"),
         ({"name": "cifar100", "order": ["bear", "bear"]}, "'bear' twice"),
+        (
+            {"name": "cifar100", "holdout": 5, "test_per_class": 6},
+            "holdout, 5, .*test_per_class, 6",
+        ),
+        ({"name": "trace", "holdout": 5}, "'holdout' is no setting here"),
         ({"name": "cub200", "order": [0, 200]}, "item 2 of order is 200.* the last is 199"),
         ({"name": "trace", "order": ["FOMC"], "n_tasks": 2}, "n_tasks .* at most 1"),
         ({"name": "trace", "first_task_classes": 2}, "'first_task_classes' is no setting here"),

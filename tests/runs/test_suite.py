@@ -7,10 +7,13 @@ import pytest
 import yaml
 
 import baselines
+from analysis.records.runs import read_suite
+from analysis.tables.tuning import choices
 from analysis.text import quoted
 from benchmarks import streams
 from benchmarks.common.errors import DataError
 from benchmarks.runs.options import BACKBONE, TRAINING
+from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.suite import SUITES, load_suite
 from tests import bounds
 from tests.own_suite import own_suite
@@ -54,6 +57,26 @@ def first(document):
 @pytest.mark.parametrize("name", sorted(p.stem for p in SUITES.glob("*.yaml")))
 def test_every_suite_that_comes_with_the_project_is_valid(name):
     assert load_suite(name).runs
+
+
+def test_tuned_rows_have_what_the_published_trials_chose():
+    """Of trials that are not published yet nothing is asked."""
+    chosen = {}
+    for name in sorted(path.stem for path in SUITES.glob("*.yaml")):
+        for method, train in {
+            run.key: (run.spec["method"], run.spec["train"]) for run in load_suite(name).runs
+        }.values():
+            trials, _, row = method.get("tuned", "").partition("/")
+            published = PUBLISHED / f"{trials}.jsonl"
+            if published.exists():
+                if trials not in chosen:
+                    [panel] = read_suite(published).panels
+                    chosen[trials] = choices(panel)
+                have = train | method["config"]
+                asked = chosen[trials][row].settings
+                assert asked == {key: have[key] for key in asked}, f"{method['label']} of {name}"
+            elif trials:
+                assert trials in {path.stem for path in SUITES.glob("*.yaml")}
 
 
 def test_runs_are_the_product_of_methods_and_seeds(suite):
@@ -151,6 +174,8 @@ WRONG = [
     ("experiments.0.methods.seqlora.title", "two\nlines", "title"),
     ("experiments.0.methods.seqlora.title", " ", "title"),
     ("experiments.0.methods.seqlora", {"title": "A", "grid": {"rank": [2]}}, "title"),
+    ("experiments.0.methods.seqlora.tuned", "pilot", "tuned"),
+    ("experiments.1.methods", {"seqlora": {"align": True}}, "align", "text"),
     ("experiments.0.methods.seqlora.grid", ["rank"], "grid"),
     ("experiments.0.methods.seqlora.grid", {"rank": []}, "grid, 'rank'"),
     ("experiments.0.methods.seqlora.grid", {"rank": [[2]]}, "grid, 'rank'", "[2]"),

@@ -77,11 +77,21 @@ class VisionOptions(Options):
         train_per_class, test_per_class: the first so many images of each class; None for all.
         first_task_classes: of the first of `n_tasks` tasks, the others share the rest equally; None
             for equal tasks.
+        holdout: so many training images of each class, the last ones, are left out of training and
+            tested in place of the test images, so that settings can be chosen without these.
     """
 
     train_per_class: Count | None = None
     test_per_class: Count | None = None
     first_task_classes: Count | None = None
+    holdout: Count | None = None
+
+    def __post_init__(self):
+        if self.holdout is not None and self.test_per_class is not None:
+            raise ValueError(
+                f"holdout, {self.holdout}, is tested in place of the test images, so that "
+                f"test_per_class, {self.test_per_class}, limits nothing: leave it out"
+            )
 
     def split(self, n_classes: int, n_tasks: int) -> list[int]:
         """How many classes each task has where the tasks are splits of one dataset.

@@ -81,8 +81,8 @@ class TaskData:
         test_x: images (n, ...) uint8, or prompts (n, 2, L) padded on the left.
         gold: (n,) class indices, or the n answers as text.
         metric: "accuracy" (class-incremental), or on language a name of `text_metrics.METRICS`.
-        items: (n,) the place of each test item among all of the prepared stream, in which nothing
-            depends on a seed, an order or a limit.
+        items: (n,) the place of each test item among all of the prepared stream (among its training
+            images if these are tested), in which nothing depends on a seed, an order or a limit.
         labels: on vision what the prepared stream has for its classes, in the order of `gold`.
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
@@ -167,13 +167,17 @@ def _vision(
         chosen = options.arranged(classes, seed)
         groups = _parts(chosen, options.split(len(chosen), n_tasks))
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
+    learnt = held_out = slice(None)
+    tested = "test"
+    if options.holdout:
+        learnt, held_out, tested = slice(-options.holdout), slice(-options.holdout, None), "train"
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
-        *train, _ = _select(data, "train", labels, options.train_per_class, first)
+        *train, _ = _select(data, "train", labels, options.train_per_class, first, learnt)
         shuffled = torch.from_numpy(
             np.random.default_rng(seed_for(seed, "samples", first)).permutation(len(train[1]))
         )
-        test = _select(data, "test", labels, options.test_per_class, first)
+        test = _select(data, tested, labels, options.test_per_class, first, held_out)
         samples = Samples(*(part[shuffled] for part in train))
         tasks.append(TaskData(name, group, "accuracy", samples, *test, labels))
         first += len(labels)
@@ -202,11 +206,11 @@ def _arrays(folder: Path) -> dict[str, np.ndarray]:
     return data
 
 
-def _select(data: dict, part: str, labels: list[int], limit: int | None, first: int):
-    """The first `limit` images of each label, classes renumbered from `first` on; their places."""
+def _select(data: dict, part: str, labels: list[int], limit: int | None, first: int, share: slice):
+    """The first `limit` images of a share of each class, labels from `first` on; their places."""
     images, targets, places = [], [], []
     for i, label in enumerate(labels):
-        positions = np.flatnonzero(data[f"{part}_labels"] == label)
+        positions = np.flatnonzero(data[f"{part}_labels"] == label)[share]
         _require(f"{part}_per_class", limit, len(positions), f"class {label}")
         positions = positions[:limit]
         images.append(data[f"{part}_images"][positions])
