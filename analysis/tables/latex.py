@@ -11,7 +11,6 @@ from typing import Protocol
 
 from analysis.text import visible
 
-
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": r"$-$", "–": "--"},
