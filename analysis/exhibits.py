@@ -12,7 +12,7 @@ from analysis.records.runs import Panel
 from analysis.records.variants import variants
 
 ORDERS = tuple(f"order{i}" for i in range(1, 7))
-PAPER = "make replicate SUITE=paper, with the data and GPUs"
+PAPER = "make replicate SUITE=paper"
 
 
 class Exhibit(NamedTuple):
@@ -24,7 +24,7 @@ class Exhibit(NamedTuple):
         streams: on which; none where it belongs to no stream.
         files: how ours begin, or are called where there is no stream.
         varied: settings of which one must differ between runs of TreeLoRA.
-        methods: one of which must have been run.
+        methods: one of which must have been run, where no number of the paper is repeated.
     """
 
     name: str
@@ -60,7 +60,9 @@ EXHIBITS = (
     Exhibit("Table 10", "Six orders of tasks", ORDERS, SCORES),
     Exhibit("Table 11", "InfLoRA", ("cifar100",), SCORES, methods=("inflora",)),
     Exhibit("Table 12", "SAPT and TaSL", ("trace",), SCORES, methods=("sapt", "tasl")),
-    Exhibit("Table 13", "A model of 13B", ("trace",), SCORES, methods=()),  # by its cells
+    Exhibit(
+        "Table 13", "A model of 13B", ("trace",), SCORES, methods=("Llama-2-13b-chat",)
+    ),  # by its cells
     Exhibit("Figure 1", "Score while a task is learnt", ("cifar100",), ("figures/fig1",)),
     Exhibit("Figure 4", "Curves, times, score by speed", ("cifar100",), CURVES),
     Exhibit("Figure 5", "The tree", ("trace",), ("figures/trees",)),
@@ -146,9 +148,19 @@ def _entry(exhibit: Exhibit, panels: list[Ran], files: list[str]) -> Entry:
         if (name := f"{panel.suite}/{called(stem, panel.stream)}-{panel.slug}.{kind}") in files
     ]
     if not drawn:
-        return Entry(exhibit, f"not run: {PAPER}", [])
+        return Entry(exhibit, f"not run: {_missing(exhibit, panels)}; {PAPER}", [])
     same = len(theirs & frozenset().union(*(panel.cells for panel in fitting)))
     state = "in another setting"
     if same:
         state = f"{same} of {len(theirs)} columns in the paper's setting"
     return Entry(exhibit, state, drawn)
+
+
+def _missing(exhibit: Exhibit, panels: list[Ran]) -> str:
+    """Which runs are not there."""
+    streams = [panel.stream for panel in panels if panel.stream in exhibit.streams]
+    if not streams:
+        first, *_, last = exhibit.streams * 2
+        return first if first == last else f"{first} to {last}"
+    what = " or ".join(exhibit.varied or exhibit.methods).replace("_", " ")
+    return f"{streams[0]} with other {what}" if exhibit.varied else f"{what} on {streams[0]}"

@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 
 
 WIDE = Layout("wide", 985, 290, 406, 720, 730, 40)
-NARROW = Layout("narrow", 380, 8, 122, 372, None, 52)
+NARROW = Layout("narrow", 380, 8, 122, 362, None, 52)
 
 
 @dataclass

@@ -83,7 +83,7 @@ def _linked(claim: Claim, page: str) -> str:
 def found(verdicts: list[Verdict]) -> str:
     """What was found, as the README's list; what is undecided stands in its table."""
     lines = []
-    for finding in findings(verdicts, most=3)[:2]:
+    for finding in findings(verdicts)[:2]:
         each = [_linked(claim, "docs/claims.md") + markdown(text) for claim, text in finding.items]
         more = [f"[{finding.more} more](docs/claims.md)"] if finding.more else []
         lines.append(f"- **{finding.title}.** {'; '.join(each + more) or 'Nothing'}.")

@@ -137,20 +137,32 @@ def _round(low: float, high: float) -> list[float]:
 
 
 def _name(placed: list[Placed]) -> None:
-    """Each name beside its point, or as near as no other name or point is in the way."""
+    """Each name beside its point, or as near as no other name or point is in the way.
+
+    Those of points without a TIME that compares are a list in the order of scores.
+    """
     taken = [(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in placed]
-    for own in sorted(placed, key=lambda p: (not p.point.marked, p.y)):
+
+    def put(own: Placed, y: float, side: int) -> tuple[float, ...]:
+        own.text_x, own.text_y, own.anchor = own.x + 7 * side, y, "start" if side > 0 else "end"
         long = LETTER * width(own.point.name)
-        shifts = sorted((dy for dy in range(-66, 67, 3)), key=abs)
+        left = own.text_x - (long if side < 0 else 0)
+        return left, y - LINE / 2, left + long, y + LINE / 2
+
+    apart = sorted((p for p in placed if not p.point.seconds > 0), key=lambda p: p.y)
+    y = min([apart[0].y, HIGH - BOTTOM - LINE * len(apart)]) if apart else 0.0
+    for own in apart:
+        y = max(y + LINE, own.y) if own is not apart[0] else y
+        taken.append(put(own, y, -1))
+    rest = [p for p in placed if p.point.seconds > 0]
+    for own in sorted(rest, key=lambda p: (not p.point.marked, p.y)):
+        shifts = sorted(range(-66, 67, 3), key=abs)
         for dy, side in ((dy, side) for dy in shifts for side in (1, -1)):
-            begin = own.x + 7 if side > 0 else own.x - 7 - long
-            box = (begin, own.y + dy - LINE / 2, begin + long, own.y + dy + LINE / 2)
-            if LEFT < box[0] and box[2] < WIDE and 0 < box[1] and box[3] < HIGH - BOTTOM:
-                if not any(_overlap(box, other) for other in taken):
-                    break
+            left, top, right, bottom = box = put(own, own.y + dy, side)
+            inside = LEFT < left and right < WIDE and 0 < top and bottom < HIGH - BOTTOM
+            if inside and not any(_overlap(box, other) for other in taken):
+                break
         taken.append(box)
-        own.text_x, own.text_y = own.x + 7 * side, own.y + dy
-        own.anchor = "start" if side > 0 else "end"
 
 
 def _overlap(one: tuple, other: tuple) -> bool:

@@ -87,7 +87,7 @@ def _listed(words: list[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def findings(verdicts: list[Verdict], most: int = 4) -> list[Finding]:
+def findings(verdicts: list[Verdict], most: int = 3) -> list[Finding]:
     """What stands for the paper, what against it, and what is open: the first claims of each."""
     found = standings(verdicts)
     told = [

@@ -16,8 +16,8 @@ from analysis.records.runs import METHOD_ORDER
 
 @figure(
     "Operations of a training step per token while a task is learnt. The method's own are penalty, "
-    "search, projection, memory, query or the branch of earlier adapters; seqlora has none. The "
-    "whole step adds the adapter and the network; gem lies beyond the scale.",
+    "search, projection, memory, query or the branch of earlier adapters; SeqLoRA has none. The "
+    "whole step adds the adapter and the network; GEM lies beyond the scale.",
     of=Accounting,
 )
 def accounting(accounting: Accounting) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import nan
 
 import pandas as pd
@@ -14,6 +15,7 @@ from analysis.records.runs import METHOD_ORDER, REFERENCE, UPPER_BOUND, Panel
 FLOOR = "floor"
 
 
+@cache
 def leaderboard(panel: Panel) -> pd.DataFrame:
     """The methods with a finished run by descending score; below them upper bound and floor.
 

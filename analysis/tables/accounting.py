@@ -6,6 +6,7 @@ from analysis.catalogue import table
 from analysis.records.accounting import A3_MODELS, TABLE8_MODEL, TASK, Accounting
 from analysis.records.counterparts import exhibit
 from analysis.records.metrics import Estimate
+from analysis.records.runs import METHOD_ORDER
 from analysis.tables.table import Column, Number, Table, count, two_digits
 
 megabytes, gigabytes, ratio = Number(1e-6), Number(1e-9), Number(digits=3)
@@ -27,7 +28,7 @@ def _setting(accounting: Accounting) -> list[str]:
         f"LoRA on {accounting.settings['targets']}, rank {texts['rank']} on language and "
         f"{images['rank']} on vision, counted on the real architectures without weights. A step "
         f"has {texts['batch']} texts of {texts['tokens']} tokens or {images['batch']} images of "
-        f"{images['tokens']}; gem keeps {texts['memory']} samples of a task and ogd "
+        f"{images['tokens']}; GEM keeps {texts['memory']} samples of a task and OGD "
         f"{texts['directions']} gradient."
     ]
 
@@ -56,7 +57,7 @@ def operations(accounting: Accounting) -> Table:
         Column("method_flops_per_token", "Method's own, FLOP", powers),
         Column("network", "Network, FLOP", powers),
         Column("step_flops_per_token", "Whole step, FLOP", powers),
-        Column("by_seqlora", "Whole step / seqlora", ratio),
+        Column("by_seqlora", "Whole step / SeqLoRA", ratio),
     ]
     own = rows[(rows["task"] == TASK) & (rows["model"] == TABLE8_MODEL)].set_index("method")
     step, paper = own["step_flops_per_token"], exhibit("table8", "flops-per-token").iloc[0]
@@ -68,14 +69,16 @@ def operations(accounting: Accounting) -> Table:
     notes = [
         f"Per token, while task {TASK} is learnt. Beside the paper's number stands its parameter "
         "complexity with the sizes put in: a multiply-add for each adapter parameter in use, or "
-        "for each weight in ogd, and none for the frozen network. FLOP count two for a "
-        "multiply-add, forward and backward. Disk holds gem's samples as well.",
-        f"The paper's number for ogd is {ratio(paper['ogd'] / step['seqlora'])} times the whole "
-        f"step of seqlora here and {ratio(paper['ogd'] / step['ogd'])} times that of ogd.",
+        "for each weight in OGD, and none for the frozen network. FLOP count two for a "
+        "multiply-add, forward and backward. Disk holds GEM's samples as well.",
+        f"The paper's number for OGD is {ratio(paper['ogd'] / step['seqlora'])} times the whole "
+        f"step of SeqLoRA here and {ratio(paper['ogd'] / step['ogd'])} times that of OGD.",
     ]
     title = f"Operations per token at task {TASK} on {TABLE8_MODEL} (the paper's Table 8)"
     shown = [_exact(row) for row in own.reset_index().to_dict("records")]
-    return Table("operations", title, columns, shown, notes=notes, setting=setting)
+    return Table(
+        "operations", title, columns, shown, notes=notes, setting=setting, names=METHOD_ORDER
+    )
 
 
 @table(of=Accounting)
@@ -90,8 +93,8 @@ def steps(accounting: Accounting) -> Table:
         Column("parameters", "Parameters", count),
         Column("adapter", "Adapter, parameters", count),
         Column("forward", "Forward, FLOP", powers),
-        Column("seqlora", "Step of seqlora, FLOP", powers),
-        *(Column(method, f"{method} / seqlora", ratio) for method in others),
+        Column("seqlora", "Step of SeqLoRA, FLOP", powers),
+        *(Column(method, f"{METHOD_ORDER[method]} / SeqLoRA", ratio) for method in others),
     ]
     first = at.groupby("model").first()
     own = (
@@ -138,7 +141,7 @@ def disk(accounting: Accounting) -> Table:
     )
     frame["times"] = frame["paper"] / (frame["one"] * megabytes.scale)
     notes = [
-        "treelora stores the adapter in use and one for each finished task, as search and penalty "
+        "TreeLoRA stores the adapter in use and one for each finished task, as search and penalty "
         "need them; the paper prints one number per size. On the device: the signatures of the "
         "finished tasks."
     ]

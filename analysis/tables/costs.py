@@ -19,7 +19,7 @@ def speed(panel: Panel) -> Table:
     columns = [
         Column("epochs", "Epochs"),
         Column("acc", f"{panel.score} ↑", percent),
-        Column("time_ratio", f"TIME / {reference}'s", plain),
+        Column("time_ratio", f"TIME / {panel.titles.get(reference, reference)}'s", plain),
         Column("step_ratio", "= TIME per step", plain),
         Column("steps_ratio", "× steps", plain),
         Column("time_seconds", "TIME s", plain),

@@ -50,7 +50,7 @@ def ordering(panel: Panel) -> Table:
     ]
     if panel.modality == "vision":
         notes[0] += (
-            " The paper's SeqLoRA stands beside seqlora-unmasked, its TreeLoRA beside hidetreelora."
+            " The paper's SeqLoRA stands beside SeqLoRA unmasked, its TreeLoRA beside that in HiDe."
         )
     return of_methods(panel, "ordering", "order of the methods elsewhere", columns, rows, notes)
 

@@ -12,7 +12,7 @@ from analysis.claims.summary import MIXED, Standing, chance, counts, findings, s
 from analysis.claims.verdict import CLAIMS, Effect, Reported, Verdict
 from analysis.forest import NARROW, WIDE, forest
 from analysis.records.metrics import Estimate
-from analysis.scatter import HIGH, Point, scatter
+from analysis.scatter import HIGH, Point, board, scatter
 from analysis.scatter import WIDE as SCATTER_WIDE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -128,7 +128,7 @@ def test_points_of_a_scatter_are_inside_and_their_names_apart():
 
 
 def test_methods_beyond_the_paper_stand_below_its_own(two):
-    table = overview.scores({"glyphs": overview.board(two[1].panels[0])})
+    table = overview.scores({"glyphs": board(two[1].panels[0])})
     assert [row["method"] for row in table.rows] == ["TreeLoRA", "SeqLoRA"]
     assert [row["method"] for row in table.below] == ["RanPAC (beyond the paper)"]
 
