@@ -31,6 +31,7 @@ from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
 from analysis.records.runs import Panel
+from analysis.scatter import board
 from analysis.tables.table import Table
 
 pytestmark = pytest.mark.slow
