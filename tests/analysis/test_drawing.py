@@ -25,12 +25,13 @@ from fake_records import (
 )
 from matplotlib.figure import Figure
 
-from analysis import catalogue, draw, fidelity, forest, pages, scatter
+from analysis import catalogue, draw, fidelity, forest, pages
 from analysis.__main__ import main
 from analysis.catalogue import FIGURES, TABLES
 from analysis.claims import judge as claims
 from analysis.records import metrics
 from analysis.records.runs import Panel
+from analysis.scatter import board
 from analysis.tables.table import Table
 
 pytestmark = pytest.mark.slow
@@ -275,7 +276,7 @@ def test_any_part_of_a_suite_gives_a_report(tmp_path, draws):
     verdicts = claims.judge([measured], {})
     assert made and claims.table(verdicts).rows and fidelity.document([own])
     assert pages.headlines(verdicts) and pages.claims_page(verdicts, [measured], [own], {})
-    assert forest.forest(verdicts) and [scatter.board(panel) for panel in own.panels]
+    assert forest.forest(verdicts) and [board(panel) for panel in own.panels]
     assert pages.results_page([own], {})
 
 
