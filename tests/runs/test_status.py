@@ -1,12 +1,14 @@
 """What `make status` says of runs that are done, that are made, and that could be restored."""
 
+import logging
 import time
 from pathlib import Path
 
 import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmarks.common.files import write_json
-from benchmarks.runs import durations, published, results
+from benchmarks.runs import durations, jobs, published, results
 from benchmarks.runs import run as runner
 from benchmarks.runs.durations import Pace
 from benchmarks.runs.status import describe
@@ -89,3 +91,22 @@ def test_each_finished_run_is_told_once_with_what_is_left(project, whole, monkey
         write_json(Path(run.record), failed)
     assert "seed 1: failed, about 30 s left" in pace.finished(plan.runs[1])
     assert pace.finished(plan.runs[2]) == "3 of 3 runs: seqlora on glyphs, seed 2: failed"
+
+
+def test_the_log_of_a_workflow_has_a_line_for_each_run_of_a_job(project, whole):
+    plan = plan_of({"seqlora": {}}, seeds=(0, 1))
+    (batch,) = plan.batches(together=2)
+    say = jobs.outcomes({batch.name: batch}, Pace(plan.runs, plan.runs))
+    begun = {"rule_name": "train", "jobid": 3, "wildcards": {"batch": batch.name}}
+    assert say(_line(LogEvent.JOB_INFO, **begun))
+    write_json(Path(plan.runs[0].record), whole)
+    failed = whole | {"key": plan.runs[1].key, "status": "failed", "error": "no"}
+    write_json(Path(plan.runs[1].record), failed)
+    ended = _line(LogEvent.JOB_FINISHED, job_id=3)
+    assert say(ended) and len(ended.msg.splitlines()) == 3
+    assert ended.msg.startswith("1 of 2 runs: seqlora on glyphs, seed 0: ACC ")
+    assert ended.msg.endswith("\nFailed in jobid: 3: 1 of 2 runs")
+
+
+def _line(event, **more):
+    return logging.makeLogRecord({"event": event, "msg": "Finished", **more})
