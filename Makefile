@@ -6,6 +6,7 @@ JOB_MINUTES ?= 0
 CORES    ?= all
 PROFILE  ?= profiles/default
 DEADLINE ?=
+STATE_MINUTES ?= 15
 PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
@@ -28,7 +29,7 @@ unexport SUITE METHOD METRIC STREAM
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
-            $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
+            state_minutes=$(call quoted,$(STATE_MINUTES)) $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
             --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
             --no-loadscope-reorder
@@ -47,6 +48,7 @@ help: ## List the commands
 	@echo "JOB_MINUTES=$(JOB_MINUTES)  of short runs of several methods that go through one process; 0: none do"
 	@echo "CORES=$(CORES)   PROFILE=$(PROFILE)"
 	@echo "DEADLINE=2026-03-01T18:00  no task starts that would not end before"
+	@echo "STATE_MINUTES=$(STATE_MINUTES)  after which the state inside a task is saved; 0: never"
 	@echo "PYTHON=PROGRAM makes the environment, else the first of $(PYTHONS) that can"
 	@echo "TREELORA_DATA=DIRECTORY is searched for data and weights before any download"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,15 @@ class Unlike(Exception):
 
 
 class Writer:
-    """Objects to plain values; one that is met again is named by its number."""
+    """Objects to plain values; one that is met again is named by its number.
 
-    def __init__(self, *leave: object):
+    Args:
+        leave: objects that are not looked into.
+        trained: parameters that are saved although they may be frozen now, as in another stage.
+    """
+
+    def __init__(self, *leave: object, trained: Iterable[nn.Parameter] = ()):
+        self._trained = set(map(id, trained))
         self._numbers: dict[int, int] = {}
         self._met: list[object] = []  # alive, or another one would get its id
         self._leave = set(map(id, leave))
@@ -54,7 +61,8 @@ class Writer:
     def _parts(self, value: Any) -> tuple:
         """The kind of a value, and what gives its content."""
         if isinstance(value, Tensor):
-            fixed = isinstance(value, nn.Parameter) and not value.requires_grad
+            frozen = isinstance(value, nn.Parameter) and not value.requires_grad
+            fixed = frozen and id(value) not in self._trained
             return (None, None) if fixed else ("tensor", lambda: value.detach().clone())
         if isinstance(value, np.ndarray):
             return "array", lambda: torch.from_numpy(value.copy())

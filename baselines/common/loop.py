@@ -352,8 +352,10 @@ class Loop(SupervisedTemplate):
             beside: what else is to be as it is now, see `common.inside`.
         """
         self._synchronise()
+        own = self.method.model.named_parameters()
+        trained = [p for name, p in own if name in self.method._learnt]
         return {
-            "objects": Writer(self)(self._objects(beside)),
+            "objects": Writer(self, trained=trained)(self._objects(beside)),
             "reports": list(self._reports),
             "epochs": self.clock.train_exp_epochs,
             "steps": self.steps,
