@@ -6,6 +6,7 @@ JOB_MINUTES ?= 0
 CORES    ?= all
 PROFILE  ?= profiles/default
 DEADLINE ?=
+STATE_MINUTES ?= 15
 PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
@@ -38,7 +39,7 @@ unexport SUITE METHOD METRIC STREAM REFERENCE
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
-            $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
+            state_minutes=$(call quoted,$(STATE_MINUTES)) $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
             --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
             --no-loadscope-reorder
@@ -53,6 +54,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 #: CORES=all        that are used at a time; PROFILE=profiles/gpu GPUS=8 takes GPUs
 #: TOGETHER=3       seeds of a method that one process makes, one after the other
 #: JOB_MINUTES=0    of short runs of several methods that go through one process; 0: none do
+#: STATE_MINUTES=15 after which the state inside a task is saved; 0: never
 #: DEADLINE=2026-03-01T18:00  no task starts that would not end before
 #: PYTHON=PROGRAM   makes the environment, else the first of Python 3.11, 3.12 and 3.13 that can
 #: TREELORA_DATA=DIRECTORY    is searched for data and weights before any download

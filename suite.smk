@@ -34,7 +34,9 @@ try:
     plan.claim_results()
     OPTIONS = ""
     if "deadline" in config:
-        OPTIONS = f" --deadline {seconds_since_1970(str(config['deadline'])):.0f}"
+        OPTIONS += f" --deadline {seconds_since_1970(str(config['deadline'])):.0f}"
+    if "state_minutes" in config:
+        OPTIONS += f" --state-minutes {jobs.check_minutes('STATE_MINUTES', config['state_minutes'])}"
     require_packages(open_runs)
     for batch in batches.values():
         batch.write_job(plan.threads, OPTIONS)

@@ -97,7 +97,7 @@ def _devices(panel: Panel) -> list[str]:
     """Those that learnt a task of a run; a run that was continued may have more than one."""
     found = (record.get("provenance") or {} for record in panel.runs["record"])
     tries = (tried for provenance in found for tried in provenance.get("tries") or ())
-    learnt = {tried["device"] for tried in tries if tried["tasks"]}
+    learnt = {tried["device"] for tried in tries if tried["tasks"] or tried.get("part")}
     return sorted({*distinct(panel.runs, "device"), *learnt})
 
 

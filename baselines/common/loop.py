@@ -21,6 +21,7 @@ from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 from baselines.common import compiler  # noqa: E402
 from baselines.common.augment import CropFlip  # noqa: E402
+from baselines.common.inside import Reader, Writer  # noqa: E402
 from baselines.common.task import ClassificationLoss, Setting, Task, TokenLoss  # noqa: E402
 
 
@@ -77,22 +78,32 @@ class _Around(nn.Module):
 
 
 class Batches:
-    """Shuffled mini-batches of a dataset that can be indexed with a tensor of positions."""
+    """Shuffled mini-batches of a dataset that can be indexed with a tensor of positions.
+
+    Attributes:
+        order: of the samples in this epoch.
+        given: batches of this epoch so far; of a new epoch 0.
+    """
 
     def __init__(self, dataset: Dataset, batch_size: int, generator: torch.Generator):
         self.dataset = dataset
         self.batch_size = batch_size
         self.generator = generator
+        self.order: Tensor | None = None
+        self.given = 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
-        order = torch.randperm(len(self.dataset), generator=self.generator)
-        for chosen in order.split(self.batch_size):
+        if self.given == 0:
+            self.order = torch.randperm(len(self.dataset), generator=self.generator)
+        for chosen in self.order.split(self.batch_size)[self.given :]:
+            self.given += 1
             x, y = self.dataset.batch(chosen)
             # Avalanche wants a task label, the last; there is none
             yield [x, y, chosen, torch.zeros_like(chosen)]
+        self.given = 0
 
 
 class _NoMetrics(SupervisedPlugin):
@@ -100,6 +111,20 @@ class _NoMetrics(SupervisedPlugin):
 
     def get_last_metrics(self) -> dict:
         return {}
+
+
+class _Stopwatch:
+    """Seconds since it was made, without those of torch.compile."""
+
+    def __init__(self):
+        self.start()
+
+    def start(self, seconds: float = 0.0) -> None:
+        self._start = time.perf_counter() - compiler.seconds() - seconds
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - compiler.seconds() - self._start
 
 
 TERMS = ("the loss itself", "batch_loss()", "penalty()", "a gradient or a plugin's term")
@@ -111,9 +136,11 @@ class Loop(SupervisedTemplate):
     Attributes:
         passing: (B,) where the samples that pass through the network lie in the task's training
             set; None in a pass of the method's own.
+        resume: what `snapshot` returned, and what was given to it: the next `learn` goes on there.
     """
 
     passing: Tensor | None = None
+    resume: tuple[dict, object] | None = None
 
     def __init__(self, *, method, keeps_parts: bool):
         setting = method.setting
@@ -135,6 +162,8 @@ class Loop(SupervisedTemplate):
         )
         self._crop = None
         self._keeps_parts = keeps_parts
+        self._reports: list[dict] = []  # of the stages of the task that is being learnt
+        self._task = -1
         if setting.compile:
             compiler.check(setting.device)
 
@@ -247,12 +276,13 @@ class Loop(SupervisedTemplate):
         self.optimizer.step()
 
     def training_epoch(self, **kwargs):
+        if self.resume:
+            self._put_back(*self.resume)
         self._synchronise()
-        start, compiled = time.perf_counter(), compiler.seconds()
+        self._epoch_clock = _Stopwatch()
         super().training_epoch(**kwargs)
         self._synchronise()
-        compiled = compiler.seconds() - compiled
-        self.train_seconds += time.perf_counter() - start - compiled
+        self.train_seconds += self._epoch_clock.seconds
         self._last_loss = self._check_loss()
 
     def _after_update(self, **kwargs):
@@ -266,10 +296,10 @@ class Loop(SupervisedTemplate):
         self._terms[-1] = [t.detach() if isinstance(t, Tensor) else t for t in terms]
         self.steps += 1
         self.samples += len(self.mb_y)
-        if self._report is not None:
-            self._report(self.loss, len(self.mb_y))
         if self.steps % self._check_every == 0:
             self._check_loss()
+        if self._report is not None:
+            self._report(self.loss, len(self.mb_y))
 
     # What the methods ask for
 
@@ -279,12 +309,17 @@ class Loop(SupervisedTemplate):
 
     def learn(self, task: Task, report=None) -> dict:
         """Train on one task; see `Method.learn`."""
-        start, compiled = time.perf_counter(), compiler.seconds()
+        if task.index != self._task:
+            self._task, self._reports = task.index, []
+        if self.resume and len(self._reports) < len(self.resume[0]["reports"]):
+            self._reports.append(self.resume[0]["reports"][len(self._reports)])
+            return self._reports[-1]
+        self._clock, before = _Stopwatch(), compiler.seconds()
         self.train_seconds, self.steps, self.samples = 0.0, 0, 0
         steps = math.ceil(len(task.train) / self.train_mb_size) * task.epochs
         self._check_every = max(1, steps // 20)  # not at each step, as that waits for a GPU
         self._report = report
-        self.train_epochs = task.epochs
+        self.train_epochs = task.epochs - (self.resume[0]["epochs"] if self.resume else 0)
         self._criterion.task = task.index
         self.method.begin(task)
         self.model.refresh()
@@ -298,16 +333,62 @@ class Loop(SupervisedTemplate):
         self.method.end(task)
         self.method.ready_to_test()
         self._synchronise()
-        compiled = compiler.seconds() - compiled
-        elapsed = time.perf_counter() - start - compiled
         work = {
             "steps": self.steps,
             "samples": self.samples,
             "last_loss": self._last_loss,
             "train_seconds": self.train_seconds,
-            "consolidate_seconds": elapsed - self.train_seconds,
+            "consolidate_seconds": self._clock.seconds - self.train_seconds,
         }
-        return work | {"compile_seconds": compiled} if self.setting.compile else work
+        if self.setting.compile:
+            work["compile_seconds"] = compiler.seconds() - before
+        self._reports.append(work)
+        return work
+
+    def snapshot(self, beside: object) -> dict:
+        """Where the task stands after a step, the method and all, as values to save.
+
+        Args:
+            beside: what else is to be as it is now, see `common.inside`.
+        """
+        self._synchronise()
+        own = self.method.model.named_parameters()
+        trained = [p for name, p in own if name in self.method._learnt]
+        return {
+            "objects": Writer(self, trained=trained)(self._objects(beside)),
+            "reports": list(self._reports),
+            "epochs": self.clock.train_exp_epochs,
+            "steps": self.steps,
+            "samples": self.samples,
+            "train_seconds": self.train_seconds + self._epoch_clock.seconds,
+            "seconds": self._clock.seconds,
+            "loss": self.loss.detach(),
+            "terms": [[float(term) for term in step] for step in self._terms],
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+        }
+
+    def _objects(self, beside: object) -> dict:
+        return {
+            "method": self.method,
+            "plugins": self.plugins,
+            "optimizer": self.optimizer,
+            "batches": self.dataloader,
+            "crop": self._crop,
+            "beside": beside,
+        }
+
+    def _put_back(self, saved: dict, beside: object) -> None:
+        """Go on from a snapshot; the method has begun the task."""
+        self.resume = None
+        Reader(self.model)(self._objects(beside), saved["objects"])
+        self.steps, self.samples = saved["steps"], saved["samples"]
+        self.train_seconds = saved["train_seconds"]
+        self._clock.start(saved["seconds"])
+        self.loss, self._terms = saved["loss"], saved["terms"]
+        torch.set_rng_state(saved["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["random_cuda"])
 
     def state_dict(self) -> dict:
         """The number of finished tasks and, if it lives on, the optimiser's state."""

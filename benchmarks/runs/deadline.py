@@ -28,6 +28,10 @@ class Deadline:
         """A task has taken so long, and will in the row's other runs, of another seed only."""
         self._seconds[row, task] = seconds
 
+    def is_near(self) -> bool:
+        """Whether it is time to save and stop."""
+        return self.end is not None and self.end - time.time() < 2 * SAVING_SECONDS
+
     def check(self, row: str = "", task: int = 0, seconds: float = 0.0) -> None:
         """Call it before a task, with the seconds that it will take if none is noted.
 

@@ -34,11 +34,7 @@ def pack(
     Raises:
         DataError: `minutes` is no number of minutes.
     """
-    if type(minutes) not in (int, float) or not 0 <= minutes < math.inf:
-        raise DataError(
-            f"JOB_MINUTES is how long the runs may take that a job joins, 0 to join none, but is "
-            f"{minutes!r}"
-        )
+    check_minutes("JOB_MINUTES", minutes)
     packed: list[Batch] = []
     left = 0.0  # seconds, in the last of them
     for batch in batches:
@@ -51,6 +47,13 @@ def pack(
             packed.append(batch)
             left = 60 * minutes - taken
     return packed
+
+
+def check_minutes(name: str, value: object) -> float:
+    """DataError for what is no number of minutes."""
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise DataError(f"{name} is a number of minutes, 0 for none, but is {value!r}: correct it")
+    return value
 
 
 def minutes(batch: Batch, attempt: int, longest: int) -> int:

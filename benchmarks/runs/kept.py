@@ -22,6 +22,11 @@ def predictions(record: Path) -> Path:
     return record.with_name(record.name.replace("result", "predictions", 1) + "l.gz")
 
 
+def inside(state: Path) -> Path:
+    """The file of the state inside a task, by that of the state between tasks."""
+    return state.with_name(state.name.replace("state", "inside", 1))
+
+
 def adapters(record: Path) -> Path:
     """The folder of a run's adapters, which has one for each task, by the file of its record."""
     return record.with_name(record.stem.replace("result", "adapters", 1))

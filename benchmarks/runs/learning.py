@@ -13,17 +13,18 @@ import torch
 from analysis.records import predictions
 from analysis.records.predictions import Cell, Predictions
 from analysis.records.schema import RecordError
+from baselines.common.inside import Unlike
 from baselines.common.task import Task
 from baselines.common.word_router import WordRouter
 from benchmarks import backbones, streams
 from benchmarks.backbones.causal import require_bitsandbytes
 from benchmarks.common import devices
 from benchmarks.common.digests import seed_for
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, Postponed
 from benchmarks.common.files import read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import adapters, build, general, sources
+from benchmarks.runs import adapters, build, general, kept, sources
 from benchmarks.runs.deadline import Deadline
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
@@ -40,6 +41,7 @@ class Run:
     Args:
         deadline: when no further task may start.
         before_save: called before anything is saved; it raises where the run is not to go on.
+        state_minutes: after which the state inside a task is saved, again and again; 0 for never.
 
     Attributes:
         record: what was measured so far, as the result record has it, and `tries`: when and on
@@ -56,10 +58,13 @@ class Run:
         keep: Collection[Keep] = (),
         deadline: Deadline | None = None,
         before_save: Callable[[], None] = lambda: None,
+        state_minutes: float = 0,
     ):
         self.spec, self.key, self.state_path, self.keep = spec, key, state_path, keep
         self.deadline, self.before_save = deadline or Deadline(), before_save
+        self.state_seconds = 60 * state_minutes
         self.answers_path = state_path.with_suffix(".jsonl.gz")
+        self.inside_path = kept.inside(state_path)
         self.cells: dict[tuple[int, int], Cell] = {}
         self.device = devices.find()
         self.general: torch.Tensor | None = None  # the text, where general ability is asked for
@@ -71,15 +76,24 @@ class Run:
         self.restore()
         row = str(self.state_path.parent.parent)  # its other seeds lie beside it
         for task in self.tasks[len(self.record["tasks"]) :]:
-            self.deadline.check(row, task.index, self._expected_seconds(task.index))
+            stops_inside = self.state_seconds and self.method.stages
+            expected = 0.0 if stops_inside else self._expected_seconds(task.index)
+            self.deadline.check("" if stops_inside else row, task.index, expected)
             start = time.monotonic()
-            self.learn(task)
+            try:
+                self.learn(task)
+            except Unlike as error:
+                raise DataError(
+                    f"{self.inside_path} is not built as the method is now ({error}): delete it to "
+                    f"start the task again"
+                ) from error
             self.deadline.note(row, task.index, time.monotonic() - start)
             if "adapters" in self.keep:
                 adapters.write(self._adapter(task.index), self.method, self._learnt(task.index))
             self.before_save()
             write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
+            self.inside_path.unlink(missing_ok=True)
         self.finish()
 
     def build(self) -> None:
@@ -219,7 +233,7 @@ class Run:
         devices.reset_peak(self.device)
         self.progress.start(f"task {task.index + 1} of {len(self.tasks)}, {task.name}:")
         learnt, points = self._train(task)
-        peak = devices.peak_bytes(self.device)
+        peak = max(devices.peak_bytes(self.device) or 0, learnt.pop("peak_bytes") or 0) or None
         start = time.perf_counter()
         last = len(self.data) - 1 if self.method.offline else task.index
         row, found = self.evaluate(last)
@@ -261,14 +275,61 @@ class Run:
             self.method.ready_to_test()
             return self.test(task.index, task.index).score
 
+        saving = {"seconds": 0.0, "peak_bytes": None}  # up to the last state inside the task
+        if self.inside_path.exists():
+            saving |= self._resume(task)
         curve = TestCurve(self.method.model, test, self.steps[task.index], n_tests)
+        beside = {"curve": curve}
+        if self.method.loop.resume:
+            self.method.loop.resume = self.method.loop.resume, beside
+        saved_at = time.monotonic()
 
         def after_step(loss: torch.Tensor, n_samples: int) -> None:
+            nonlocal saved_at
             curve.after_step(n_samples)
             self.progress.advance(note=lambda: f"loss {loss.item():.3f}")
+            stops = self.state_seconds and self.deadline.is_near()
+            if stops or 0 < self.state_seconds <= time.monotonic() - saved_at:
+                saving["seconds"] += self._save_inside(task, beside, saving)
+                saved_at = time.monotonic()
+            if stops:
+                raise Postponed(
+                    f"the allocation ends too soon for the rest of task {task.index + 1}: what was "
+                    f"learnt of it is saved, run it again"
+                )
 
         learnt = self.method.learn(task, after_step)
-        return learnt | {"train_seconds": learnt["train_seconds"] - curve.seconds}, curve.points
+        seconds = learnt["train_seconds"] - curve.seconds - saving["seconds"]
+        learnt |= {"train_seconds": seconds, "peak_bytes": saving["peak_bytes"]}
+        return learnt, curve.points
+
+    def _save_inside(self, task: Task, beside: object, saving: dict) -> float:
+        """Save the state inside a task; the seconds that took."""
+        start = time.perf_counter()
+        self.before_save()
+        peaks = saving["peak_bytes"] or 0, devices.peak_bytes(self.device) or 0
+        measured = {
+            "task": task.index,
+            "seconds": saving["seconds"],
+            "peak_bytes": max(peaks) or None,
+            "tries": self.record["tries"],
+            "device": self.device,
+        }
+        save_state(self.inside_path, self.key, self.method.loop.snapshot(beside), measured)
+        return time.perf_counter() - start
+
+    def _resume(self, task: Task) -> dict:
+        """Let the method's loop go on inside the task, if it was saved there; what was measured."""
+        found, measured = load_state(self.inside_path, self.key, "cpu")
+        if (measured["task"], measured["device"]) != (task.index, self.device):
+            return {}
+        if self.device != "cpu":
+            found, measured = load_state(self.inside_path, self.key, None)
+        self.method.loop.resume = found
+        measured["tries"][-1]["part"] = True  # of a task
+        self.record["tries"] = measured["tries"] + self.record["tries"][-1:]
+        self.progress.say(f"{self.progress.place} goes on at step {found['steps'] + 1}", last=True)
+        return {name: measured[name] for name in ("seconds", "peak_bytes")}
 
     def evaluate(self, last: int) -> tuple[list[float | None], dict]:
         """The scores of all tasks after learning `last`, None of those that are not tested, and of

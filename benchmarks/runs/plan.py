@@ -16,7 +16,7 @@ from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import general, sources
-from benchmarks.runs.kept import Keep, missing
+from benchmarks.runs.kept import Keep, inside, missing
 from benchmarks.runs.record import read_record, sources_in
 from benchmarks.runs.spec import RunSpec
 from benchmarks.runs.suite import SUITES, find, load_suite
@@ -120,7 +120,7 @@ class PlannedRun(RunSpec):
         record = self.recorded()
         if record and not missing(Path(self.record), record, self.keep):
             return record["status"]
-        if self.state.exists():
+        if self.state.exists() or inside(self.state).exists():
             return "started"
         return "outdated" if self.earlier() and not record else "open"
 

@@ -114,7 +114,8 @@ def restore(plan: Plan) -> str:
     A record counts if its key is the run's, so that settings, data, weights and version are the
     same, and if the code behind the run is that which is vouched for, see `runs.published`.
     Of a run that several suites have, the suite's own counts first: times differ. Predictions that
-    were published with a record are restored, too.
+    were published with a record are restored, too, also those of a run that was made here without
+    them and has the same scores.
 
     Raises:
         DataError: a published file is not what SHA256SUMS lists, or holds what is no record.
@@ -127,17 +128,21 @@ def restore(plan: Plan) -> str:
         answers = published.predictions(suite)
         pairs = ((record, run) for record in found for run in wanted[record["key"]])
         for record, run in pairs:
-            there = run.recorded()
-            if record["status"] != "done" or (there and there["status"] == "done"):
+            there, own_answers = run.recorded(), kept.predictions(Path(run.record))
+            done = there is not None and there["status"] == "done"
+            lacks = not done or (not own_answers.exists() and there["R"] == record["R"])
+            if record["status"] != "done" or not lacks:
                 continue
             if files := published.differing(suite, run.spec):
-                outdated[run.key] = files
+                outdated |= {} if done else {run.key: files}
                 continue
             record.pop("suite", None)
             _name(record, run)
             record["provenance"]["sources"] = run.sources
             if own := predictions.of_record(answers, record):
-                write_bytes(kept.predictions(Path(run.record)), own.pack())
+                write_bytes(own_answers, own.pack())
+            if done:
+                continue
             write_record(Path(run.record), without_curve(record))
             outdated.pop(run.key, None)
             restored += 1

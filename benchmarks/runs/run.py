@@ -35,7 +35,7 @@ from benchmarks.runs.learning import Run
 from benchmarks.runs.record import is_committed, now, provenance, read_record, write_record
 
 
-def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
+def make(spec_path: Path, deadline: Deadline | None = None, state_minutes: float = 0) -> dict:
     """Make or finish a run and save its record beside its spec, under the version of its code.
 
     Raises:
@@ -66,7 +66,7 @@ def make(spec_path: Path, deadline: Deadline | None = None) -> dict:
         if path.exists():
             absent = kept.missing(path, read_record(path, key), keep)
             print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
-        return _make(spec, key, code, path, keep, deadline, check_lease)
+        return _make(spec, key, code, path, keep, deadline, check_lease, state_minutes)
 
 
 def _made(path: Path, key: str, keep: Collection[Keep]) -> dict | None:
@@ -83,6 +83,7 @@ def _make(
     keep: Collection[Keep],
     deadline: Deadline,
     before_save: Callable[[], None],
+    state_minutes: float,
 ) -> dict:
     folder = path.parent
     facts = provenance() | {"sources": code, "threads": torch.get_num_threads(), "started": now()}
@@ -90,7 +91,9 @@ def _make(
     outcome = {"status": "done", "error": None}
     devices.release()  # what the run before it in this process has left
     state_path = folder / f"state-{sources.version(code)}.pt"
-    run = Run(spec, key, state_path, keep, deadline, before_save)
+    run = Run(spec, key, state_path, keep, deadline, before_save, state_minutes)
+    for path_of_other_code in set(folder.glob("inside*.pt")) - {run.inside_path}:
+        path_of_other_code.unlink()
     for state in set(folder.glob("state*.pt")) - {run.state_path}:
         print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
         state.unlink()
@@ -127,6 +130,7 @@ def _make(
     if outcome["status"] == "done":
         run.state_path.unlink(missing_ok=True)
         run.answers_path.unlink(missing_ok=True)
+        run.inside_path.unlink(missing_ok=True)
     return read_record(path, key)
 
 
@@ -165,6 +169,13 @@ def main() -> None:
         metavar="TIME",
         help="start no task that would not end before, nor before the Slurm job ends",
     )
+    parser.add_argument(
+        "--state-minutes",
+        type=float,
+        default=15,
+        metavar="N",
+        help="save the state inside a task every so many minutes, 0 for never (default 15)",
+    )
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # gives leases back
@@ -177,7 +188,7 @@ def main() -> None:
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable
             try:
-                make(path, until)
+                make(path, until, options.state_minutes)
             except Postponed:
                 raise
             except ValueError as error:  # a DataError, or of the method's file

@@ -20,7 +20,7 @@ READABLE = (torch.Tensor, torch.nn.Parameter, torch.Size, str, bytes, bool, int,
 
 
 def save_state(path: Path, key: str, method_state: dict, record: dict) -> None:
-    """Save what a method learnt and what was measured so far.
+    """Save what a method learnt, or where it stands in a task, and what was measured so far.
 
     Raises:
         DataError: the method keeps a value that could not be read again.
@@ -48,8 +48,11 @@ def check_state(value: Any, name: str) -> None:
         )
 
 
-def load_state(path: Path, key: str, device: str) -> tuple[dict, dict]:
+def load_state(path: Path, key: str, device: str | None) -> tuple[dict, dict]:
     """The method's state and the record of a run.
+
+    Args:
+        device: where its tensors are to be; None for where each was.
 
     Raises:
         DataError: the file is damaged, is no state, or is of another run.

@@ -259,6 +259,46 @@ def test_a_restored_method_learns_on_as_if_never_stopped(case):
     check_same(live(fresh, tiny.tasks(case[1], epochs=1)[2]), life.lives[2])
 
 
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", ["first", "last"])
+def test_a_task_that_was_stopped_goes_on_as_if_never_stopped(case, stage):
+    """In the middle of an epoch, in the first and in the last stage of learning."""
+    first, second = tiny.tasks(case[1], 2)
+    whole, stopped, fresh = (tiny.method(*case) for _ in range(3))
+    if not whole.stages or (stage == "first" and whole.stages == 1):
+        pytest.skip("has no such stage")
+    n_steps = 2 * 3  # of a stage, two epochs
+    stop_at = 2 if stage == "first" else whole.stages * n_steps - 2
+    seen, kept = [], []
+    for method in (whole, stopped):
+        tiny.learn(method, first)
+    state = saved(stopped)
+
+    def report(loss, n):
+        seen.append(n)
+        if len(seen) == stop_at:
+            kept.append(stopped.loop.snapshot(None))
+            raise Stopped
+
+    torch.manual_seed(1000 + second.index)  # as `tiny.learn` does
+    with pytest.raises(Stopped):
+        stopped.learn(second, report)
+    check_state(kept[0], "its state")
+    file = io.BytesIO()
+    torch.save(kept[0], file)
+    file.seek(0)
+    fresh.load_state_dict(state)
+    fresh.loop.resume = torch.load(file, weights_only=True), None
+    reports = [tiny.learn(method, second) for method in (whole, fresh)]
+    assert torch.equal(*(tiny.outputs(method, case[1]) for method in (whole, fresh)))
+    assert not different(memory(whole), memory(fresh))
+    for what in ("steps", "samples", "last_loss"):
+        assert reports[0][what] == reports[1][what]
+
+
 def check_options(case, options: dict) -> None:
     """A method learns, is stopped and goes on with these options of training."""
     whole, fresh = (tiny.method(*case, shared=options) for _ in range(2))

@@ -91,9 +91,10 @@ class Project(Checkout):
         target.parent.mkdir(exist_ok=True)
         target.write_text(yaml.safe_dump(settings))
 
-    def workflow(self, *options):
+    def workflow(self, *options, config=()):
         """Snakemake, started."""
         command = [sys.executable, "-m", "snakemake", "--config", "suite=own.yaml", "together=1"]
+        command += config
         command += ["--workflow-profile", "profiles/mine", *options]
         return self.start(*command)
 

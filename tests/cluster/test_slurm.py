@@ -4,7 +4,9 @@ Nothing that is finished is lost or made twice, and what was cut off ends with t
 """
 
 import os
+import shlex
 import signal
+import sys
 
 import pytest
 
@@ -48,6 +50,25 @@ def test_a_run_that_is_finished_survives_the_time_limit_of_its_group(project, un
     assert project.record("other").read_bytes() == before
     assert project.scores() == undisturbed.scores()
     assert project.tries("cut") == 2
+
+
+def test_short_runs_share_a_job_which_reads_no_suite(project, undisturbed):
+    workflow = project.workflow(config=["job_minutes=60"])
+    project.wait_until(project.jobs)
+    (project.folder / "own.yaml").rename(project.folder / "hidden.yaml")
+    project.wait_until(lambda: project.record("other") and project.record("cut"))
+    (project.folder / "hidden.yaml").rename(project.folder / "own.yaml")
+    project.finish(workflow)
+    assert len(project.files("results/batches/*.done")) == 1
+    assert project.scores() == undisturbed.scores()
+
+
+def test_a_whole_node_can_be_one_allocation(project, undisturbed):
+    command = [sys.executable, "-m", "snakemake", "--config", "suite=own.yaml", "together=1"]
+    command += ["--cores", "2", "--workflow-profile", "profiles/gpu"]
+    where = ["--chdir", project.folder, "--output", project.folder / "said.txt"]
+    ask("sbatch", "--wait", "--job-name", project.prefix, *where, "--wrap", shlex.join(command))
+    assert project.scores() == undisturbed.scores()
 
 
 def test_after_snakemake_was_killed_no_run_is_made_twice(project, undisturbed):

@@ -37,6 +37,41 @@ def test_no_task_starts_that_the_allocation_would_cut_off(project, monkeypatch, 
     assert [path.name for path in Path(one.directory).iterdir() if "lease" in path.name] == []
 
 
+@pytest.mark.parametrize(
+    "method, n_steps", [({"treelora": {}}, 5), ({"hideprompt": {}}, 9), ({"derpp": {}}, 8)]
+)
+def test_a_run_stopped_inside_a_task_goes_on_there(project, monkeypatch, capsys, method, n_steps):
+    """Again and again, as where a task is longer than any allocation: each gives it a few steps."""
+    (one,) = plan_of(method, curve_tests=2).runs
+    whole = make(one)
+    spec = Path(one.directory) / "spec.json"
+    for path in Path(one.directory).glob("[rp]*"):
+        path.unlink()
+    left = []
+
+    def is_near(deadline):
+        left[0] -= 1
+        return left[0] == 0
+
+    monkeypatch.setattr(Deadline, "is_near", is_near)
+    record, tries = None, 0
+    while record is None:
+        left[:], tries = [n_steps], tries + 1
+        try:
+            record = runner.make(spec, state_minutes=60)
+        except Postponed as error:
+            assert "what was learnt of it is saved" in str(error)
+            assert one.status() == "started"
+    assert tries > 3 and capsys.readouterr().err.count("goes on at step") >= tries - 3
+    for part in ("R", "diagnostics", "test_curve"):
+        assert record[part] == whole[part]
+    for task, same in zip(record["tasks"], whole["tasks"], strict=True):
+        assert all(task[part] == same[part] for part in ("steps", "samples", "last_loss"))
+        assert task["train_seconds"] > 0
+    assert len(record["provenance"]["tries"]) == tries
+    assert not [path for path in Path(one.directory).iterdir() if path.suffix == ".pt"]
+
+
 @pytest.mark.parametrize("device", ["the same", "another"])
 def test_a_task_is_expected_to_take_as_long_as_the_one_before_on_this_device(device):
     run = runner.Run.__new__(runner.Run)

@@ -1,0 +1,210 @@
+"""A method in the middle of a task, as plain values that can be saved, and put back.
+
+What a method keeps between tasks is its `state_dict`; in a task there is more: moments, generators,
+what hooks have gathered. A method is therefore brought to the task's first step as ever, and then
+each tensor, number, text and generator of it is put back by its place. Objects themselves are
+those that are there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from baselines.common.task import Setting, Task
+
+PLAIN = (str, bytes, bool, int, float, type(None))
+LIBRARIES = {"torch", "transformers", "timm", "peft", "numpy", "builtins", "collections"}
+NOT_OURS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "training"}
+LEFT = ("left",)  # as it is
+
+
+class Unlike(Exception):
+    """What is there is not built as what was saved."""
+
+
+class Writer:
+    """Objects to plain values; one that is met again is named by its number.
+
+    Args:
+        leave: objects that are not looked into.
+        trained: parameters that are saved although they may be frozen now, as in another stage.
+    """
+
+    def __init__(self, *leave: object, trained: Iterable[nn.Parameter] = ()):
+        self._trained = set(map(id, trained))
+        self._numbers: dict[int, int] = {}
+        self._met: list[object] = []  # alive, or another one would get its id
+        self._leave = set(map(id, leave))
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, PLAIN):
+            return value
+        if id(value) in self._leave or isinstance(value, Task | Dataset | Setting):
+            return LEFT
+        if id(value) in self._numbers:
+            return ("again", self._numbers[id(value)])
+        kind, content = self._parts(value)
+        if kind is None:
+            return LEFT
+        number = self._numbers[id(value)] = len(self._met)
+        self._met.append(value)
+        return (kind, number, content())
+
+    def _parts(self, value: Any) -> tuple:
+        """The kind of a value, and what gives its content."""
+        if isinstance(value, Tensor):
+            frozen = isinstance(value, nn.Parameter) and not value.requires_grad
+            fixed = frozen and id(value) not in self._trained
+            return (None, None) if fixed else ("tensor", lambda: value.detach().clone())
+        if isinstance(value, np.ndarray):
+            return "array", lambda: torch.from_numpy(value.copy())
+        if isinstance(value, torch.Generator):
+            return "generator", value.get_state
+        if isinstance(value, np.random.Generator):
+            return "numpy", lambda: self(value.bit_generator.state)
+        if isinstance(value, random.Random):
+            return "random", lambda: self(value.getstate())
+        if isinstance(value, torch.optim.Optimizer):
+            return "optimizer", lambda: _copied(value.state_dict())
+        if isinstance(value, dict):
+            return "dict", lambda: [(self(k), self(v)) for k, v in value.items()]
+        if isinstance(value, list | deque):
+            return "list", lambda: [self(part) for part in value]
+        if isinstance(value, tuple):
+            return "tuple", lambda: [self(part) for part in value]
+        if isinstance(value, set):
+            return "set", lambda: [self(part) for part in value]
+        if isinstance(value, type) or not hasattr(value, "__dict__") or _is_function(value):
+            return None, None
+        own = type(value).__module__.partition(".")[0] not in LIBRARIES
+        if isinstance(value, nn.Module):
+            names = set(vars(value)) - NOT_OURS if own else {"_parameters", "_buffers", "_modules"}
+        elif own:
+            names = set(vars(value))
+        else:
+            return None, None
+        return "object", lambda: self._attributes(value, names)
+
+    def _attributes(self, value: Any, names: set[str]) -> dict:
+        parts = {name: self(part) for name, part in vars(value).items() if name in names}
+        return {name: part for name, part in parts.items() if part is not LEFT}
+
+
+class Reader:
+    """Plain values back into the objects that are there.
+
+    Args:
+        network: whose parameters are written in place, as are tensors that share their memory.
+    """
+
+    def __init__(self, network: nn.Module):
+        self._found: dict[int, Any] = {}
+        self._memory = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def __call__(self, there: Any, saved: Any) -> Any:
+        """What is to stand in the place of `there`.
+
+        Raises:
+            Unlike: an object was there when it was saved, and there is none now.
+        """
+        if isinstance(saved, PLAIN):
+            return saved
+        kind, *rest = saved
+        if kind == "left":
+            return there
+        if kind == "again":
+            return self._found[rest[0]]
+        number, content = rest
+        return getattr(self, f"_{kind}")(there, content, number)
+
+    def _note(self, number: int, value: Any) -> Any:
+        self._found[number] = value
+        return value
+
+    @torch.no_grad()
+    def _tensor(self, there, content, number):
+        shares = isinstance(there, Tensor) and (
+            isinstance(there, nn.Parameter) or there.untyped_storage().data_ptr() in self._memory
+        )
+        if not shares:
+            return self._note(number, content)
+        if there.shape != content.shape:
+            raise Unlike("a parameter")
+        there.copy_(content)
+        return self._note(number, there)
+
+    def _array(self, there, content, number):
+        return self._note(number, content.numpy())
+
+    def _generator(self, there, content, number):
+        there = there if isinstance(there, torch.Generator) else torch.Generator()
+        there.set_state(content)
+        return self._note(number, there)
+
+    def _numpy(self, there, content, number):
+        there.bit_generator.state = self(None, content)
+        return self._note(number, there)
+
+    def _random(self, there, content, number):
+        there.setstate(self(None, content))
+        return self._note(number, there)
+
+    def _optimizer(self, there, content, number):
+        there.load_state_dict(content)
+        return self._note(number, there)
+
+    def _dict(self, there, content, number):
+        found = self._note(number, there if isinstance(there, dict) else {})
+        before = dict(found)
+        keys = [self(None, key) for key, _ in content]
+        parts = [self(before.get(key), part) for key, (_, part) in zip(keys, content, strict=True)]
+        found.clear()
+        found.update(zip(keys, parts, strict=True))
+        return found
+
+    def _list(self, there, content, number):
+        found = self._note(number, there if isinstance(there, list | deque) else [])
+        before = list(found) + [None] * len(content)
+        parts = [self(before[i], part) for i, part in enumerate(content)]
+        found.clear()
+        found.extend(parts)
+        return found
+
+    def _tuple(self, there, content, number):
+        alike = isinstance(there, tuple) and len(there) == len(content)
+        before = there if alike else [None] * len(content)
+        parts = [self(b, part) for b, part in zip(before, content, strict=True)]
+        make = getattr(type(there), "_make", tuple) if alike else tuple
+        return self._note(number, make(parts))
+
+    def _set(self, there, content, number):
+        return self._note(number, {self(None, part) for part in content})
+
+    def _object(self, there, content, number):
+        if not hasattr(there, "__dict__"):
+            raise Unlike("an object")
+        self._note(number, there)
+        for name, part in content.items():
+            vars(there)[name] = self(vars(there).get(name), part)
+        return there
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, nn.Module)
+
+
+def _copied(state: Any) -> Any:
+    """An optimiser's state apart from its tensors, which go on changing."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list | tuple) else state
