@@ -39,8 +39,9 @@ unexport SUITE METHOD METRIC STREAM REFERENCE
 # --config takes all that follows it, so that another option must stand between it and a target.
 SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
-            state_minutes=$(call quoted,$(STATE_MINUTES)) $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) --workflow-profile $(call quoted,$(PROFILE)) \
-            --cores $(call quoted,$(CORES))
+            state_minutes=$(call quoted,$(STATE_MINUTES)) \
+            $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) \
+            --workflow-profile $(call quoted,$(PROFILE)) --cores $(call quoted,$(CORES))
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
             --no-loadscope-reorder
 COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
