@@ -76,6 +76,9 @@ class Far(torch.Tensor):
     def tolist(self):
         return self.value.tolist()
 
+    def untyped_storage(self):
+        return self.value.untyped_storage()
+
     def numpy(self, **_):
         raise TypeError("can't convert a tensor on the GPU to numpy")
 
@@ -200,9 +203,11 @@ def pretended():
         "is_available": True,
         "empty_cache": None,
         "get_device_name": NAME,
+        "get_rng_state": torch.zeros(16, dtype=torch.uint8),
         "max_memory_allocated": PEAK_BYTES,
         "mem_get_info": (FREE_BYTES, 2 * FREE_BYTES),
         "reset_peak_memory_stats": None,
+        "set_rng_state": None,
         "synchronize": None,
     }
     with contextlib.ExitStack() as stack:

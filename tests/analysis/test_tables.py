@@ -511,5 +511,5 @@ def test_the_best_trial_is_chosen_and_the_edge_of_its_grid_is_named(tmp_path):
 def test_tables_say_which_rows_are_tuned(tmp_path):
     tuned = set_paths(record("glyphs", "ewc"), spec__method__tuned="pilot/ewc")
     text = accuracy(panel_of(tmp_path, [tuned, record("glyphs", "seqlora")])).markdown()
-    assert "in the suite pilot: ewc." in text and "Not tuned: seqlora." in text
+    assert "in the suite pilot: EWC." in text and "Not tuned: SeqLoRA." in text
     assert "tuned" not in accuracy(panel_of(tmp_path, SMALL)).markdown().lower()

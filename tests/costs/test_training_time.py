@@ -53,9 +53,10 @@ def test_methods_say_how_many_passes_they_take():
 
 def test_items_follow_the_limits_and_the_number_of_tasks():
     spec = spec_of("seqlora", "cifar")
-    assert training_time.items(spec) == [(40 * 10, spec["stream"]["test_per_class"] * 10)] * 10
+    n_train, n_test = (spec["stream"][f"{part}_per_class"] for part in ("train", "test"))
+    assert training_time.items(spec) == [(n_train * 10, n_test * 10)] * 10
     held_out = spec | {"stream": spec["stream"] | {"holdout": 100, "test_per_class": None}}
-    assert training_time.items(held_out) == [(40 * 10, 100 * 10)] * 10
+    assert training_time.items(held_out) == [(n_train * 10, 100 * 10)] * 10
     held_out["stream"]["train_per_class"] = None
     assert training_time.items(held_out) == [(400 * 10, 100 * 10)] * 10
     docs = next(r.spec for r in load_suite("smoke").runs if r.spec["modality"] == "language")

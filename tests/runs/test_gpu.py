@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from benchmarks.common import devices
+from benchmarks.common.errors import Postponed
 from benchmarks.common.files import read_json
 from benchmarks.costs import memory
 from benchmarks.runs import gpus
+from benchmarks.runs import run as runner
+from benchmarks.runs.deadline import Deadline
 from tests.outside import made, save, suite
 from tests.repository.test_names import FILES, ROOT, chain
 from tests.runs.test_machines import claiming
@@ -39,13 +42,18 @@ def calls_of_cuda():
                 yield str(file), node.lineno, node.end_lineno
 
 
-def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path):  # noqa: F811
+def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path, monkeypatch):  # noqa: F811
     """On images and on text, with and without gradient steps; the record says what it ran on."""
     (ranpac,) = plan_of({"ranpac": {"projections": 50}}).runs
     records = [make(ranpac)]
     save(data, "llama")
     decoding = {"stream": {"decoding": "released"}, "train": {"precision": "bfloat16"}}
     records += made(suite("llama", tmp_path, **decoding), data)
+    (stopped,) = plan_of({"seqlora": {}}).runs
+    with monkeypatch.context() as soon, pytest.raises(Postponed):
+        soon.setattr(Deadline, "is_near", lambda _: True)
+        runner.make(Path(stopped.write_spec()), state_minutes=60)
+    records.append(make(stopped))  # from within the task
     devices.synchronise("cuda")  # of the scripts that measure time
     devices.release()  # between the runs of a process
     for record in records:

@@ -28,7 +28,7 @@ def test_a_run_that_was_promised_a_gpu_does_not_train_on_the_cpu(
 
 def test_a_run_without_a_promise_takes_what_there_is(monkeypatch):
     made = []
-    monkeypatch.setattr(run, "make", lambda path, _: made.append(path))
+    monkeypatch.setattr(run, "make", lambda path, *_: made.append(path))
     for promise in ([], ["--gpus", "0"]):
         monkeypatch.setattr(sys, "argv", ["run", "spec.json", *promise])
         run.main()
