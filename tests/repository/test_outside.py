@@ -74,7 +74,7 @@ def test_what_is_from_outside_is_run_and_drawn(tmp_path, monkeypatch):
         assert None not in record["R"][1]
     table = Path("out/tables/accuracy-shades.md").read_text(encoding="utf-8")
     page = Path("out/report/index.html").read_text(encoding="utf-8")
-    assert "kept-here" in table and "kept-here" in page
+    assert "kept here" in table and "kept here" in page
     assert "Held" in table and "Held" in page and "<kept>" not in page
     assert list(Path("out/figures").glob("*-shades.svg"))
 

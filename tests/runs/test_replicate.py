@@ -1,5 +1,6 @@
 """Suites from Python: what a dict becomes, what comes back, and what is refused."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,4 +87,7 @@ def test_an_interrupt_reaches_the_runs(here, monkeypatch):
     monkeypatch.setattr(module, "print", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
         module._make()
+    for _ in range(400):  # the run ends on its own
+        if not (here / "stopped").exists():
+            time.sleep(0.05)
     assert (here / "stopped").exists()

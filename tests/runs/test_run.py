@@ -260,7 +260,7 @@ def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
     assert record["status"] == "failed"
     assert "loss became" in record["error"] and "\n" not in record["error"]
     assert one.status() == "failed"
-    assert "loss became" in describe(plan, brief=True)
+    assert "loss became" in describe(plan)
     assert results.forget_failed(plan) == 1
     assert one.status() in ("open", "started")
     assert results.forget_failed(plan) == 0
@@ -278,7 +278,7 @@ def test_a_failed_run_says_where_in_the_code_and_keeps_its_traceback(project, mo
         assert error in capsys.readouterr().out
         assert log.read_text().count("Traceback (most recent call last)") == attempt + 1
     assert error.startswith("RuntimeError: shape") and "'NoneType' object" in log.read_text()
-    shown = describe(plan, brief=True)
+    shown = describe(plan)
     assert error in shown and str(log) in shown
 
 
@@ -300,7 +300,7 @@ def test_results_of_edited_code_are_outdated_and_kept_for_when_it_is_undone(
         plan = plan_of({"seqlora": {}})
         (edited,) = plan.runs
         assert edited.status() == "outdated" and edited.is_open() and edited.key == one.key
-        said = describe(plan, brief=True)
+        said = describe(plan)
         assert "baselines/seqlora.py changed since 1 runs were made" in said
         assert make(edited)["R"] == whole["R"] and edited.status() == "done"
     assert one.status() == "done" and Path(one.record).read_bytes() == before
