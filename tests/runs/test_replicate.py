@@ -75,7 +75,8 @@ def test_what_could_not_be_made_is_said(here, capsys):
 
 
 def test_an_interrupt_reaches_the_runs(here, monkeypatch):
-    run = "import time\ntry:\n    print('made', flush=True)\n    time.sleep(60)\n"
+    run = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    run += "try:\n    print('made', flush=True)\n    time.sleep(60)\n"
     run += "except KeyboardInterrupt:\n    open('stopped', 'w')\n"
     (here / "run.py").write_text(run)
     workflow = "import subprocess, sys\nsubprocess.call([sys.executable, 'run.py'])\n"
