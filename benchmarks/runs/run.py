@@ -183,7 +183,8 @@ def main() -> None:
     left = []
     try:
         until = Deadline(min(filter(None, (options.deadline, end_of_allocation())), default=None))
-        own = gpus.claim() if options.own_gpu else None  # held until the process ends
+        several = options.gpus and len(gpus.names()) > 1  # those of a group of jobs
+        own = gpus.claim() if options.own_gpu or several else None  # held until the process ends
         for path in sorted(options.specs, key=_comes_last):
             if own or options.gpus or devices.find() == "cuda":
                 devices.require_gpu()  # before each run: one that failed may have left it unusable

@@ -220,6 +220,14 @@ def test_predictions_are_published_and_restored_with_their_records(folder, monke
     shutil.rmtree("results")
     assert "6 of 6 runs restored" in results.restore(plan)
     assert {one.key: answers(one).read_bytes() for one in plan.runs} == before
+    same, other = plan.runs[:2]  # two that are done without their answers, one with other scores
+    scores = read_json(Path(other.record))
+    scores["R"][-1][0] += 0.5
+    write_json(Path(other.record), scores)
+    for one in (same, other):
+        answers(one).unlink()
+    assert "0 of 6 runs restored" in results.restore(plan)
+    assert answers(same).read_bytes() == before[same.key] and not answers(other).exists()
     shutil.rmtree("results")
     assert len(rescore.rescore("own")[0]) == 26  # from those that are published
     results.restore(plan)

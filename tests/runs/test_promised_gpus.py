@@ -26,6 +26,19 @@ def test_a_run_that_was_promised_a_gpu_does_not_train_on_the_cpu(
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
+def test_runs_of_a_group_take_a_gpu_each_of_those_that_it_was_given(monkeypatch):
+    """The scheduler names all of them to each; where there is one, it is that one."""
+    seen = []
+    monkeypatch.setattr(gpus, "claim", lambda: seen.append("claimed"))
+    monkeypatch.setattr(run.devices, "require_gpu", lambda: None)
+    monkeypatch.setattr(run, "make", lambda *_: seen.append("made"))
+    monkeypatch.setattr(sys, "argv", ["run", "spec.json", "--gpus", "1"])
+    for visible in ("2", "2,3"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        run.main()
+    assert seen == ["made", "claimed", "made"]
+
+
 def test_a_run_without_a_promise_takes_what_there_is(monkeypatch):
     made = []
     monkeypatch.setattr(run, "make", lambda path, *_: made.append(path))
