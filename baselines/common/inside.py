@@ -21,7 +21,10 @@ from torch.utils.data import Dataset
 from baselines.common.task import Setting, Task
 
 PLAIN = (str, bytes, bool, int, float, type(None))
-LIBRARIES = {"torch", "transformers", "timm", "peft", "numpy", "builtins", "collections"}
+# Whose objects are left as they are, functions among them.
+LIBRARIES = frozenset(
+    {"torch", "transformers", "timm", "peft", "numpy", "builtins", "collections", "functools"}
+)
 NOT_OURS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "training"}
 LEFT = ("left",)  # as it is
 
@@ -82,7 +85,7 @@ class Writer:
             return "tuple", lambda: [self(part) for part in value]
         if isinstance(value, set):
             return "set", lambda: [self(part) for part in value]
-        if isinstance(value, type) or not hasattr(value, "__dict__") or _is_function(value):
+        if isinstance(value, type) or not hasattr(value, "__dict__"):
             return None, None
         own = type(value).__module__.partition(".")[0] not in LIBRARIES
         if isinstance(value, nn.Module):
@@ -195,10 +198,6 @@ class Reader:
         for name, part in content.items():
             vars(there)[name] = self(vars(there).get(name), part)
         return there
-
-
-def _is_function(value: Any) -> bool:
-    return callable(value) and not isinstance(value, nn.Module)
 
 
 def _copied(state: Any) -> Any:

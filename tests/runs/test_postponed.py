@@ -42,7 +42,7 @@ def test_no_task_starts_that_the_allocation_would_cut_off(project, monkeypatch, 
 )
 def test_a_run_stopped_inside_a_task_goes_on_there(project, monkeypatch, capsys, method, n_steps):
     """Again and again, as where a task is longer than any allocation: each gives it a few steps."""
-    (one,) = plan_of(method, curve_tests=2).runs
+    (one,) = plan_of(method, curve_tests=2, augment="crop_flip").runs
     whole = make(one)
     spec = Path(one.directory) / "spec.json"
     for path in Path(one.directory).glob("[rp]*"):
