@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from baselines.common.task import Setting, Task
+from treelora.search import Search
+from treelora.tree import Node
 
 PLAIN = (str, bytes, bool, int, float, type(None))
 # Whose objects are left as they are, functions among them.
@@ -77,6 +79,10 @@ class Writer:
             return "random", lambda: self(value.getstate())
         if isinstance(value, torch.optim.Optimizer):
             return "optimizer", lambda: _copied(value.state_dict())
+        if isinstance(value, Node):  # of a tree that an earlier stage of the task has grown
+            return "node", lambda: self((value.tasks, value.threshold, value.children))
+        if isinstance(value, Search):
+            return "search", lambda: self._attributes(value, set(vars(value)))
         if isinstance(value, dict):
             return "dict", lambda: [(self(k), self(v)) for k, v in value.items()]
         if isinstance(value, list | deque):
@@ -163,6 +169,14 @@ class Reader:
     def _optimizer(self, there, content, number):
         there.load_state_dict(content)
         return self._note(number, there)
+
+    def _node(self, there, content, number):
+        return self._note(number, Node(*self(None, content)))
+
+    def _search(self, there, content, number):
+        if there is None:  # its stage is over, and the tree has grown
+            return self._note(number, None)
+        return self._object(there, content, number)
 
     def _dict(self, there, content, number):
         found = self._note(number, there if isinstance(there, dict) else {})

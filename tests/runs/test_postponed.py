@@ -38,7 +38,13 @@ def test_no_task_starts_that_the_allocation_would_cut_off(project, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "method, n_steps", [({"treelora": {}}, 5), ({"hideprompt": {}}, 9), ({"derpp": {}}, 6)]
+    "method, n_steps",
+    [
+        ({"treelora": {"dropout": 0.1}}, 5),
+        ({"hideprompt": {}}, 9),
+        ({"hidetreelora": {}}, 9),
+        ({"derpp": {}}, 6),
+    ],
 )
 def test_a_run_stopped_inside_a_task_goes_on_there(project, monkeypatch, capsys, method, n_steps):
     """Again and again, as where a task is longer than any allocation: each gives it a few steps."""
