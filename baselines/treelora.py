@@ -40,7 +40,8 @@ from baselines.common.base import Needs
 from baselines.common.hide import Aligned, AlignedSettings
 from baselines.common.lora import LoraMethod, LoraSettings, adapter_sizes
 from baselines.common.task import Task
-from treelora import PRESETS, Options, TreeRegulariser
+from treelora import PRESETS, Node, Options, TreeRegulariser
+from treelora.search import RandomSearch, SoftmaxSearch, TreeSearch
 
 
 def check_depth(config, adapted_matrices: int) -> None:
@@ -59,6 +60,8 @@ class Guided:
     Attributes:
         regulariser: of the adapter that is trained.
     """
+
+    made_inside = (Node, TreeSearch, SoftmaxSearch, RandomSearch)
 
     def guide(self, model: nn.Module) -> None:
         """Make the regulariser, for the LoRA factors of `model` that require a gradient."""

@@ -88,6 +88,8 @@ class Method:
         version: raise it when a default or a numeric detail changes; results are keyed by it.
         offline: the method sees the whole stream as one task.
         stages: how often the loop trains on each task; 0 for a method without gradient steps.
+        made_inside: classes of which objects are made within a task, as a tree that a stage has
+            grown; all others are there from the task's first step (see `common.inside`).
         reads: how often a task's samples pass through the network beside that, without gradients.
         skips: modalities that it cannot run on -> why, in the words of a report.
         presets: named bundles of its settings, which a suite asks for as `preset: NAME`.
@@ -101,6 +103,7 @@ class Method:
     version = 1
     offline = False
     stages = 1
+    made_inside: tuple[type, ...] = ()
     reads = 0
     skips: Mapping[str, str] = {}
     presets: Mapping[str, Mapping[str, Any]] = {}

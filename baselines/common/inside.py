@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from baselines.common.task import Setting, Task
-from treelora.search import Search
-from treelora.tree import Node
 
 PLAIN = (str, bytes, bool, int, float, type(None))
 # Whose objects are left as they are, functions among them.
@@ -41,9 +40,16 @@ class Writer:
     Args:
         leave: objects that are not looked into.
         trained: parameters that are saved although they may be frozen now, as in another stage.
+        made: classes of which there may be other objects than at the first step, by their names.
     """
 
-    def __init__(self, *leave: object, trained: Iterable[nn.Parameter] = ()):
+    def __init__(
+        self,
+        *leave: object,
+        trained: Iterable[nn.Parameter] = (),
+        made: Mapping[str, type] = MappingProxyType({}),
+    ):
+        self._made = made
         self._trained = set(map(id, trained))
         self._numbers: dict[int, int] = {}
         self._met: list[object] = []  # alive, or another one would get its id
@@ -79,10 +85,9 @@ class Writer:
             return "random", lambda: self(value.getstate())
         if isinstance(value, torch.optim.Optimizer):
             return "optimizer", lambda: _copied(value.state_dict())
-        if isinstance(value, Node):  # of a tree that an earlier stage of the task has grown
-            return "node", lambda: self((value.tasks, value.threshold, value.children))
-        if isinstance(value, Search):
-            return "search", lambda: self._attributes(value, set(vars(value)))
+        name = type(value).__name__
+        if type(value) is self._made.get(name):
+            return "made", lambda: (name, self._attributes(value, set(vars(value))))
         if isinstance(value, dict):
             return "dict", lambda: [(self(k), self(v)) for k, v in value.items()]
         if isinstance(value, list | deque):
@@ -112,9 +117,11 @@ class Reader:
 
     Args:
         network: whose parameters are written in place, as are tensors that share their memory.
+        made: as the writer had.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, made: Mapping[str, type] = MappingProxyType({})):
+        self._classes = made
         self._found: dict[int, Any] = {}
         self._memory = {p.untyped_storage().data_ptr() for p in network.parameters()}
 
@@ -170,13 +177,15 @@ class Reader:
         there.load_state_dict(content)
         return self._note(number, there)
 
-    def _node(self, there, content, number):
-        return self._note(number, Node(*self(None, content)))
-
-    def _search(self, there, content, number):
-        if there is None:  # its stage is over, and the tree has grown
-            return self._note(number, None)
-        return self._object(there, content, number)
+    def _made(self, there, content, number):
+        name, parts = content
+        value = object.__new__(self._classes[name])
+        if type(there) is type(value):
+            vars(value).update(vars(there))
+        self._note(number, value)
+        for part, saved in parts.items():
+            vars(value)[part] = self(vars(value).get(part), saved)
+        return value
 
     def _dict(self, there, content, number):
         found = self._note(number, there if isinstance(there, dict) else {})

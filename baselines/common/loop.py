@@ -355,7 +355,7 @@ class Loop(SupervisedTemplate):
         own = self.method.model.named_parameters()
         trained = [p for name, p in own if name in self.method._learnt]
         return {
-            "objects": Writer(self, trained=trained)(self._objects(beside)),
+            "objects": Writer(self, trained=trained, made=self._made)(self._objects(beside)),
             "reports": list(self._reports),
             "epochs": self.clock.train_exp_epochs,
             "steps": self.steps,
@@ -367,6 +367,10 @@ class Loop(SupervisedTemplate):
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
         }
+
+    @property
+    def _made(self) -> dict[str, type]:
+        return {made.__name__: made for made in self.method.made_inside}
 
     def _objects(self, beside: object) -> dict:
         return {
@@ -381,7 +385,7 @@ class Loop(SupervisedTemplate):
     def _put_back(self, saved: dict, beside: object) -> None:
         """Go on from a snapshot; the method has begun the task."""
         self.resume = None
-        Reader(self.model)(self._objects(beside), saved["objects"])
+        Reader(self.model, self._made)(self._objects(beside), saved["objects"])
         self.steps, self.samples = saved["steps"], saved["samples"]
         self.train_seconds = saved["train_seconds"]
         self._clock.start(saved["seconds"])
