@@ -23,12 +23,26 @@ config.setdefault("suite", "demo")
 config.setdefault("together", 3)
 config.setdefault("job_minutes", 0)
 
+ON_GPU = not workflow.local_exec or bool(names())
+expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_GPU)
+
+
+def at_once(threads):
+    """How many jobs this machine runs at a time; a cluster says nothing of the sort."""
+    if not workflow.local_exec:
+        return 1
+    limits = workflow.global_resources
+    slots = limits["gpu"].value if "gpu" in limits else workflow.cores
+    return max(1, min(workflow.cores // threads, slots))
+
+
 try:
     plan = load_plan(config["suite"])
     # Only what is open is a job. Of a run that is made, the record is a file like any other: nothing
     # makes it again, and no stream or backbone that must be prepared anew hides those that are open.
     unmade = [batch for batch in plan.batches(config["together"]) if batch.open_runs()]
-    batches = {batch.name: batch for batch in jobs.pack(unmade, config["job_minutes"])}
+    packed = jobs.pack(unmade, config["job_minutes"], expected_seconds, at_once(plan.threads))
+    batches = {batch.name: batch for batch in packed}
     open_runs = [run for batch in batches.values() for run in batch.open_runs()]
     check_writable("results", "resources")
     plan.claim_results()
@@ -71,7 +85,7 @@ LONGEST = by_default["runtime"].value if "runtime" in by_default else None
 ASKED = {}
 if isinstance(LONGEST, int):
     ASKED["runtime"] = lambda wildcards, attempt: jobs.minutes(
-        batches[wildcards.batch], attempt, LONGEST
+        batches[wildcards.batch], attempt, LONGEST, expected_seconds
     )
 if "slurm_extra" not in by_default:  # a job that is tried again keeps off nodes of faulty GPUs
     ASKED["slurm_extra"] = lambda _: slurm.excluded_nodes()

@@ -10,8 +10,9 @@ from analysis.claims.judge import RULE, Measured, evidence, setting_names
 from analysis.claims.summary import chance, counts, findings, standings
 from analysis.claims.verdict import Verdict
 from analysis.forest import NARROW, WIDE, forest
+from analysis.records.leaderboard import BOUNDS
 from analysis.records.metrics import Estimate
-from analysis.scatter import BOUNDS, Board, against_time
+from analysis.scatter import Board, against_time
 from analysis.tables.table import Column, Table, percent
 from analysis.templates import PAGES
 

@@ -11,16 +11,14 @@ import pandas as pd
 from analysis.figures.lettering import width
 from analysis.figures.style import style
 from analysis.records import schema
-from analysis.records.leaderboard import FLOOR, leaderboard
+from analysis.records.leaderboard import BOUNDS, leaderboard
 from analysis.records.runs import Panel
 from analysis.templates import PAGES
 
 WIDE, HIGH = 330, 236
 LEFT, RIGHT, TOP, BOTTOM = 34, 52, 8, 34  # margins; in the right one what has no TIME that compares
-LETTER, LINE = 6.4, 11  # sizes of the text
-
-
-BOUNDS = ("upper bound", FLOOR)  # roles of rows that are no competitors
+LETTER, LINE = 6.9, 11  # sizes of the text
+LINES = {"upper bound": "joint"}  # what they are called where not their role
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ def against_time(name: str, board: Board) -> str:
         Point(
             row.method,
             row.score,
-            row.time_seconds if row.compares and row.Index != "fix" else nan,  # trains nothing
+            row.time_seconds if row.compares else nan,
             style(row.Index).colour,
             row.marked,
         )
         for row in competing.itertuples()
     ]
     bounds = board.rows[board.rows["role"].isin(BOUNDS)]
-    levels = {("joint" if row.role != FLOOR else FLOOR): row.score for row in bounds.itertuples()}
+    levels = {LINES.get(row.role, row.role): row.score for row in bounds.itertuples()}
     return scatter(name, board.score, points, levels)
 
 
@@ -99,7 +97,8 @@ def scatter(title: str, score: str, points: list[Point], levels: dict[str, float
     """
     seconds = [point.seconds for point in points if point.seconds > 0]
     low, high = (log(f(seconds)) for f in (min, max)) if seconds else (0.0, 1.0)
-    low, high = low - 0.12 * (high - low) - 0.02, high + 0.12 * (high - low) + 0.02
+    beside = max(0.12 * (high - low), (log(2) - (high - low)) / 2)  # small differences stay small
+    low, high = low - beside, high + beside
     top = max([point.score for point in points] + [*levels.values(), 0.05])
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if top / s <= 6)
     top = step * ceil(top / step + 0.3)
@@ -150,9 +149,7 @@ def _name(placed: list[Placed]) -> None:
         return left, y - LINE / 2, left + long, y + LINE / 2
 
     apart = sorted((p for p in placed if not p.point.seconds > 0), key=lambda p: p.y)
-    y = min([apart[0].y, HIGH - BOTTOM - LINE * len(apart)]) if apart else 0.0
-    for own in apart:
-        y = max(y + LINE, own.y) if own is not apart[0] else y
+    for own, y in zip(apart, _spaced([p.y for p in apart]), strict=True):
         taken.append(put(own, y, -1))
     rest = [p for p in placed if p.point.seconds > 0]
     for own in sorted(rest, key=lambda p: (not p.point.marked, p.y)):
@@ -163,6 +160,16 @@ def _name(placed: list[Placed]) -> None:
             if inside and not any(_overlap(box, other) for other in taken):
                 break
         taken.append(box)
+
+
+def _spaced(heights: list[float]) -> list[float]:
+    """Ascending heights of lines of text, as near to the given ones as their size allows."""
+    spaced: list[float] = []
+    for height in heights:
+        spaced.append(max(height, spaced[-1] + LINE) if spaced else height)
+    below = sum(spaced) - sum(heights)
+    up = max(below / max(1, len(heights)), max(spaced, default=0) - (HIGH - BOTTOM - LINE / 2))
+    return [height - up for height in spaced]
 
 
 def _overlap(one: tuple, other: tuple) -> bool:

@@ -25,7 +25,6 @@ from analysis.records.language import mean_floor
 from analysis.records.runs import Panel
 from analysis.tables.table import plain
 
-WITHOUT_TRAINING = "fix"  # whose score is a level to compare with, and whose TIME nobody asks for
 
 
 @figure(
@@ -78,7 +77,7 @@ def fig4c(panel: Panel) -> Figure:
     methods, floor, points, levels = looks(panel), mean_floor(panel), {}, []
     for label in panel.drawn:
         speed, score = (panel.estimates[label][key] for key in ("samples_per_second", "acc"))
-        if panel.specs[label]["method"]["name"] == WITHOUT_TRAINING:
+        if panel.is_untrained(label):
             levels.append((label, score.mean))
         elif not isnan(speed.mean) and label not in panel.elsewhere:
             points[label] = speed, score

@@ -12,18 +12,19 @@ from analysis.records.counterparts import elsewhere, published
 from analysis.records.metrics import estimate
 from analysis.records.runs import METHOD_ORDER, REFERENCE, UPPER_BOUND, Panel
 
-FLOOR = "floor"
+UNTRAINED, FLOOR = "untrained", "floor"
+BOUNDS = ("upper bound", UNTRAINED, FLOOR)  # roles of rows that are no competitors
 
 
 @cache
 def leaderboard(panel: Panel) -> pd.DataFrame:
-    """The methods with a finished run by descending score; below them upper bound and floor.
+    """The methods with a finished run by descending score; below them what does not compete.
 
     Returns:
         A row for each label, which is the index (`floor` that of what no model scores):
         method: how tables call it.
-        role: "upper bound", "floor", "reference" (what differences are taken to), "added" (of a
-            method that does not come with this project), else "".
+        role: one of BOUNDS, "reference" (what differences are taken to), "added" (of a method
+            that does not come with this project), else "".
         marked: whether it is the reference, treelora or added.
         seeds: how many finished.
         score, score_sd: the mean final score, a fraction, and its sample standard deviation.
@@ -62,7 +63,7 @@ def leaderboard(panel: Panel) -> pd.DataFrame:
         rows.append({"label": FLOOR, "method": FLOOR, "role": FLOOR, "marked": False, "seeds": 0})
         rows[-1] |= {"score": floor.mean, "score_sd": floor.sd, "paper_setting": ""}
     board = pd.DataFrame(rows, columns=["label", *_COLUMNS]).set_index("label")
-    below = board["role"].map({"upper bound": 1, FLOOR: 2}).fillna(0)
+    below = board["role"].map({role: 1 + i for i, role in enumerate(BOUNDS)}).fillna(0)
     order = board.assign(below=below).sort_values("score", ascending=False, kind="stable")
     return board.loc[order.sort_values("below", kind="stable").index]
 
@@ -76,6 +77,8 @@ _COLUMNS = (
 def _role(panel: Panel, label: str) -> str:
     if panel.is_upper_bound(label):
         return "upper bound"
+    if panel.is_untrained(label):
+        return UNTRAINED
     if label == panel.reference:
         return "reference"
     added = panel.specs[label]["method"]["name"] not in (*METHOD_ORDER, UPPER_BOUND)

@@ -307,3 +307,7 @@ class Panel:
     def is_upper_bound(self, label: str) -> bool:
         """Whether the method sees all tasks at once and so is no competitor."""
         return bool(self.methods[label]["upper_bound"].any())
+
+    def is_untrained(self, label: str) -> bool:
+        """Whether it is the model as it was, to be shown examples, and so is no competitor either."""
+        return self.specs[label]["method"]["name"] == "fix"

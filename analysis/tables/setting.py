@@ -203,7 +203,7 @@ def of_methods(
     notes: Iterable[str] = (),
     bounds: Iterable[dict] = (),
 ) -> Table:
-    """Rows of methods, the upper bound under the rule, with the setting in the footnotes.
+    """Rows of methods, what does not compete under the rule, the setting in the footnotes.
 
     `bounds` are rows of no method that stand under the rule too.
 
@@ -216,7 +216,8 @@ def of_methods(
         if first and label not in panel.finished:
             statuses = panel.methods[label]["status"]
             row = row | {first: f"{statuses.iloc[0]} ({len(statuses)})"}
-        (below if panel.is_upper_bound(label) else above).append(row)
+        competes = not panel.is_upper_bound(label) and not panel.is_untrained(label)
+        (above if competes else below).append(row)
     return Table(
         f"{name}-{panel.slug}",
         f"{panel.stream}, {panel.backbone}: {title}",

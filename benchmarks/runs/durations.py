@@ -34,9 +34,9 @@ class Expected(NamedTuple):
     seconds: float | None
     basis: str = UNKNOWN
 
-    @property
-    def is_of_cpu(self) -> bool:
-        return self.basis == RECORDED.format(ON_CPU)
+    def counted(self, on_gpu: bool) -> float | None:
+        """The seconds, None where a CPU makes the run and they are a GPU's, which say nothing."""
+        return self.seconds if on_gpu or self.basis == RECORDED.format(ON_CPU) else None
 
     def __str__(self) -> str:
         if self.seconds is None:

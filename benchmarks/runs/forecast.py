@@ -172,13 +172,13 @@ class Forecast:
         return ["cells of the paper's tables, of which a run may fill several:", *rows]
 
     def _wall(self) -> str:
-        """How long what is not done takes by the clock; what a GPU takes says nothing of a CPU."""
+        """How long what is not done takes by the clock."""
         jobs, unknown = [], 0
         for batch in self.plan.batches(self.machine.together):
             times = [self.times[run.directory] for run in self._open(batch.runs)]
-            known = [time.seconds for time in times if self.machine.has_gpu or time.is_of_cpu]
-            jobs.append(sum(filter(None, known)))
-            unknown += len(times) - len(known) + known.count(None)
+            counted = [time.counted(self.machine.has_gpu) for time in times]
+            jobs.append(sum(filter(None, counted)))
+            unknown += counted.count(None)
         said = duration(wall_seconds(jobs, self.machine.at_once)) if any(jobs) else ""
         if not unknown:
             return f"about {said}" if said else "none"

@@ -16,37 +16,47 @@ from benchmarks.runs.plan import Batch, PlannedRun
 _known_seconds = functools.cache(recorded_seconds)
 
 
-def seconds(run: PlannedRun) -> float | None:
+def seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
     """That a run is expected to take, None if that is not known."""
-    return expected(run.spec, _known_seconds()).seconds
+    return expected(run.spec, _known_seconds(), on_gpu=on_gpu).counted(on_gpu)
 
 
 def pack(
     batches: Iterable[Batch],
     minutes: float,
     seconds: Callable[[PlannedRun], float | None] = seconds,
+    at_once: int = 1,
 ) -> list[Batch]:
     """Join neighbours whose open runs together take so many minutes at most.
 
     Args:
         seconds: that a run is expected to take; a batch of which that is not known stays alone.
+        at_once: jobs that go at a time; none takes more than its share of all, so that none waits.
 
     Raises:
         DataError: `minutes` is no number of minutes.
     """
     check_minutes("JOB_MINUTES", minutes)
+    batches = list(batches)
+    if not minutes:
+        return batches
+    times = [_sum(map(seconds, batch.open_runs())) for batch in batches]
+    most = min(60 * minutes, sum(filter(math.isfinite, times)) / at_once)
     packed: list[Batch] = []
     left = 0.0  # seconds, in the last of them
-    for batch in batches:
-        times = [seconds(run) for run in batch.open_runs()] if minutes else [None]
-        taken = math.inf if None in times else sum(times)
+    for batch, taken in zip(batches, times, strict=True):
         if packed and taken <= left:
             packed[-1] = Batch(packed[-1].runs + batch.runs)
             left -= taken
         else:
             packed.append(batch)
-            left = 60 * minutes - taken
+            left = most - taken
     return packed
+
+
+def _sum(times: Iterable[float | None]) -> float:
+    """Of seconds, infinite if one is not known."""
+    return sum(math.inf if time is None else time for time in times)
 
 
 def check_minutes(name: str, value: object) -> float:
@@ -56,12 +66,18 @@ def check_minutes(name: str, value: object) -> float:
     return value
 
 
-def minutes(batch: Batch, attempt: int, longest: int) -> int:
-    """Twice what its runs are expected to take and 20 more, all of it times the attempt."""
-    times = [seconds(run) for run in batch.open_runs()]
-    if None in times:
-        return longest
-    return min(longest, attempt * math.ceil(20 + 2 * sum(times) / 60))
+def minutes(
+    batch: Batch,
+    attempt: int,
+    longest: int,
+    seconds: Callable[[PlannedRun], float | None] = seconds,
+) -> int:
+    """Twice what its runs are expected to take and 20 more, all of it times the attempt.
+
+    The longest time where that is more, or is not known.
+    """
+    taken = 20 + 2 * _sum(map(seconds, batch.open_runs())) / 60
+    return min(longest, attempt * math.ceil(taken)) if math.isfinite(taken) else longest
 
 
 def outcomes(batches: Mapping[str, Batch], pace: Pace) -> Callable[[logging.LogRecord], bool]:

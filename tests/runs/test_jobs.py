@@ -16,8 +16,8 @@ def batches(project, names=("seqlora", "olora", "ewc", "l2p")):
     return [Batch(plan_of({name: {}}, seeds=(0, 1)).runs) for name in names]
 
 
-def packed(found, minutes, seconds):
-    names = jobs.pack(found, minutes, lambda run: seconds[run.label])
+def packed(found, minutes, seconds, at_once=1):
+    names = jobs.pack(found, minutes, lambda run: seconds[run.label], at_once)
     return [list(dict.fromkeys(run.label for run in batch.runs)) for batch in names]
 
 
@@ -28,6 +28,8 @@ def test_neighbours_share_a_job_as_long_as_their_time_fits(project):
     assert packed(found, 20, even) == [["seqlora", "olora"], ["ewc", "l2p"]]
     assert packed(found, 19, even) == [["seqlora"], ["olora"], ["ewc"], ["l2p"]]
     assert packed(found, 0, even) == [["seqlora"], ["olora"], ["ewc"], ["l2p"]]
+    assert packed(found, 60, even) == [["seqlora", "olora", "ewc", "l2p"]]
+    assert packed(found, 60, even, at_once=2) == [["seqlora", "olora"], ["ewc", "l2p"]]
     unknown = even | {"olora": None}
     assert packed(found, 60, unknown) == [["seqlora"], ["olora"], ["ewc", "l2p"]]
 
@@ -45,11 +47,14 @@ def test_what_is_no_number_of_minutes_is_named(value):
         jobs.pack([], value)
 
 
-def test_a_job_asks_for_more_at_each_attempt_and_never_for_more_than_the_limit(
-    project, monkeypatch
-):
-    monkeypatch.setattr(jobs, "seconds", lambda run: 10 * MINUTE)
+def test_a_job_asks_for_more_at_each_attempt_and_never_for_more_than_the_limit(project):
     (batch,) = batches(project, ("seqlora",))
-    assert [jobs.minutes(batch, attempt, 100) for attempt in (1, 2)] == [60, 100]
-    monkeypatch.setattr(jobs, "seconds", lambda run: None)
-    assert jobs.minutes(batch, 1, 100) == 100
+    asked = [jobs.minutes(batch, attempt, 100, lambda run: 10 * MINUTE) for attempt in (1, 2)]
+    assert asked == [60, 100]
+    assert jobs.minutes(batch, 1, 100, lambda run: None) == 100
+
+
+def test_what_a_gpu_takes_says_nothing_of_a_cpu(project):
+    """Else hours of a CPU would share a job as seconds of a GPU."""
+    (run,) = plan_of({"seqlora": {"epochs": 7}}, seeds=(0,)).runs
+    assert jobs.seconds(run) is None and jobs.seconds(run, on_gpu=True) > 0
