@@ -26,7 +26,6 @@ from analysis.records.runs import Panel
 from analysis.tables.table import plain
 
 
-
 @figure(
     "Seconds of learning for the whole stream (Figures 4b, 6b and 7b): optimisation steps solid, "
     "consolidation hatched; the whisker is one sample standard deviation of the sum. What was "

@@ -309,5 +309,5 @@ class Panel:
         return bool(self.methods[label]["upper_bound"].any())
 
     def is_untrained(self, label: str) -> bool:
-        """Whether it is the model as it was, to be shown examples, and so is no competitor either."""
+        """Whether it learns nothing, as a model that is shown examples, and so does not compete."""
         return self.specs[label]["method"]["name"] == "fix"

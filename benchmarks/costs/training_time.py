@@ -1,4 +1,4 @@
-"""GPU time that runs take which nobody has made: operations counted, throughput assumed.
+"""Time of runs that nobody has made: operations counted, throughput assumed.
 
     seconds = operations of all passes / (tflops * 10^12) + bytes read in generation / bandwidth
 
@@ -9,12 +9,14 @@ takes the method says (`Method.passes`); tests, of all tasks so far after each t
 asks for fewer, take a forward pass for each item, and for each further token of a batch's answers
 all weights are read once.
 Loading, set-up, searches, projections, longer prompts (`fix`) and elementwise work are left out,
-and small networks do not reach a GPU's throughput.
+and small networks do not reach a GPU's throughput. On a CPU, the published runs took 0.7 to 3 times
+as long as this says.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import baselines
 from benchmarks import streams
@@ -22,23 +24,40 @@ from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.costs.memory import ANSWER_TOKENS
 from benchmarks.costs.operations import lora_passes
 
-# Assumed of an H200: 45 % of the 67 TFLOP/s of float32 without TF32, 30 % of bfloat16's 989.
-TFLOPS = {"float32": 30.0, "bfloat16": 300.0}
-BYTES_PER_SECOND = 2.4e12  # half of an H200's
+
+class Throughput(NamedTuple):
+    """What is assumed of a device, and what that is, in words."""
+
+    float32_tflops: float
+    bfloat16_tflops: float
+    bytes_per_second: float
+    of: str
 
 
-def basis(tflops: float | None) -> str:
+GPU = Throughput(30.0, 300.0, 2.4e12, "an H200 at 45 % (30 %) of its peak, half of its bandwidth")
+CPU = Throughput(0.05, 0.05, 1e10, "a core of a server")
+
+
+def assumed(on_gpu: bool, tflops: float | None = None) -> Throughput:
+    """That of a device, or as it is asked."""
+    device = GPU if on_gpu else CPU
+    return device._replace(float32_tflops=tflops, bfloat16_tflops=tflops) if tflops else device
+
+
+def basis(on_gpu: bool, tflops: float | None = None) -> str:
     """What the estimates rest on, as one line."""
-    assumed = f"{tflops:g}" if tflops else f"{TFLOPS['float32']:g} ({TFLOPS['bfloat16']:g} in bf16)"
+    device = assumed(on_gpu, tflops)
     return (
-        f"~ is an estimate: operations of the network's passes at an assumed {assumed} TFLOP/s, "
-        f"{'as asked' if tflops else 'an H200 at 45 % (30 %) of its peak'} (--tflops changes it), "
-        f"and the weights read for each generated token at {BYTES_PER_SECOND / 1e12:g} TB/s"
+        f"~ is an estimate: operations of the network's passes at an assumed "
+        f"{device.float32_tflops:g} ({device.bfloat16_tflops:g} in bf16) TFLOP/s, "
+        f"{'as asked' if tflops else device.of} (--tflops changes it), and the weights read for "
+        f"each generated token at {device.bytes_per_second / 1e9:g} GB/s"
     )
 
 
-def seconds(spec: dict, tflops: float | None = None) -> float | None:
+def seconds(spec: dict, on_gpu: bool = True, tflops: float | None = None) -> float | None:
     """The estimate for a run's spec; None where the stream does not say how many items it has."""
+    device = assumed(on_gpu, tflops)
     sizes = items(spec)
     if sizes is None:
         return None
@@ -65,8 +84,9 @@ def seconds(spec: dict, tflops: float | None = None) -> float | None:
         batches = math.ceil(n_test / (train.get("test_batch_size") or TEST_BATCH_SIZE))
         written += tested * batches * answer
     operations = forward * cost.forward + backward * cost.backward
-    reading = written * 2 * n_parameters / BYTES_PER_SECOND
-    return operations / (1e12 * (tflops or TFLOPS[train["precision"]])) + reading
+    reading = written * 2 * n_parameters / device.bytes_per_second
+    throughput = getattr(device, f"{train['precision']}_tflops")
+    return operations / (1e12 * throughput) + reading
 
 
 def _lengths(spec: dict) -> list[tuple[float, float, float]]:

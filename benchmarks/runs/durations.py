@@ -1,7 +1,7 @@
 """How long runs take: by recorded ones, by an estimate, and by those that are made right now.
 
 Of a run that was recorded with the same method on the same stream, backbone and training settings,
-here or published, the time is known, whether or not its data is there. Of any other GPU time is
+here or published, the time is known, whether or not its data is there. That of any other is
 estimated from operations (`costs.training_time`).
 """
 
@@ -24,7 +24,7 @@ from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, PlannedRun
 from benchmarks.runs.record import PUBLISHED
 
-RECORDED, ESTIMATED, UNKNOWN = "as recorded on {}", "of a GPU as estimated", "of unknown length"
+RECORDED, ESTIMATED, UNKNOWN = "as recorded on {}", "as estimated for {}", "of unknown length"
 ON_CPU, ON_GPU = "a CPU", "a GPU"
 
 
@@ -34,14 +34,14 @@ class Expected(NamedTuple):
     seconds: float | None
     basis: str = UNKNOWN
 
-    def counted(self, on_gpu: bool) -> float | None:
-        """The seconds, None where a CPU makes the run and they are a GPU's, which say nothing."""
-        return self.seconds if on_gpu or self.basis == RECORDED.format(ON_CPU) else None
+    @property
+    def is_estimate(self) -> bool:
+        return self.basis in map(ESTIMATED.format, (ON_CPU, ON_GPU))
 
     def __str__(self) -> str:
         if self.seconds is None:
             return "-"
-        return f"{'~' * (self.basis == ESTIMATED)}{duration(self.seconds)}"
+        return f"{'~' * self.is_estimate}{duration(self.seconds)}"
 
 
 Known = dict[tuple[str, str], float]
@@ -71,18 +71,22 @@ def recorded_seconds() -> Known:
 def expected(
     spec: dict, known: Known, tflops: float | None = None, on_gpu: bool = False
 ) -> Expected:
-    """How long a run will take: as `recorded_seconds` has it, of the same kind of device if it can.
+    """How long a run will take: as `recorded_seconds` has it, else an estimate.
+
+    What a GPU took says nothing of a CPU; what a CPU took, more than an estimate of a GPU.
 
     Args:
         tflops: throughput that an estimate assumes.
         on_gpu: whether a GPU will make it.
     """
     kind = _kind(spec)
-    for device in (ON_GPU, ON_CPU) if on_gpu else (ON_CPU, ON_GPU):
+    for device in (ON_GPU, ON_CPU) if on_gpu else (ON_CPU,):
         if (kind, device) in known:
             return Expected(known[kind, device], RECORDED.format(device))
-    estimated = training_time.seconds(spec, tflops)
-    return Expected(None) if estimated is None else Expected(estimated, ESTIMATED)
+    estimated = training_time.seconds(spec, on_gpu, tflops)
+    if estimated is None:
+        return Expected(None)
+    return Expected(estimated, ESTIMATED.format(ON_GPU if on_gpu else ON_CPU))
 
 
 def seconds(record: dict) -> float:

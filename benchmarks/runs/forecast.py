@@ -25,7 +25,6 @@ from benchmarks.common.errors import DataError, as_exit
 from benchmarks.costs import memory, training_time
 from benchmarks.runs import gpus, slurm, status
 from benchmarks.runs.durations import (
-    ESTIMATED,
     UNKNOWN,
     Expected,
     duration,
@@ -127,8 +126,8 @@ class Forecast:
         lines += self._tables()
         lines.append(f"to do in all: {self._sum(self.plan.runs)}")
         lines.append(f"wall time, {self.machine}: {self._wall()}")
-        if any(time.basis == ESTIMATED for time in self.times.values()):
-            lines.append(training_time.basis(self.tflops))
+        if any(time.is_estimate for time in self.times.values()):
+            lines.append(training_time.basis(self.machine.has_gpu, self.tflops))
         return "\n".join(lines)
 
     def _run(self, run: PlannedRun) -> str:
@@ -176,14 +175,12 @@ class Forecast:
         jobs, unknown = [], 0
         for batch in self.plan.batches(self.machine.together):
             times = [self.times[run.directory] for run in self._open(batch.runs)]
-            counted = [time.counted(self.machine.has_gpu) for time in times]
-            jobs.append(sum(filter(None, counted)))
-            unknown += counted.count(None)
+            jobs.append(sum(time.seconds or 0 for time in times))
+            unknown += sum(time.seconds is None for time in times)
         said = duration(wall_seconds(jobs, self.machine.at_once)) if any(jobs) else ""
         if not unknown:
             return f"about {said}" if said else "none"
-        beside = "" if self.machine.has_gpu else " (GPUS=1: that of a GPU)"
-        return f"{f'at least {said}' if said else 'unknown'}, {unknown} runs not counted{beside}"
+        return f"{f'at least {said}' if said else 'unknown'}, {unknown} runs not counted"
 
 
 def _tables_of(spec: dict) -> list[str]:

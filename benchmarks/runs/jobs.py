@@ -18,7 +18,7 @@ _known_seconds = functools.cache(recorded_seconds)
 
 def seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
     """That a run is expected to take, None if that is not known."""
-    return expected(run.spec, _known_seconds(), on_gpu=on_gpu).counted(on_gpu)
+    return expected(run.spec, _known_seconds(), on_gpu=on_gpu).seconds
 
 
 def pack(

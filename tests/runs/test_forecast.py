@@ -1,5 +1,6 @@
 """What `make plan` says of time and memory."""
 
+import re
 import sys
 
 import pytest
@@ -80,8 +81,12 @@ def test_an_impossible_machine_is_refused(plan, option, capsys):
     assert plan(option)[1] == 2
 
 
-def test_what_only_a_gpu_was_estimated_for_says_nothing_of_cpus(plan):
-    assert "on a CPU: unknown, 4 runs not counted" in plan("--gib", "300", "--cores", "2")[0]
+def test_what_nobody_has_made_is_estimated_for_the_machine_that_makes_it(plan):
+    cpu = plan("--gib", "300", "--cores", "2")[0]
+    gpu = plan("--gib", "300", "--gpus", "2")[0]
+    assert re.search(r"to do in all: 4 runs, ~\d+ h as estimated for a CPU", cpu)
+    assert re.search(r"to do in all: 4 runs, ~\d+ (s|min) as estimated for a GPU", gpu)
+    assert "a core of a server" in cpu and "an H200" in gpu
 
 
 @pytest.mark.parametrize(

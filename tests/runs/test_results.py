@@ -56,10 +56,10 @@ def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypat
     assert "1 of 2 done" in lines["seqlora"] and lines["seqlora"].endswith(" s each")
     assert "0 of 2 done" in lines["gem"] and "~" in lines["gem"]
     assert re.search(r" 1 run, \d+ (s|min) as recorded on a CPU\b", lines["to"])
-    assert re.search(r" 2 runs, ~\d+ (s|min) of a GPU as estimated\b", lines["to"])
-    assert "30 (300 in bf16) TFLOP/s" in lines["~"]
+    assert re.search(r" 2 runs, ~\d+ (s|min) as estimated for a CPU\b", lines["to"])
+    assert "0.05 (0.05 in bf16) TFLOP/s" in lines["~"]
     assert Forecast(plan, Machine()).text(each=True).count("results/runs/") == 4
-    assert "at an assumed 60 TFLOP/s" in Forecast(plan, Machine(), tflops=60).text()
+    assert "at an assumed 60 (60 in bf16) TFLOP/s" in Forecast(plan, Machine(), tflops=60).text()
 
 
 @pytest.mark.parametrize(
