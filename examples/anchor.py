@@ -21,6 +21,7 @@ class Anchor(LoraMethod):
             checks.not_negative(self, "strength")
 
     anchor = None
+    copies = 1  # of the adapter that it keeps, for estimates of memory
 
     def penalty(self, loss):  # added to the loss of each step
         if self.anchor is None:

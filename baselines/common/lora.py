@@ -136,13 +136,19 @@ def adapter_sizes(backbone: nn.Module, settings: LoraSettings) -> list[int]:
 
 
 class LoraMethod(Method):
-    """A method that trains one adapter (and, on vision, the classifier) through the stream."""
+    """A method that trains one adapter (and, on vision, the classifier) through the stream.
+
+    Attributes:
+        copies: of the adapter that it keeps beside it, for estimates of memory (`needs`).
+    """
 
     Config = LoraSettings
+    copies = 0
 
     @classmethod
     def needs(cls, config, needs: Needs) -> Needs:
-        return dataclasses.replace(needs, trained=sum(adapter_sizes(needs.backbone, config)))
+        trained = sum(adapter_sizes(needs.backbone, config))
+        return dataclasses.replace(needs, trained=trained, kept_bytes=4 * cls.copies * trained)
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         return add_lora(backbone, self.config)

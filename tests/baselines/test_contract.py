@@ -5,6 +5,7 @@ training alone. The method that docs show to whoever adds one, `examples/anchor.
 """
 
 import functools
+import inspect
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from benchmarks.runs.evaluate import answer
 from benchmarks.runs.state import check_state
 from benchmarks.streams.common.tasks import TaskData
 from tests import bounds, kept, tiny
+from tests.held import check_needs
 
 ANCHOR = str(Path(__file__).parents[2] / "examples/anchor.py")
 # What a suite can say of training that `tiny.setting` does not.
@@ -416,6 +418,11 @@ def test_greedy_answers_do_not_depend_on_padding(text_case):
         assert row[: len(alone)] == alone
 
 
+@pytest.mark.slow
+def test_what_it_says_it_needs_is_what_it_has(text_case):
+    check_needs(text_case[0])
+
+
 def test_every_number_of_its_settings_has_bounds(case):
     bounds.check(tiny.loaded(*case).Config)
 
@@ -534,6 +541,11 @@ class Unseeded(LoraMethod):
         return int.from_bytes(os.urandom(4)) / 2**32 * loss
 
 
+class Hoarding(LoraMethod):
+    def end(self, task):
+        self.hoard = [parameter.detach().clone() for parameter in self.model.parameters()]
+
+
 class Summing(LoraMethod):
     def batch_loss(self, x, y, logits, positions):
         return 0.01 * logits.square().sum()
@@ -569,6 +581,7 @@ class Watching(Wrapped):
 @pytest.mark.parametrize(
     ("method", "clause", "found"),
     [
+        (Hoarding, test_what_it_says_it_needs_is_what_it_has, "keeps 0 bytes.* but there are"),
         (Forgetful, test_a_restored_method_learns_on_as_if_never_stopped, "forgets `learnt`"),
         (Idle, test_every_task_changes_what_it_trains, "changes nothing of .*lora_A"),
         (Thawing, test_frozen_parameters_stay_bitwise, "changes .*cls_token"),
@@ -579,6 +592,7 @@ class Watching(Wrapped):
     ],
 )
 def test_a_broken_method_is_found(method, clause, found):
+    modality = "language" if "text_case" in inspect.signature(clause).parameters else "vision"
     with pytest.raises(AssertionError, match=found):
-        clause((method, "vision"))
-    tiny.learn(tiny.method(method, "vision"), tiny.tasks("vision")[0])  # it does run
+        clause((method, modality))
+    tiny.learn(tiny.method(method, modality), tiny.tasks(modality)[0])  # it does run
