@@ -37,7 +37,9 @@ NAME   = $(call quoted,$(value SUITE))
 unexport SUITE METHOD METRIC STREAM REFERENCE
 
 # --config takes all that follows it, so that another option must stand between it and a target.
-SNAKEMAKE = .venv/bin/python -m snakemake --config suite=$(NAME) \
+SHARED    = $(if $(filter auto,$(RUNS_PER_GPU)),RUNS_PER_GPU=`RUNS_PER_GPU= \
+            .venv/bin/python -m benchmarks.runs.forecast $(NAME) --runs-per-gpu`)
+SNAKEMAKE = $(SHARED) .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
             state_minutes=$(call quoted,$(STATE_MINUTES)) \
             $(if $(DEADLINE),deadline=$(call quoted,$(DEADLINE))) \
@@ -57,6 +59,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 #: JOB_MINUTES=0    of short runs of several methods that go through one process; 0: none do
 #: STATE_MINUTES=15 after which the state inside a task is saved; 0: never
 #: DEADLINE=2026-03-01T18:00  no task starts that would not end before
+#: RUNS_PER_GPU=1   of PROFILE=profiles/gpu; auto: as many as fit into its memory and have a core
 #: PYTHON=PROGRAM   makes the environment, else the first of Python 3.11, 3.12 and 3.13 that can
 #: TREELORA_DATA=DIRECTORY    is searched for data and weights before any download
 
@@ -66,7 +69,7 @@ replicate: .venv/requirements.lock ## Make it: data, training, tables, figures, 
 	@.venv/bin/python -m benchmarks.runs.status $(NAME) --complete
 
 plan: .venv/requirements.lock ## Say what it runs, what is done, how long the rest takes and whether it fits (PLAN=--runs: each run)
-	@.venv/bin/python -m benchmarks.runs.forecast $(NAME) --profile $(call quoted,$(PROFILE)) \
+	@$(SHARED) .venv/bin/python -m benchmarks.runs.forecast $(NAME) --profile $(call quoted,$(PROFILE)) \
 	    --cores $(call quoted,$(CORES)) --together $(call quoted,$(TOGETHER)) \
 	    $(if $(GPUS),--gpus $(call quoted,$(GPUS))) $(PLAN)
 

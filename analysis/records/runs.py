@@ -133,13 +133,13 @@ def _row(record: dict, panel: str) -> dict[str, object]:
 
 
 def _clocks(runs: pd.DataFrame) -> set[tuple]:
-    """On which devices, those of a run that was continued too, and with how many threads."""
+    """On which devices, those of a run that was continued too; threads, and runs on a GPU."""
     found = set()
     for record in runs["record"]:
         provenance = record.get("provenance") or {}
         learnt = [tried["device"] for tried in provenance.get("tries") or () if tried["tasks"]]
         for device in (provenance.get("device"), *learnt):
-            found.add((device, provenance.get("threads")))
+            found.add((device, provenance.get("threads"), provenance.get("runs_per_gpu") or 1))
     return found
 
 
@@ -255,7 +255,11 @@ class Panel:
         clocks = {label: _clocks(runs) for label, runs in self.finished.items()}
         own = clocks.get(self.reference)
         return {
-            label: "another device" if {d for d, _ in clock} != {d for d, _ in own} else "threads"
+            label: next(
+                what
+                for i, what in enumerate(("another device", "threads", "runs on a GPU"))
+                if {parts[i] for parts in clock} != {parts[i] for parts in own}
+            )
             for label, clock in clocks.items()
             if clock != own
         }

@@ -24,7 +24,8 @@ of the optimiser's step, one more number for each trained parameter, and of a te
                         keys and values of all heads
     logits              of one token
 
-It leaves out what CUDA takes for itself, half a GiB, and what the allocator wastes.
+It leaves out what CUDA takes for itself, half a GiB, and what the allocator wastes. Of images only
+what LoRA takes is known, see `of_images`.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ import torch
 import baselines
 from analysis.text import visible
 from baselines.common.base import Needs
+from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.common.errors import DataError
+from benchmarks.costs import operations
 
 if TYPE_CHECKING:
     from benchmarks.backbones.language import LanguageModel
@@ -144,6 +147,36 @@ def estimate(spec: dict) -> Estimate:
             loaded=loaded,
         ),
     )
+
+
+def of_images(spec: dict) -> int:
+    """Bytes that LoRA takes on images, whatever the method: weights, what is trained, and what a
+    step keeps for the way back, attention in full, with a tenth for what it makes there."""
+    backbone, train = spec["backbone"], spec["train"]
+    weights, trained, each = _image(backbone["name"], backbone["image_size"])
+    at_a_time = train["micro_batch_size"] or train["batch_size"]
+    return weights + 16 * trained + 11 * each * at_a_time // 10
+
+
+@functools.cache
+def _image(backbone: str, image_size: int | None) -> tuple[int, int, int]:
+    """Bytes of weights, parameters that LoRA trains, bytes that the passes of an image keep."""
+    found = backbones.find(backbone)
+    with torch.device("meta"):
+        model = add_lora(operations.network(found, image_size), LoraSettings())
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        operations.run(model, "vision", 0)
+    of_weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    each = sum(storage.nbytes() for cdata, storage in kept.items() if cdata not in of_weights)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(p.nbytes for p in model.parameters()), trained, each
 
 
 @functools.cache

@@ -211,6 +211,27 @@ def too_large(plan: Plan, available: int) -> list[str]:
     return [f"{label} on {where}: {why}" for (where, label), why in refused.items() if why]
 
 
+def runs_per_gpu(plan: Plan, available: int, cores: int) -> int:
+    """How many of the plan's runs may share a GPU.
+
+    Args:
+        available: bytes of the GPU; a tenth stays free.
+        cores: for each GPU; every process has its own threads.
+    """
+    rows = {(run.setting, run.label): run.spec for run in plan.runs if run.is_open()}
+    needed = [_gpu_bytes(spec) for spec in rows.values()]
+    if not needed:
+        return 1
+    fit = int(0.9 * available // max(needed))
+    return max(1, min(fit, cores // plan.threads, gpus.MOST_SHARES))
+
+
+def _gpu_bytes(spec: dict) -> int:
+    """That a run takes, with what CUDA takes for itself."""
+    vision = spec["modality"] == "vision"
+    return memory.GIB // 2 + (memory.of_images(spec) if vision else memory.estimate(spec).total)
+
+
 @as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -238,6 +259,11 @@ def main() -> None:
     parser.add_argument(
         "--gpus", type=int, metavar="N", help="as if there were so many GPUs, whatever is here"
     )
+    parser.add_argument(
+        "--runs-per-gpu",
+        action="store_true",
+        help="print how many of its runs may share a GPU of this machine, and nothing else",
+    )
     add_data_dir_option(parser)
     o = parser.parse_args()
     if o.tflops is not None and not o.tflops > 0:
@@ -247,6 +273,11 @@ def main() -> None:
     if o.gpus is not None and o.gpus < 1:
         parser.error(f"--gpus must be at least 1, but is {o.gpus}")
     plan = load_plan(o.suite, o.data_dir)
+    if o.runs_per_gpu:
+        found = gpus.names() if devices.find() == "cuda" else []
+        available = memory.available_bytes("cuda") if found else 0
+        print(runs_per_gpu(plan, available, _own_cores() // max(1, len(found))))
+        return
     here = machine(o.profile, o.cores, plan.threads, o.together, o.gpus)
     print(Forecast(plan, here, o.tflops).text(o.runs))
     _check_memory(plan, o.gib)

@@ -23,6 +23,7 @@ from benchmarks.common.errors import DataError, FaultyGPU
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIMIT = "GPUS"  # of the environment, and of make's command line
 SHARE = "RUNS_PER_GPU"  # likewise
+MOST_SHARES = 64
 
 
 def names() -> list[str]:
@@ -53,8 +54,11 @@ def slots() -> dict[str, str]:
 
 
 def shares() -> int:
-    """How many processes share a GPU: $RUNS_PER_GPU, one if that is not set."""
-    return _number(SHARE, 64, "the most processes on a GPU") if os.environ.get(SHARE) else 1
+    """How many processes share a GPU: $RUNS_PER_GPU, one if that is not set. (Of `auto` make makes
+    a number, see `forecast.runs_per_gpu`.)"""
+    return (
+        _number(SHARE, MOST_SHARES, "the most processes on a GPU") if os.environ.get(SHARE) else 1
+    )
 
 
 def _number(variable: str, most: int, what: str) -> int:

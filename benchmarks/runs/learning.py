@@ -24,7 +24,7 @@ from benchmarks.common.errors import DataError, Postponed
 from benchmarks.common.files import read_json, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
-from benchmarks.runs import adapters, build, general, kept, sources
+from benchmarks.runs import adapters, build, general, gpus, kept, sources
 from benchmarks.runs.deadline import Deadline
 from benchmarks.runs.evaluate import TestCurve, answer
 from benchmarks.runs.kept import Keep
@@ -396,6 +396,7 @@ class Run:
             | {"stored_parameters": stored, "state_bytes": self.state_path.stat().st_size},
             "provenance": {
                 "device": devices.name(self.device),
+                "runs_per_gpu": gpus.shares() if self.device == "cuda" else None,
                 "deterministic": self.device == "cpu",
                 "tf32": devices.tf32(self.device),
                 "weights_sha256": self.manifest["weights_sha256"],

@@ -131,15 +131,17 @@ def test_plots_of_text_have_the_floor_and_the_upper_bound_at_the_last_task_only(
 
 
 def test_times_that_do_not_compare_are_said_and_not_drawn(tmp_path):
-    runs = suite(("glyphs",), ("seqlora", "ewc", "treelora"), seeds=2)
+    runs = suite(("glyphs",), ("seqlora", "ewc", "l2p", "treelora"), seeds=2)
     for run in runs:
         if run["spec"]["method"]["name"] == "ewc":
             run["provenance"]["device"] = "a faster one"
+        if run["spec"]["method"]["name"] == "l2p":
+            run["provenance"]["runs_per_gpu"] = 3
     panel = panel_of(tmp_path, runs)
-    assert panel.elsewhere == {"ewc": "another device"}
+    assert panel.elsewhere == {"ewc": "another device", "l2p": "runs on a GPU"}
     against, bars = FIGURES["fig4c"].draw(panel), FIGURES["fig4b"].draw(panel)
     assert {"SeqLoRA", "TreeLoRA"} <= lines(against).keys() and "EWC" not in lines(against)
-    assert against.get_label().endswith("with that of TreeLoRA: EWC.")
+    assert against.get_label().endswith("with that of TreeLoRA: EWC, L2P.")
     timed = {bar.get_y() for bar in bars.axes[0].patches if bar.get_width() > 0}
     assert len(timed) == 2
     assert [t.get_text() for t in bars.axes[0].texts if "another device" in t.get_text()]

@@ -114,6 +114,26 @@ def test_no_moment_of_a_run_takes_more_than_the_estimate(name, config, weights, 
     assert peak.most < found.total < 1.6 * peak.most
 
 
+def test_lora_on_images_takes_no_more_than_the_estimate(monkeypatch):
+    wide = dataclasses.replace(
+        tiny.VISION, architecture=tiny.VISION.architecture | {"embed_dim": 96, "depth": 3}
+    )
+    monkeypatch.setattr(backbones, "find", {wide.name: wide}.get)
+    cls = baselines.load("seqlora", "vision")
+    with Peak() as peak:
+        method = cls(
+            wide.build(tiny.N_TASKS * tiny.PER_TASK).split_qkv(),
+            cls.Config(),
+            tiny.setting("vision", batch_size=12),
+        )
+        tiny.learn(method, tiny.tasks("vision")[0])
+    spec = {
+        "backbone": {"name": wide.name, "image_size": None},
+        "train": {"batch_size": 12, "micro_batch_size": None},
+    }
+    assert peak.most < memory.of_images(spec) < 2 * peak.most
+
+
 @pytest.mark.parametrize("label", [*METHODS, *VARIANTS])
 def test_what_is_kept_never_shrinks_with_the_tasks(label):
     """It grows where something is kept of each; EWC of the whole network does not."""

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from benchmarks.common.errors import DataError
+from benchmarks.costs import memory
 from benchmarks.runs import durations, forecast
 from benchmarks.runs.plan import load_plan
 from tests.checkout import ROOT
+from tests.small_runs import plan_of
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +89,17 @@ def test_what_nobody_has_made_is_estimated_for_the_machine_that_makes_it(plan):
     assert re.search(r"to do in all: 4 runs, ~\d+ h as estimated for a CPU", cpu)
     assert re.search(r"to do in all: 4 runs, ~\d+ (s|min) as estimated for a GPU", gpu)
     assert "a core of a server" in cpu and "an H200" in gpu
+
+
+def test_as_many_runs_share_a_gpu_as_fit_and_have_a_core(project, monkeypatch):
+    """The largest row decides; a tenth stays free, and half a GiB of each process is CUDA's."""
+    plan = plan_of({"seqlora": {}, "olora": {"batch_size": 64}}, seeds=(0,))
+    monkeypatch.setattr(
+        memory, "of_images", lambda spec: 2**30 * (3.5 if spec["train"]["batch_size"] == 64 else 1)
+    )
+    share = forecast.runs_per_gpu
+    assert share(plan, 80 * 2**30, cores=99) == 18 and share(plan, 80 * 2**30, cores=8) == 8
+    assert share(plan, 2**30, cores=8) == share(plan, 0, cores=8) == 1
 
 
 @pytest.mark.parametrize(
