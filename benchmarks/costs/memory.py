@@ -151,11 +151,11 @@ def estimate(spec: dict) -> Estimate:
 
 def of_images(spec: dict) -> int:
     """Bytes that LoRA takes on images, whatever the method: weights, what is trained, and what a
-    step keeps for the way back, attention in full, with a tenth for what it makes there."""
+    step keeps for the way back, attention in full, with a fifth for what it makes there."""
     backbone, train = spec["backbone"], spec["train"]
     weights, trained, each = _image(backbone["name"], backbone["image_size"])
     at_a_time = train["micro_batch_size"] or train["batch_size"]
-    return weights + 16 * trained + 11 * each * at_a_time // 10
+    return weights + 16 * trained + 6 * each * at_a_time // 5
 
 
 @functools.cache
