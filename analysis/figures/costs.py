@@ -33,7 +33,8 @@ from analysis.tables.table import plain
 )
 def fig4b(panel: Panel) -> Figure:
     """TIME of the whole stream: optimisation steps, and consolidation hatched."""
-    called, methods, bars = names(panel, panel.drawn), looks(panel), []
+    called = names(panel, [label for label in panel.drawn if not panel.is_untrained(label)])
+    methods, bars = looks(panel), []
     left = LETTER * max(map(width, called.values()), default=1) + 0.16
     fig, axes = canvas(max(0.3 + 0.14 * len(called), 0.8), left, says=says(panel))
     for y, label in enumerate(called):
