@@ -24,7 +24,8 @@ def minus(
 ) -> Effect:
     """One label minus another, paired by seed."""
     values = difference(panel, metric, label, other)
-    return Effect(f"{label} − {other}", interval(values), len(values), region)
+    what = f"{panel.titles[label]} − {panel.titles[other]}"
+    return Effect(what, interval(values), len(values), region)
 
 
 def form(panel: Panel, key: str | None = None) -> str:
@@ -47,7 +48,8 @@ def speed_up(panel: Panel, other: str, paper: float, ours: str = "treelora") -> 
         return Effect(what, interval(ratios[key]), len(ratios), region, "times", parts)
 
     parts = (effect("per_step", "time per step"), effect("steps", "steps"))
-    return effect("time_seconds", f"TIME of {other} / {ours}", parts)
+    what = f"TIME of {panel.titles[other]} / {panel.titles[ours]}"
+    return effect("time_seconds", what, parts)
 
 
 def equal_epochs(panel: Panel, other: str) -> tuple[str, str] | None:

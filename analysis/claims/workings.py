@@ -134,8 +134,10 @@ def adaptation(panel: Panel) -> Effects:
         tested = {n or 0: label for n, label in sweep(panel, method, "curve_tests").items()}
         pair.append(tested[max(tested)] if tested else method)
     values = _of_records(panel, _while_learning, *pair)
-    what = f"{' − '.join(pair)}, mean of the test curve"
-    return [] if values.empty else [Effect(what, interval(values), len(values))]
+    if values.empty:
+        return []
+    what = f"{' − '.join(panel.titles[label] for label in pair)}, mean of the test curve"
+    return [Effect(what, interval(values), len(values))]
 
 
 def _flops_in_paper(_: str) -> Reported:

@@ -185,9 +185,10 @@ def test_methods_that_the_paper_lacks_stand_beside(tmp_path):
     records = [*BASE, *others(0.4), *seeds("ranpac", 0.6), *ncm, *strong]
     found = judged(tmp_path, records)
     verdict = found["accuracy"]
-    assert verdict.word == "supported" and verdict.effect.what == "treelora − seqlora"
-    assert verdict.beside == "−20.00 points (treelora − ncm, not in the paper's table)"
-    assert {e.what.split()[2].strip(",") for e in verdict.effects} == {*OTHERS, "ranpac", "ncm"}
+    assert verdict.word == "supported" and verdict.effect.what == "TreeLoRA − SeqLoRA"
+    assert verdict.beside == "−20.00 points (TreeLoRA − ncm, not in the paper's table)"
+    compared = {e.what.split()[2].strip(",").lower().replace("-", "") for e in verdict.effects}
+    assert compared == {*OTHERS, "ranpac", "ncm"}
     assert verdict.beside in claims.table([verdict]).markdown()
     rows = [line.split(",")[2:4] for line in claims.csv([verdict]).splitlines()[1:]]
     assert [word for word, _ in rows] == ["supported", "beside", "beside"]
@@ -201,12 +202,12 @@ def test_beside_forgetting_stands_what_was_learnt(tmp_path):
     assert verdict.word == "supported"
     learnt = (2 * (0.6 - 0.9) + 0.1) / 3  # the last task ends as it was learnt
     assert verdict.beside.startswith(f"{100 * learnt:.2f}".replace("-", "−"))
-    assert verdict.beside.endswith("(treelora − seqlora, right after learning)")
+    assert verdict.beside.endswith("(TreeLoRA − SeqLoRA, right after learning)")
 
 
 def test_no_common_seed_is_no_estimate(tmp_path):
     verdict = judged(tmp_path, [*BASE[:2], *SEQ[2:]])["forgetting"]
-    assert verdict.would_test == "no seed has all of seqlora − treelora"
+    assert verdict.would_test == "no seed has all of SeqLoRA − TreeLoRA"
     assert "nan" not in claims.table([verdict]).markdown()
 
 
@@ -216,7 +217,7 @@ def test_adaptation_compares_the_curves_of_later_tasks(tmp_path):
     fast = with_curve(tree(0.5, label="treelora-curve", train=curve), 0.4)
     verdict = judged(tmp_path, [*BASE, *SEQ, *slow, *fast])["adaptation"]
     assert verdict.word == "supported" and verdict.effect.estimate.mean == pytest.approx(0.1)
-    assert verdict.effect.what.startswith("treelora-curve − seqlora-curve")
+    assert verdict.effect.what.startswith("TreeLoRA curve − SeqLoRA curve")
 
 
 def test_the_speed_up_is_the_product_of_its_parts(tmp_path):
@@ -233,9 +234,9 @@ def test_the_speed_up_is_the_product_of_its_parts(tmp_path):
     assert exp(steps.estimate.mean) == pytest.approx(2.5)
     assert exp(effect.estimate.mean) == pytest.approx(1.2 * 2.5)
     assert effect.text() == "3.00× = 1.20 (time per step) × 2.50 (steps)"
-    assert effect.what == "TIME of slow / treelora" and found["speed-language"].word == "supported"
+    assert effect.what == "TIME of slow / TreeLoRA" and found["speed-language"].word == "supported"
     score = found["accuracy-own-epochs"]
-    assert (score.effect.what, score.word) == ("treelora − slow", "supported")
+    assert (score.effect.what, score.word) == ("TreeLoRA − slow", "supported")
     equal = found["speed-equal-epochs"].effect
     assert exp(equal.estimate.mean) == pytest.approx(1.2) and equal.parts[1].estimate.mean == 0
     assert exp(effect.region[0]) == pytest.approx(2.4**0.5)  # nearer to the paper's than to 1

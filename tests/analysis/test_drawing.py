@@ -333,7 +333,7 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     assert '<a href="#claims">' in alone and "It forgets less than SeqLoRA" in alone
     lines = (out / "claims.csv").read_text().splitlines()
     row = next(line for line in lines if line.startswith("forgetting"))
-    assert row.startswith("forgetting,glyphs (one),supported,seqlora − treelora,points,4,0.")
+    assert row.startswith("forgetting,glyphs (one),supported,SeqLoRA − TreeLoRA,points,4,0.")
     assert claims.RULE[0][:60] in (out / "claims.md").read_text()
     assert r"\arraybackslash}p{" in (out / "claims.tex").read_text()
 

@@ -264,9 +264,9 @@ def test_everything_is_drawn_where_schedules_are_lists(tmp_path):
     ordering = made["tables/ordering-trace.md"].decode()
     assert "OP, paper, llama-2-7b-chat" in ordering
     effects = {v.claim.id: v.effect.what for v in judge([measure(suite)], {}) if v.effects}
-    assert effects["speed-same-schedule"] == "TIME of seqlora-short / treelora"
-    assert effects["accuracy-same-schedule"] == "treelora − seqlora-short"
-    assert effects["fewer-epochs"] == "seqlora-short − seqlora"
+    assert effects["speed-same-schedule"] == "TIME of SeqLoRA short / TreeLoRA"
+    assert effects["accuracy-same-schedule"] == "TreeLoRA − SeqLoRA short"
+    assert effects["fewer-epochs"] == "SeqLoRA short − SeqLoRA"
 
 
 def test_the_papers_own_effects():
