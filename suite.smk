@@ -23,13 +23,16 @@ config.setdefault("suite", "demo")
 config.setdefault("together", 3)
 config.setdefault("job_minutes", 0)
 
-ON_GPU = not workflow.local_exec or bool(names())
-expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_GPU)
+# A profile for a scheduler says the longest time of a job; of the executor nothing is known yet.
+by_default = workflow.resource_settings._parsed_default_resources
+LONGEST = by_default["runtime"].value if "runtime" in by_default else None
+ON_CLUSTER = isinstance(LONGEST, int)
+expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_CLUSTER or bool(names()))
 
 
 def at_once(threads):
-    """How many jobs this machine runs at a time; a cluster says nothing of the sort."""
-    if not workflow.local_exec:
+    """How many jobs this machine runs at a time; on a cluster few jobs are worth more."""
+    if ON_CLUSTER:
         return 1
     limits = workflow.global_resources
     slots = limits["gpu"].value if "gpu" in limits else workflow.cores
@@ -79,11 +82,9 @@ EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + p
 TARGETS = MARKERS + EXHIBITS  # markers as well, or Snakemake would not miss a deleted record
 
 
-# What a job asks a scheduler for beside what its profile says, if that says the longest time.
-by_default = workflow.resource_settings._parsed_default_resources
-LONGEST = by_default["runtime"].value if "runtime" in by_default else None
+# What a job asks a scheduler for beside what its profile says.
 ASKED = {}
-if isinstance(LONGEST, int):
+if ON_CLUSTER:
     ASKED["runtime"] = lambda wildcards, attempt: jobs.minutes(
         batches[wildcards.batch], attempt, LONGEST, expected_seconds
     )
