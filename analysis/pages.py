@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from analysis.catalogue import is_result
 from analysis.claims.judge import RULE, Measured, evidence
 from analysis.claims.summary import Standing, chance, counts, findings, standings
 from analysis.claims.verdict import (
@@ -152,7 +153,7 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         panel = max(panels, key=lambda panel: panel.runs["name"].nunique())
         varied = max(panels, key=lambda panel: len(panel.methods) - panel.runs["name"].nunique())
         parts.append(f"## {panel.stream}, {panel.backbone} ({panel.suite.name})")
-        if panel.spec["stream"].get("holdout"):  # trials, whose scores are no results
+        if not is_result(panel.spec):
             chosen = tuning(panel)
             chosen.title = "Settings chosen on items held out of training"
             parts.append(_text(chosen))
