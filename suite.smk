@@ -29,22 +29,17 @@ LONGEST = by_default["runtime"].value if "runtime" in by_default else None
 ON_CLUSTER = isinstance(LONGEST, int)
 expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_CLUSTER or bool(names()))
 
-
-def at_once(threads):
-    """How many jobs this machine runs at a time; on a cluster few jobs are worth more."""
-    if ON_CLUSTER:
-        return 1
-    limits = workflow.global_resources
-    slots = limits["gpu"].value if "gpu" in limits else workflow.cores
-    return max(1, min(workflow.cores // threads, slots))
-
-
 try:
     plan = load_plan(config["suite"])
     # Only what is open is a job. Of a run that is made, the record is a file like any other: nothing
     # makes it again, and no stream or backbone that must be prepared anew hides those that are open.
     unmade = [batch for batch in plan.batches(config["together"]) if batch.open_runs()]
-    packed = jobs.pack(unmade, config["job_minutes"], expected_seconds, at_once(plan.threads))
+    at_once = 1  # on a cluster few jobs are worth more than many that go at a time
+    if not ON_CLUSTER:
+        limits = workflow.global_resources
+        slots = limits["gpu"].value if "gpu" in limits else workflow.cores
+        at_once = max(1, min(workflow.cores // plan.threads, slots))
+    packed = jobs.pack(unmade, config["job_minutes"], expected_seconds, at_once)
     batches = {batch.name: batch for batch in packed}
     open_runs = [run for batch in batches.values() for run in batch.open_runs()]
     check_writable("results", "resources")

@@ -47,8 +47,13 @@ def table(of: type = Panel, need: Callable[[dict], object] = _always) -> Callabl
     return _register(TABLES, of, need)
 
 
-def figure(caption: str, of: type = Panel, need: Callable[[dict], object] = _always) -> Callable:
-    """Registers a function that makes a matplotlib `Figure`."""
+def is_result(spec: dict) -> bool:
+    """Whether the run is more than a trial that settings are chosen by."""
+    return not spec["stream"].get("holdout")
+
+
+def figure(caption: str, of: type = Panel, need: Callable[[dict], object] = is_result) -> Callable:
+    """Registers a function that makes a matplotlib `Figure`, by default not of trials."""
     return _register(FIGURES, of, need, caption)
 
 

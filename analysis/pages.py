@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from analysis.catalogue import is_result
 from analysis.claims.judge import RULE, Measured, evidence
 from analysis.claims.summary import Standing, chance, counts, findings, standings
 from analysis.claims.verdict import (
@@ -22,6 +23,7 @@ from analysis.tables.accuracy import accuracy
 from analysis.tables.choices import ablations
 from analysis.tables.published import peers
 from analysis.tables.table import Column, Table, markdown, plain
+from analysis.tables.tuning import tuning
 
 HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),
@@ -151,6 +153,11 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         panel = max(panels, key=lambda panel: panel.runs["name"].nunique())
         varied = max(panels, key=lambda panel: len(panel.methods) - panel.runs["name"].nunique())
         parts.append(f"## {panel.stream}, {panel.backbone} ({panel.suite.name})")
+        if not is_result(panel.spec):
+            chosen = tuning(panel)
+            chosen.title = "Settings chosen on items held out of training"
+            parts.append(_text(chosen))
+            continue
         scores = accuracy(panel)
         kept = {f"{who}{key}" for who in ("", "paper_", "independent_") for key in SCORES}
         scores.columns = [column for column in scores.columns if column.key in kept]

@@ -6,7 +6,7 @@ from math import nan
 
 from matplotlib.figure import Figure
 
-from analysis.catalogue import figure
+from analysis.catalogue import figure, is_result
 from analysis.figures.canvas import GREY, TWO, canvas, legend, say, says
 from analysis.figures.lettering import drawn
 from analysis.figures.style import group_styles
@@ -21,7 +21,7 @@ TREE, NAMES, GROWTH = 1.0, 0.72, 0.75  # inches of a tree, of its names, of the 
     "The trees after the last task and, of the first seed, after each task before (as Figures 5 "
     "and 8). Numbers are places in the stream, colours and marks the planted groups. A bar joins "
     "tasks whose adapters were merged.",
-    need=lambda spec: spec["method"]["name"] in ("treelora", "hidetreelora"),
+    need=lambda spec: is_result(spec) and spec["method"]["name"] in ("treelora", "hidetreelora"),
 )
 def trees(panel: Panel) -> Figure:
     """The last tree of every seed of TreeLoRA, and below how the first grew (Figures 5 and 8)."""

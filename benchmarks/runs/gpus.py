@@ -56,9 +56,9 @@ def slots() -> dict[str, str]:
 def shares() -> int:
     """How many processes share a GPU: $RUNS_PER_GPU, one if that is not set. (Of `auto` make makes
     a number, see `forecast.runs_per_gpu`.)"""
-    return (
-        _number(SHARE, MOST_SHARES, "the most processes on a GPU") if os.environ.get(SHARE) else 1
-    )
+    if not os.environ.get(SHARE):
+        return 1
+    return _number(SHARE, MOST_SHARES, "the most processes on a GPU")
 
 
 def _number(variable: str, most: int, what: str) -> int:

@@ -25,7 +25,7 @@ from fake_records import (
 )
 
 from analysis import draw, pages
-from analysis.catalogue import TABLES, about, fitting
+from analysis.catalogue import FIGURES, TABLES, about, fitting
 from analysis.claims.judge import judge, measure
 from analysis.claims.judge import table as claims_table
 from analysis.figures.sensitivity import swept_settings
@@ -477,7 +477,7 @@ def test_every_published_table_fits_its_page(tmp_path):
 def trial(label, score, **config):
     """A run of a grid with one seed, tested on images that training left out."""
     rate = config.pop("learning_rate")
-    made = record("glyphs", "seqlora", seed=100)
+    made = record("glyphs", "seqlora", seed=9)
     made = set_paths(
         made, spec__method__label=label, spec__stream__holdout=5, spec__train__learning_rate=rate
     )
@@ -506,6 +506,15 @@ def test_the_best_trial_is_chosen_and_the_edge_of_its_grid_is_named(tmp_path):
     text = tuning(panel).markdown()
     assert "| pull | 6 | learning rate 0.002, strength 0.1 | 70.00 | 20.00 |" in text
     assert "| plain | 2 | learning rate 0.002 | 50.00 | 30.00 | yes |" in text
+
+
+def test_of_trials_the_choice_is_shown_and_no_scores_as_results(tmp_path):
+    trials = [trial(f"plain-learning-rate-{rate}", 0.5, learning_rate=rate) for rate in (1, 2)]
+    suite = suite_of(tmp_path, trials)
+    assert list(fitting(FIGURES, list(suite.panels[0].specs.values()))) == ["sensitivity"]
+    page = pages.results_page([suite], {})
+    assert "| plain | 2 | learning rate 1 | 50.00 | 50.00 | yes |" in page
+    assert "**Scores**" not in page
 
 
 def test_tables_say_which_rows_are_tuned(tmp_path):

@@ -111,6 +111,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     assert record["status"] == "done", record["error"]
     assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
     assert record["provenance"]["device"] == torch.cuda.get_device_name()
+    assert record["provenance"]["runs_per_gpu"] == 1
 
 
 def test_several_runs_share_a_gpu(gpu, project, command, monkeypatch):

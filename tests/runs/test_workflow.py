@@ -297,6 +297,15 @@ def test_runs_are_told_of_the_gpu_that_they_were_promised(checkout):
         assert runs and all(f" {promise} 2>> " in line for line in runs), shown
 
 
+def test_short_runs_share_a_job_and_leave_one_for_each_core(checkout):
+    jobs = {}
+    for cores in ("1", "2"):
+        options = ("--dry-run", "--cores", cores)
+        shown = checkout.snakemake(*options, suite="smoke", config=("job_minutes=60",))
+        jobs[cores] = scheduled(shown)["train"]
+    assert jobs["1"] == 1 < jobs["2"] < 6
+
+
 def test_an_unknown_suite_is_one_sentence(checkout):
     code, shown = checkout.module("snakemake", "--config", "suite=smoek")
     assert code and "smoke" in shown and "Traceback" not in shown
