@@ -86,3 +86,15 @@ def test_methods_learn_on_quantised_weights_and_leave_them(name, data):
     assert all(p.dtype == torch.float32 for p in parameters if p.requires_grad)
     after = [p for p in parameters if p.dtype == torch.uint8]
     assert len(before) == 14 and all(map(torch.equal, before, after))
+
+
+@pytest.mark.gpu
+def test_a_run_learns_on_quantised_weights(gpu, data, tmp_path):
+    if gpu is not None:
+        pytest.skip("a pretended GPU runs no kernels of bitsandbytes")
+    pytest.importorskip("bitsandbytes")
+    save(data, **WIDE)
+    methods = {"seqlora": {}, "treelora": {}, "ewc": {}}
+    for record in made(suite("llama", tmp_path, backbone=NF4, methods=methods), data):
+        assert record["status"] == "done", record["error"]
+        assert record["provenance"]["device"] == torch.cuda.get_device_name()
