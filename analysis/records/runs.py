@@ -55,8 +55,8 @@ MOST_DRAWN = 12  # methods in one figure
 LONGEST_SLUG = 150  # bytes of what becomes part of a file's name
 # Where and when a run was made.
 PROVENANCE = (
-    *("device", "threads", "deterministic", "commit", "dirty", "source_digest", "lock_digest"),
-    *("python", "started", "finished", "weights_labels"),
+    *("device", "threads", "runs_per_gpu", "deterministic", "commit", "dirty", "source_digest"),
+    *("lock_digest", "python", "started", "finished", "weights_labels"),
 )
 # The columns that hold more than one value, so that no CSV has them.
 RAW = ["R", "record"]
@@ -87,7 +87,7 @@ def frame(records: list[dict]) -> pd.DataFrame:
     panels = slugs([record["spec"] for record in records])
     rows = [_row(record, panel) for record, panel in zip(records, panels, strict=True)]
     runs = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="line"))
-    runs = runs.astype(dict.fromkeys([*COUNTS, "threads"], "Int64"))
+    runs = runs.astype(dict.fromkeys([*COUNTS, "threads", "runs_per_gpu"], "Int64"))
     runs["upper_bound"] = runs.groupby(["panel", "method"])["upper_bound"].transform("any")
     known = {label: place for place, label in enumerate(METHOD_ORDER)}
     order = pd.DataFrame(

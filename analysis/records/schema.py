@@ -142,6 +142,7 @@ RECORD = {
         {
             "device!": ANY,
             "threads!": OrNull(COUNT),
+            "runs_per_gpu?": OrNull(COUNT),
             "tries?": OrNull([{"started": TEXT, "device": TEXT, "tasks": COUNT}]),
             "started?": OrNull(TEXT),
             "finished?": OrNull(TEXT),

@@ -70,6 +70,7 @@ def setting_notes(panel: Panel) -> list[str]:
     shared = {key: value for key, value in shared.items() if value or key not in optional}
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = _devices(panel), distinct(panel.runs, "threads")
+    sharing = [] if (n := distinct(panel.runs, "runs_per_gpu")) == ["1"] else n
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     seen = panel.modality == "vision" and labels != ["none"]
     unlike = " (the paper's have seen none)" if seen else ""
@@ -87,7 +88,8 @@ def setting_notes(panel: Panel) -> list[str]:
         f"{panel.suite.label} (suite {panel.suite.name}).",
         f"Stream {panel.stream}: {', '.join(part for part in parts if part)}.",
         f"Training: {words(shared)}{own}. Device {', '.join(devices) or 'unknown'}, threads per "
-        f"run {', '.join(threads) or 'unknown'}."
+        f"run {', '.join(threads) or 'unknown'}"
+        + (f", runs on a GPU at a time {', '.join(sharing)}." if sharing else ".")
         + (mixed if len(devices) > 1 or len(threads) > 1 else "")
         + (" TIME leaves compilation out." if _compiles(panel) else ""),
     ]

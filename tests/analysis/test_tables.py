@@ -88,6 +88,18 @@ def test_the_tables_say_what_labels_the_weights_have_seen(tmp_path):
     assert "labels seen by its weights: in1k (the paper's have seen none), seeds" in notes
 
 
+def test_the_tables_say_how_many_runs_shared_a_gpu(tmp_path):
+    runs = [record(seed=seed) for seed in range(2)]
+    for run, shared in zip(runs, (1, None), strict=True):
+        run["provenance"]["runs_per_gpu"] = shared
+    assert "on a GPU" not in setting_notes(panel_of(tmp_path, runs))[2]
+    runs[1]["provenance"]["runs_per_gpu"] = 14
+    assert (
+        "threads per run 1, runs on a GPU at a time 1, 14."
+        in setting_notes(panel_of(tmp_path, runs))[2]
+    )
+
+
 def test_the_tables_say_that_a_run_was_continued_on_another_device(tmp_path):
     run = record()
     assert "Times from different" not in setting_notes(panel_of(tmp_path, [run]))[2]

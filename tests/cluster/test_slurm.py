@@ -10,12 +10,32 @@ import sys
 
 import pytest
 
+from benchmarks.common.files import read_json
+from tests.checkout import scheduled
 from tests.cluster.conftest import ask
+from tests.runs.test_bundle import git
 
 
 def test_a_suite_is_made_as_jobs(undisturbed):
     assert undisturbed.scores()["other"] == undisturbed.scores()["cut"]
     assert (undisturbed.folder / "results/own/report/index.html").exists()
+
+
+def test_a_bundle_is_made_as_jobs(project, undisturbed):
+    """With what it brings: nothing is prepared there, where there is no git either."""
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "all")):
+        git(project.folder, *words)
+    code, shown = project.module("benchmarks.runs.bundle", "own.yaml", "--no-wheels")
+    assert code == 0, shown
+    (archive,) = project.files("dist/*.tar")
+    ask("tar", "xf", str(archive), "--directory", str(archive.parent))
+    commit = git(project.folder, "rev-parse", "HEAD")
+    (project.folder,) = (path for path in archive.parent.iterdir() if path.is_dir())
+    project.profile()
+    shown = project.finish(project.workflow())
+    assert scheduled(shown)["train"] == 2 and "prepare" not in scheduled(shown)
+    assert project.scores() == undisturbed.scores()
+    assert read_json(project.record("other"))["provenance"]["commit"] == commit
 
 
 def test_a_requeued_job_goes_on(project, undisturbed):
