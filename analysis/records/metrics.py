@@ -120,6 +120,11 @@ METRICS = {
     "stored_parameters": "Stored",
     "state_bytes": "State MiB",
 }
+# Those that another machine changes.
+OF_THE_MACHINE = (
+    *("time_seconds", "train_seconds", "consolidate_seconds", "eval_seconds"),
+    *("ms_per_step", "samples_per_second", "peak_bytes"),
+)
 # The whole numbers among them.
 COUNTS = (
     *("steps", "samples", "peak_bytes"),

@@ -13,14 +13,23 @@ it ended (`status`, `error`), every metric of `metrics.METRICS` (NaN unless it i
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.records import schema
-from analysis.records.metrics import COUNTS, METRICS, Estimate, estimate, measure
+from analysis.records.metrics import (
+    COUNTS,
+    METRICS,
+    OF_THE_MACHINE,
+    Estimate,
+    estimate,
+    measure,
+)
 from analysis.records.predictions import Predictions, by_key, file_of
 from analysis.records.reading import read
 from analysis.records.schema import complete, only_last_row, scores, task_names
@@ -132,15 +141,12 @@ def _row(record: dict, panel: str) -> dict[str, object]:
     }
 
 
-def _clocks(runs: pd.DataFrame) -> set[tuple]:
-    """On which devices, those of a run that was continued too; threads, and runs on a GPU."""
-    found = set()
-    for record in runs["record"]:
-        provenance = record.get("provenance") or {}
-        learnt = [tried["device"] for tried in provenance.get("tries") or () if tried["tasks"]]
-        for device in (provenance.get("device"), *learnt):
-            found.add((device, provenance.get("threads"), provenance.get("runs_per_gpu") or 1))
-    return found
+def _clock(record: dict) -> tuple:
+    """On which devices a run was made, if it was continued on each; threads, and runs on a GPU."""
+    provenance = record.get("provenance") or {}
+    learnt = [tried["device"] for tried in provenance.get("tries") or () if tried["tasks"]]
+    devices = sorted({str(provenance.get("device")), *learnt})
+    return tuple(devices), provenance.get("threads"), provenance.get("runs_per_gpu") or 1
 
 
 @dataclass(frozen=True)
@@ -250,16 +256,26 @@ class Panel:
         }
 
     @cached_property
+    def timed(self) -> dict[str, pd.DataFrame]:
+        """The finished runs that a method's TIME is of: where they were made on several devices,
+        those on the one with most runs of the panel."""
+        clocks = self.done["record"].map(_clock)
+        runs_on = Counter(clocks)
+
+        def on_one(runs: pd.DataFrame) -> pd.DataFrame:
+            own = clocks[runs.index]
+            most = max(own, key=runs_on.get)
+            return runs[[clock == most for clock in own]]
+
+        return {label: on_one(runs) for label, runs in self.finished.items()}
+
+    @cached_property
     def elsewhere(self) -> dict[str, str]:
         """The finished methods whose TIME does not compare with the reference's, and why."""
-        clocks = {label: _clocks(runs) for label, runs in self.finished.items()}
-        own = clocks.get(self.reference)
+        clocks = {label: _clock(runs["record"].iloc[0]) for label, runs in self.timed.items()}
+        own, kinds = clocks.get(self.reference), ("another device", "threads", "runs on a GPU")
         return {
-            label: next(
-                what
-                for i, what in enumerate(("another device", "threads", "runs on a GPU"))
-                if {parts[i] for parts in clock} != {parts[i] for parts in own}
-            )
+            label: next(kind for kind, a, b in zip(kinds, clock, own, strict=True) if a != b)
             for label, clock in clocks.items()
             if clock != own
         }
@@ -298,8 +314,11 @@ class Panel:
 
     @cached_property
     def estimates(self) -> dict[str, dict[str, Estimate]]:
-        """Every metric of every method over its finished seeds."""
-        return estimate(self.values, "method")
+        """Every metric of every method over its finished seeds; times over those that are timed."""
+        values = self.values.copy()
+        timed = [(label, seed) for label, runs in self.timed.items() for seed in runs["seed"]]
+        values.loc[~values.index.isin(timed), list(OF_THE_MACHINE)] = nan
+        return estimate(values, "method")
 
     @cached_property
     def agreements(self) -> dict[tuple[str, int], Agreement]:

@@ -16,6 +16,7 @@ from analysis.records.runs import METHOD_ORDER, MOST_DRAWN
 from analysis.records.schema import task_names
 from analysis.tables.accuracy import accuracy as accuracy_table
 from analysis.tables.accuracy import differences
+from analysis.tables.setting import setting_notes
 
 
 def test_a_method_looks_the_same_whatever_stands_beside_it():
@@ -145,6 +146,26 @@ def test_times_that_do_not_compare_are_said_and_not_drawn(tmp_path):
     timed = {bar.get_y() for bar in bars.axes[0].patches if bar.get_width() > 0}
     assert len(timed) == 2
     assert [t.get_text() for t in bars.axes[0].texts if "another device" in t.get_text()]
+
+
+def test_a_time_is_of_the_runs_on_the_device_with_most(tmp_path):
+    """Differences stay paired by seed, each pair on a device of its own."""
+    runs = suite(("glyphs",), ("seqlora", "ewc", "treelora"), seeds=3)
+    for run in runs:
+        if run["spec"]["method"]["name"] != "ewc" and run["spec"]["seed"] == 1:
+            run["provenance"]["device"] = "a slow one"
+            for task in run["tasks"]:
+                task["train_seconds"] *= 100
+    panel = panel_of(tmp_path, runs)
+    assert panel.elsewhere == {}
+    assert list(panel.timed["treelora"]["seed"]) == [0, 2]
+    assert list(panel.timed["ewc"]["seed"]) == [0, 1, 2]
+    means, every = panel.estimates["treelora"], panel.values.loc["treelora"]
+    assert means["time_seconds"].mean == pytest.approx(every["time_seconds"][[0, 2]].mean())
+    assert means["acc"].mean == pytest.approx(every["acc"].mean())
+    assert every["time_seconds"][1] > 50 * means["time_seconds"].mean
+    said = "Times from different devices or thread counts do not compare. TIME is on one device: "
+    assert f"{said}SeqLoRA, TreeLoRA of seeds 0, 2." in setting_notes(panel)[2]
 
 
 def test_figures_are_as_wide_as_one_column_or_two_in_fonts_that_journals_take(panel):
