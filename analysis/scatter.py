@@ -113,7 +113,7 @@ def scatter(title: str, score: str, points: list[Point], levels: dict[str, float
         Placed(p, x(log(p.seconds)) if p.seconds > 0 else WIDE - RIGHT / 2, y(p.score))
         for p in points
     ]
-    _name(placed)
+    _name(placed, [_named(name, y(value)) for name, value in levels.items()])
     return PAGES.get_template("scatter.svg.j2").render(
         **{"title": title, "score": score, "placed": placed, "wide": WIDE, "high": HIGH},
         **{"left": LEFT, "right": WIDE - RIGHT, "top": TOP, "bottom": HIGH - BOTTOM},
@@ -135,12 +135,17 @@ def _round(low: float, high: float) -> list[float]:
     return found
 
 
-def _name(placed: list[Placed]) -> None:
-    """Each name beside its point, or as near as no other name or point is in the way.
+def _named(level: str, y: float) -> tuple[float, ...]:
+    """Where the name of a level stands: at the right end, upon its line."""
+    return WIDE - 2 - LETTER * width(level), y - LINE, WIDE, y
+
+
+def _name(placed: list[Placed], levels: list[tuple[float, ...]]) -> None:
+    """Each name beside its point, or as near as no other name, point or level's name is in the way.
 
     Those of points without a TIME that compares are a list in the order of scores.
     """
-    taken = [(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in placed]
+    taken = levels + [(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in placed]
 
     def put(own: Placed, y: float, side: int) -> tuple[float, ...]:
         own.text_x, own.text_y, own.anchor = own.x + 7 * side, y, "start" if side > 0 else "end"

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.catalogue import figure
+from analysis.catalogue import figure, is_result
 from analysis.figures.canvas import (
     FLOOR,
     as_percent,
@@ -23,14 +23,21 @@ from analysis.figures.lettering import drawn
 from analysis.figures.style import style
 from analysis.records.language import floor_curve
 from analysis.records.metrics import running_accuracy
-from analysis.records.runs import METHOD_ORDER, Panel
+from analysis.records.runs import METHOD_ORDER, UPPER_BOUND, Panel
 from analysis.records.variants import variants
+
+
+def _tests_each_time(spec: dict) -> bool:
+    """Whether a result has scores after each task."""
+    only_last = spec["train"].get("evaluate") == "final" or spec["method"]["name"] == UPPER_BOUND
+    return is_result(spec) and not only_last
 
 
 @figure(
     "The mean score over the tasks seen so far, after each task (as the paper's Figures 4a, 6a and "
     "7a). The band is one sample standard deviation; the upper bound has learnt all tasks at once, "
-    "the floor is what outputs without any model score."
+    "the floor is what outputs without any model score.",
+    need=_tests_each_time,
 )
 def fig4a(panel: Panel) -> Figure:
     """The mean score over the tasks seen so far, after each task."""

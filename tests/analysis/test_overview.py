@@ -127,6 +127,18 @@ def test_points_of_a_scatter_are_inside_and_their_names_apart():
     assert len(hollow) == 1
 
 
+def test_no_name_stands_on_that_of_a_level():
+    points = [Point("first", 0.2, 10, "#000000"), Point("second", 0.5, 40, "#000000")]
+
+    def place(level):
+        root = ElementTree.fromstring(scatter("x", "ACC", points, {"joint": level}))
+        (text,) = (t for t in root.iter(f"{SVG}text") if t.text == "second")
+        return text.get("text-anchor"), text.get("y")
+
+    assert place(0.3)[0] == "start"
+    assert place(0.5) != place(0.3)
+
+
 def test_methods_beyond_the_paper_stand_below_its_own(two):
     table = overview.scores({"glyphs": board(two[1].panels[0])})
     assert [row["method"] for row in table.rows] == ["TreeLoRA", "SeqLoRA"]
