@@ -16,7 +16,7 @@ from typing import NamedTuple
 import analysis.figures
 import analysis.tables
 from analysis import exhibits, overview, report
-from analysis.catalogue import FIGURES, TABLES, about, called, fitting
+from analysis.catalogue import FIGURES, TABLES, about, called, fitting, is_result
 from analysis.claims.judge import Measured, Verdict, judge, measure
 from analysis.claims.judge import csv as claims_csv
 from analysis.claims.judge import table as claims_table
@@ -172,7 +172,8 @@ def draw_suite(
         suite = replace(suite, reference=reference)
     folder = out / suite.name if own_folder else out
     measured, made = make(suite, folder, names, back=own_folder and "claims" in names)
-    boards, ran = ([of(panel) for panel in suite.panels] for of in (board, exhibits.ran))
+    results = [panel for panel in suite.panels if is_result(panel.spec)]
+    boards, ran = ([of(panel) for panel in results] for of in (board, exhibits.ran))
     return Drawn(suite.name, suite.label, len(suite.runs), measured, made, boards, ran)
 
 

@@ -38,8 +38,8 @@ class Layout(NamedTuple):
     letters: int  # of a claim in one line
 
 
-WIDE = Layout("wide", 985, 290, 406, 720, 730, 40)
-NARROW = Layout("narrow", 380, 8, 122, 362, None, 52)
+WIDE = Layout("wide", 985, 290, 446, 720, 730, 40)
+NARROW = Layout("narrow", 380, 8, 164, 362, None, 52)
 
 
 @dataclass

@@ -338,6 +338,15 @@ def test_several_suites_have_one_overview(tmp_path, no_figures):
     assert r"\arraybackslash}p{" in (out / "claims.tex").read_text()
 
 
+def test_the_overview_has_no_scores_of_trials(tmp_path):
+    runs = suite(("glyphs",), ("seqlora", "ewc", "treelora"), seeds=1)
+    for name, n_boards in (("results", 1), ("trials", 0)):
+        path = write(tmp_path / f"{name}.jsonl", runs)
+        drawn = draw.draw_suite(path, tmp_path / "out", [], True, None)
+        assert (len(drawn.boards), len(drawn.ran)) == (n_boards, n_boards)
+        runs = [set_paths(run, spec__stream__holdout=5) for run in runs]
+
+
 def test_one_function_adds_a_table_and_a_figure(panel, tmp_path, monkeypatch):
     monkeypatch.setitem(TABLES, "mine", None)  # and remove them again
     monkeypatch.setitem(FIGURES, "seen", None)
