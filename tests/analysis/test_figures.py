@@ -148,6 +148,14 @@ def test_times_that_do_not_compare_are_said_and_not_drawn(tmp_path):
     assert [t.get_text() for t in bars.axes[0].texts if "another device" in t.get_text()]
 
 
+def test_no_curve_is_drawn_where_tests_are_only_at_the_end():
+    runs = [record(method=method) for method in ("seqlora", "joint")]
+    specs = [run["spec"] for run in runs]
+    assert "fig4a" in fitting(FIGURES, specs)
+    specs[0]["train"]["evaluate"] = "final"
+    assert "fig4a" not in fitting(FIGURES, specs)
+
+
 def test_a_time_is_of_the_runs_on_the_device_with_most(tmp_path):
     """Differences stay paired by seed, each pair on a device of its own."""
     runs = suite(("glyphs",), ("seqlora", "ewc", "treelora"), seeds=3)
@@ -156,12 +164,14 @@ def test_a_time_is_of_the_runs_on_the_device_with_most(tmp_path):
             run["provenance"]["device"] = "a slow one"
             for task in run["tasks"]:
                 task["train_seconds"] *= 100
+                task["peak_bytes"] = 10**9
     panel = panel_of(tmp_path, runs)
     assert panel.elsewhere == {}
     assert list(panel.timed["treelora"]["seed"]) == [0, 2]
     assert list(panel.timed["ewc"]["seed"]) == [0, 1, 2]
     means, every = panel.estimates["treelora"], panel.values.loc["treelora"]
-    assert means["time_seconds"].mean == pytest.approx(every["time_seconds"][[0, 2]].mean())
+    for name in ("time_seconds", "ms_per_step", "peak_bytes"):
+        assert means[name].mean == pytest.approx(every[name][[0, 2]].mean())
     assert means["acc"].mean == pytest.approx(every["acc"].mean())
     assert every["time_seconds"][1] > 50 * means["time_seconds"].mean
     said = "Times from different devices or thread counts do not compare. TIME is on one device: "

@@ -261,6 +261,7 @@ def without(key):
         (edited(footprint={"state_bytes": -1}), "footprint.state_bytes must be"),
         (edited(error={"a": 1}), "error must be"),
         (edited(provenance__threads="two"), "provenance.threads must be"),
+        (edited(provenance__runs_per_gpu="two"), "provenance.runs_per_gpu must be"),
         (edited(test_curve=[{"task": 0}]), "lacks test_curve[0].samples"),
         (
             edited(test_curve=[{"task": 7, "samples": 1, "score": 0.1}]),

@@ -89,12 +89,21 @@ def test_methods_learn_on_quantised_weights_and_leave_them(name, data):
 
 
 @pytest.mark.gpu
-def test_a_run_learns_on_quantised_weights(gpu, data, tmp_path):
+def test_a_run_learns_on_quantised_weights(gpu, data, tmp_path, monkeypatch):
     if gpu is not None:
         pytest.skip("a pretended GPU runs no kernels of bitsandbytes")
     pytest.importorskip("bitsandbytes")
     save(data, **WIDE)
+    load, in_4_bits = causal.CausalModel.load, set()
+
+    def watched(*arguments, **options):
+        network = load(*arguments, **options)
+        in_4_bits.add(sum(p.dtype == torch.uint8 for p in network.parameters()))
+        return network
+
+    monkeypatch.setattr(causal.CausalModel, "load", watched)
     methods = {"seqlora": {}, "treelora": {}, "ewc": {}}
     for record in made(suite("llama", tmp_path, backbone=NF4, methods=methods), data):
         assert record["status"] == "done", record["error"]
         assert record["provenance"]["device"] == torch.cuda.get_device_name()
+    assert in_4_bits == {14}
