@@ -63,6 +63,19 @@ def mean_floor(panel: Panel) -> Estimate | None:
     return estimate(values, "all")[0]["floor"] if means else None
 
 
+def blind_floor(panel: Panel) -> tuple[set[str], Estimate] | None:
+    """Of one rule for all tasks: the rules of the seeds, and their mean scores over seeds.
+
+    None where records have none.
+    """
+    runs = [run for run in panel.done.itertuples() if run.record["stream"].get("blind_floor")]
+    own = {run.seed: run.record["stream"]["blind_floor"] for run in runs}
+    means = {seed: np.mean(found["scores"]) for seed, found in own.items()}
+    values = pd.DataFrame({"floor": means, "all": 0})
+    rules = {found["rule"] for found in own.values()}
+    return (rules, estimate(values, "all")[0]["floor"]) if own else None
+
+
 def _floors_by_seed(panel: Panel) -> dict[int, list[float]]:
     known = floors(panel)
     return {

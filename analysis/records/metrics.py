@@ -78,13 +78,14 @@ def measure(record: dict) -> dict[str, float]:
         return [nan if task[key] is None else task[key] for task in record["tasks"]]
 
     R = scores(record)
-    values = {score.__name__: score(R) for score in SCORES}
+    values, last = {score.__name__: score(R) for score in SCORES}, record["tasks"][-1]
     uneven = record["spec"]["stream"].get("first_task_classes")
     if uneven and len(record["tasks"]) == len(R):  # else learnt at once
         values["incremental_accuracy"] = incremental_accuracy(R, entries("n_test"))
     for key in ("train_seconds", "consolidate_seconds", "eval_seconds", "steps", "samples"):
         values[key] = sum(entries(key))
-    values["task_accuracy"] = np.mean(record["tasks"][-1].get("task_accuracy") or nan)
+    for key in ("task_accuracy", "legal_share"):
+        values[key] = np.mean([nan if s is None else s for s in last.get(key) or [nan]])
     values["time_seconds"] = values["train_seconds"] + values["consolidate_seconds"]
     values["ms_per_step"] = 1000 * _ratio(values["train_seconds"], values["steps"])
     values["samples_per_second"] = _ratio(values["samples"], values["time_seconds"])
@@ -107,6 +108,7 @@ METRICS = {
     "forgetting": "Forgetting",
     "learning_accuracy": "Learning accuracy",
     "task_accuracy": "Acc@task",
+    "legal_share": "Legal answers",
     "time_seconds": "TIME s",
     "train_seconds": "train s",
     "consolidate_seconds": "consolidate s",

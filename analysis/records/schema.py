@@ -106,6 +106,7 @@ RECORD = {
             "tasks!": [TEXT],
             "groups?": OrNull([TEXT]),
             "floor?": OrNull([{"task": TEXT, "rule": TEXT, "score": SCORE}]),
+            "blind_floor?": OrNull({"rule": TEXT, "scores": [SCORE]}),
             "defects?": OrNull(
                 [{"task": TEXT, "kind": TEXT, "count": COUNT, "note?": OrNull(TEXT)}]
             ),
@@ -126,6 +127,7 @@ RECORD = {
             "n_test?": OrNull(COUNT),
             "task_accuracy?": OrNull([OrNull(SCORE)]),
             "router_accuracy?": OrNull([SCORE]),
+            "legal_share?": OrNull([OrNull(SCORE)]),
         }
     ],
     "footprint!": OrNull(

@@ -77,6 +77,7 @@ def accuracy(panel: Panel) -> Table:
         Column("bwt_standard", "BWT (standard) ↑", percent, +1),
         Column("forgetting", "Forgetting ↓", percent, -1),
         Column("task_accuracy", "Acc@task ↑", percent),
+        Column("legal_share", "Legal", percent),
         Column("time_seconds", "TIME s ↓", plain, -1, main=True),
         Column("ms_per_step", "ms/step ↓", plain, -1),
         Column("steps", "Steps", count),
@@ -94,8 +95,9 @@ def accuracy(panel: Panel) -> Table:
             row |= {f"{who}_{metric}": value for metric, value in values.items()}
             sources.setdefault(source, []).append(panel.titles[label])
         rows.append(row)
-    if not any(row["task_accuracy"].mean >= 0 for row in rows):
-        columns = [column for column in columns if column.key != "task_accuracy"]
+    for key in ("task_accuracy", "legal_share"):
+        if not any(row[key].mean >= 0 for row in rows):
+            columns = [column for column in columns if column.key != key]
     shown = []
     for column in columns:
         beside = [
@@ -120,6 +122,8 @@ def accuracy(panel: Panel) -> Table:
         notes += _scoring(panel)
         floor = language.mean_floor(panel)
         bounds = [{"method": "floor", "acc": floor}] if floor else []
+        if blind := language.blind_floor(panel):
+            bounds.append({"method": "floor of all tasks", "acc": blind[1]})
     return of_methods(panel, "accuracy", "scores and costs", shown, rows, notes, bounds)
 
 
@@ -153,6 +157,13 @@ def _scoring(panel: Panel) -> list[str]:
         notes.append(f"Metrics of the tasks: {_grouped(metrics)}.")
     if rules := {task: entry["rule"] for task, entry in language.floors(panel).items()}:
         notes.append(f"floor: what outputs without any model reach, by {_grouped(rules)}.")
+    if blind := language.blind_floor(panel):
+        notes.append(
+            f"floor of all tasks: the same by one rule for all ({', '.join(sorted(blind[0]))}), "
+            "which is not told the task, as no method is."
+        )
+    if "legal_share" in panel.values and panel.values["legal_share"].notna().any():
+        notes.append("Legal: final outputs that are an option of the task, right or wrong.")
     if error := language.standard_error(panel):
         sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
         items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))

@@ -1,4 +1,4 @@
-"""What trials on held-out images choose: the best setting of each method, beside the others."""
+"""What trials on held-out data choose: the best setting of each method, beside the others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _choice(panel: Panel, labels: list[str]) -> Choice:
 
 @table(need=lambda spec: spec["stream"].get("holdout"))
 def tuning(panel: Panel) -> Table:
-    """The choice of each method on images that are held out of training."""
+    """The choice of each method on training data that is held out."""
     columns = [
         Column("method", "Method"),
         Column("trials", "Trials", count),
@@ -82,7 +82,7 @@ def tuning(panel: Panel) -> Table:
     ]
     return Table(
         f"tuning-{panel.slug}",
-        f"{panel.stream}, {panel.backbone}: settings chosen on training images held out",
+        f"{panel.stream}, {panel.backbone}: settings chosen on training data held out",
         columns,
         rows,
         [],

@@ -42,6 +42,18 @@ def answer(
     return Cell(outputs, scores, inferred and torch.cat(inferred).tolist())
 
 
+def legal_share(outputs: list[str], task: TaskData) -> float | None:
+    """The share of outputs that the task's metric takes for one of its options, right or wrong.
+
+    None if it has none.
+    """
+    taken = [
+        text_metrics.scores(task.metric, outputs, [option] * len(outputs), task.prompts)
+        for option in task.options
+    ]
+    return sum(max(of) == 1 for of in zip(*taken, strict=True)) / len(outputs) if taken else None
+
+
 @torch.no_grad()
 def classify(
     model,

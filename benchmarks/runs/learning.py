@@ -26,12 +26,12 @@ from benchmarks.common.progress import Progress
 from benchmarks.costs import memory
 from benchmarks.runs import adapters, build, general, gpus, kept, sources
 from benchmarks.runs.deadline import Deadline
-from benchmarks.runs.evaluate import TestCurve, answer
+from benchmarks.runs.evaluate import TestCurve, answer, legal_share
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.model_card import Learnt
 from benchmarks.runs.record import now, provenance, without_curve
 from benchmarks.runs.state import load_state, save_state
-from benchmarks.scoring.without_a_model import floor
+from benchmarks.scoring.without_a_model import blind_floor, floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
 
 
@@ -334,9 +334,10 @@ class Run:
     def evaluate(self, last: int) -> tuple[list[float | None], dict]:
         """The scores of all tasks after learning `last`, None of those that are not tested, and of
         methods that infer the task of an item, for each task so far the share of test items for
-        which it is the right one."""
+        which it is the right one; where a text task has options, the share of outputs that are
+        one of them."""
         n_tasks = len(self.data)
-        row, shares = [None] * n_tasks, [None] * (last + 1)
+        row, shares, legal = [None] * n_tasks, [None] * (last + 1), [None] * (last + 1)
         whole = last == n_tasks - 1 or self.spec["train"].get("evaluate") != "final"
         for task in range(last + 1) if whole else [last]:
             cell = self.test(task, last)
@@ -345,7 +346,9 @@ class Run:
                 self.cells[last, task] = cell
             if self.infers:
                 shares[task] = (torch.tensor(cell.inferred) == task).float().mean().item()
-        return row, {"task_accuracy": shares} if self.infers else {}
+            legal[task] = legal_share(cell.outputs, self.data[task])
+        found = {"task_accuracy": shares} if self.infers else {}
+        return row, found | ({"legal_share": legal} if any(s is not None for s in legal) else {})
 
     def test(self, task: int, last: int) -> Cell:
         """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""
@@ -418,13 +421,21 @@ def _require_nf4(device: str) -> None:
 def _facts(spec: dict, data: list[TaskData]) -> dict:
     """What the record says of a text stream: its known defects, and scores without any model."""
     manifest = read_json(RESOURCES / "streams" / streams.place(spec) / "manifest.json")
+    train = [[{"prompt": p, "answer": a} for p, a in task.examples] for task in data]
+    test = [
+        [{"prompt": p, "answer": a} for p, a in zip(task.prompts, task.gold, strict=True)]
+        for task in data
+    ]
     floors = []
-    for task in data:
-        test = [{"prompt": p, "answer": a} for p, a in zip(task.prompts, task.gold, strict=True)]
-        train = [{"prompt": prompt, "answer": answer} for prompt, answer in task.examples]
-        rule, fraction = floor(task.metric, train, test)
+    for task, learnt, tested in zip(data, train, test, strict=True):
+        rule, fraction = floor(task.metric, learnt, tested)
         floors.append({"task": task.name, "rule": rule, "score": fraction})
-    return {"defects": manifest.get("defects", []), "floor": floors}
+    rule, fractions = blind_floor([task.metric for task in data], train, test)
+    return {
+        "defects": manifest.get("defects", []),
+        "floor": floors,
+        "blind_floor": {"rule": rule, "scores": fractions},
+    }
 
 
 def _homeless(stream: dict) -> dict:

@@ -242,12 +242,12 @@ def _from_here(place: Any, folder: Path) -> Any:
 def _check_limits(stream: Stream, n_tasks: int) -> None:
     """What each class or task is limited to can be had, as far as the whole stream's size says."""
     items = stream.n_items
-    if not items or stream.content_options:  # those have what a user brings
+    if not items or stream.content:  # the content is another, or what a user brings
         return
     unit, n_units = "task", stream.n_tasks if n_tasks == stream.n_tasks else 1  # they differ
     if stream.modality == "vision":
         unit, n_units = "class", items["classes"]
-    holdout = getattr(stream.options, "holdout", None) or 0
+    holdout = stream.options.holdout or 0
     for part, left_out in (("train", holdout), ("test", 0)):
         limit = getattr(stream.options, f"{part}_per_{unit}")
         if limit is not None and (limit + left_out) * n_units > items[part]:

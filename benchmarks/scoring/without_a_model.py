@@ -44,10 +44,37 @@ def floor(metric: str, train: Sequence[dict], test: Sequence[dict]) -> tuple[str
         )
     tried = train
     if answer_tokens(metric) is None:
-        n = min(SAMPLE, len(train))
-        tried = [train[i * len(train) // n] for i in range(n)]
+        tried = _sample(train)
     name, rule = max(_rules(metric, train), key=lambda named: _score(metric, named[1], tried))
     return name, _score(metric, rule, test)
+
+
+def blind_floor(
+    metrics: Sequence[str], train: Sequence[Sequence[dict]], test: Sequence[Sequence[dict]]
+) -> tuple[str, list[float]]:
+    """The floor of a stream whose tasks cannot be told apart: one rule for all of them.
+
+    Args:
+        metrics: of each task.
+        train, test: the items of each task, see `floor`. The rule is made of the training items of
+            all tasks, and has the best mean score on them.
+
+    Returns:
+        The rule in words, and its score on the test items of each task.
+    """
+    rules = {name: rule for m in metrics for name, rule in _rules(m, [i for t in train for i in t])}
+    sampled = [_sample(items) for items in train]
+
+    def on(items: Sequence[Sequence[dict]], rule: Rule) -> list[float]:
+        return [_score(metric, rule, own) for metric, own in zip(metrics, items, strict=True)]
+
+    name = max(rules, key=lambda name: sum(on(sampled, rules[name])))
+    return name, on(test, rules[name])
+
+
+def _sample(items: Sequence[dict]) -> list[dict]:
+    n = min(SAMPLE, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
 
 
 def _score(metric: str, rule: Rule, items: Sequence[dict]) -> float:

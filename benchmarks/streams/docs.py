@@ -1,12 +1,22 @@
 """docs: which part of a library does this text describe?
 
 Eight language tasks made of the docstrings of the pinned scientific packages, two tasks from each
-of four packages. A prompt is the beginning of a docstring's prose, the answer one word that names
-the part of the library it was taken from. The docstrings are read from the source files with
-`ast`; no package is imported. Docstrings of other parts and packages, none of which shares eight
-consecutive words with a prompt, are the pre-training text. Each comes with the tasks' question
-about its own part, so that the model knows how to be asked, as an instruction-tuned one does, and
-none of the answers.
+of four packages, in the form of TRACE's multiple choice: the library's name, the beginning of a
+docstring's prose, four parts of the library behind the letters A to D; the answer is a letter.
+Within a task a letter always stands for the same part. From task to task parts that use similar
+words share a letter, so that what is learnt of one task is of use for others and one model can
+learn them all.
+
+The docstrings are read from the source files with `ast`; no package is imported. Docstrings of
+other parts and packages, none of which shares eight consecutive words with a prompt, are the
+pre-training text. Each comes with the question about its own part, so that the model knows how to
+be asked, as an instruction-tuned one does, and none of the tasks' parts: four of five without
+options, the part's name as the answer, the fifth with options in an order drawn per item.
+
+    stream: {name: docs, free_answers: true}
+
+asks the tasks without options as well: a stress test, since a model must then say the words of the
+present task and forgets to say those of earlier ones.
 """
 
 import ast
@@ -19,18 +29,24 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import write_bytes
 from benchmarks.common.progress import Progress
-from benchmarks.streams.common.base import LanguageStream
+from benchmarks.streams.common.base import LanguageOptions, LanguageStream
 
-# sha256 of data.json followed by pretrain.json
-DIGEST = "b353c92946bbe9aa77d2e0266d7119426429df585a70e12ca73fdab5b75c329e"
+# sha256 of data.json followed by pretrain.json, with letters and with free answers
+DIGESTS = {
+    False: "6eb6e7daa0b6a552414e850fb9fa0859eda1ab58bef0eb714c7cb33e36e20f52",
+    True: "1ea4591de9e4f5bad71fbdce290fcb52a4aa9e1b6ce6492e1ec64b8acc2b6531",
+}
 
 N_TRAIN, N_TEST = 480, 100  # items of a task, spread evenly over its answers
+LETTERS = "ABCD"
 QUESTION = "\nPart:"
+OPTIONS_EVERY = 5  # so manieth question of the pre-training has options
 MASK = "_"
 MIN_WORDS, GOOD_WORDS = 8, 12  # shorter prose says too little; longer than GOOD_WORDS is preferred
 MAX_WORDS, MAX_CHARACTERS = 45, 270  # of a prompt: at most about 90 pieces of a small byte BPE
@@ -50,7 +66,7 @@ PACKAGES = {
     "matplotlib": "3.11.2",
 }
 
-# task, "package-what": {answer: its folders and files, as patterns}
+# task, "package-what": {part: its folders and files, as patterns}, in the order of the letters
 TASKS = {
     "scipy-data": {
         "stats": "stats",
@@ -60,46 +76,46 @@ TASKS = {
     },
     "scipy-space": {
         "special": "special",
-        "linalg": "linalg sparse/linalg",
-        "interpolate": "interpolate",
         "spatial": "spatial cluster",
+        "interpolate": "interpolate",
+        "linalg": "linalg sparse/linalg",
     },
     "pandas-tables": {
-        "indexes": "core/indexes",
-        "arrays": "core/arrays",
         "frame": "core/frame.py",
         "files": "io",
+        "indexes": "core/indexes",
+        "arrays": "core/arrays",
     },
     "pandas-work": {
-        "types": "core/dtypes",
-        "groups": "core/groupby core/window core/resample.py",
         "series": "core/series.py core/generic.py",
+        "groups": "core/groupby core/window core/resample.py",
+        "types": "core/dtypes",
         "engine": "core/internals core/computation core/array_algos core/ops "
         "core/algorithms.py core/nanops.py",
     },
     "sympy-discrete": {
-        "physics": "physics",
-        "polys": "polys",
         "combinatorics": "combinatorics",
+        "physics": "physics",
         "solvers": "solvers",
+        "polys": "polys",
     },
     "sympy-continuous": {
+        "probability": "stats",
         "geometry": "geometry",
         "integrals": "integrals",
-        "probability": "stats",
         "matrices": "matrices",
     },
     "torch-models": {
         "layers": "nn",
-        "distributed": "distributed",
-        "graphs": "fx",
         "quantization": "ao",
+        "graphs": "fx",
+        "distributed": "distributed",
     },
     "torch-programs": {
         "cuda": "cuda",
+        "export": "export _export",
         "functorch": "_functorch",
         "codegen": "_inductor/codegen",
-        "export": "export _export",
     },
 }
 PRETRAIN = {  # package -> its folders and files
@@ -122,28 +138,39 @@ NOT_THE_LIBRARY = {
 class Docs(LanguageStream):
     """Eight tasks of docstrings."""
 
+    @dataclass(frozen=True, kw_only=True)
+    class Options(LanguageOptions):
+        """What a suite says of it.
+
+        Attributes:
+            free_answers: ask for the part's name, without options.
+        """
+
+        free_answers: bool | None = None
+
+    content_options = ("free_answers",)
     n_tasks = len(TASKS)
     unit_names = list(TASKS)
     n_items = {"train": N_TRAIN * len(TASKS), "test": N_TEST * len(TASKS)}
 
     def fingerprint(self) -> str:
         """Digest of the content, known beforehand."""
-        return DIGEST
+        return DIGESTS[bool(self.options.free_answers)]
 
     def prepare(self, out: Path) -> dict:
         """Write data.json (the tasks) and pretrain.json (texts and questions) into `out`."""
         gc.disable()  # it would look for circles among millions of nodes of syntax, which have none
         try:
-            tasks, pretrain = build()
+            tasks, pretrain = build(bool(self.options.free_answers))
         finally:
             gc.enable()
         # One item per line keeps a task readable and the file small.
         contents = {"data.json": _json(tasks), "pretrain.json": _json(pretrain)}
         found = hashlib.sha256(b"".join(contents.values())).hexdigest()
-        if found != DIGEST:
+        if found != self.fingerprint():
             raise DataError(
-                f"The docs stream needs the docstrings with digest {DIGEST[:12]}, the installed "
-                f"packages give {found[:12]} ({_differing_versions()}); "
+                f"The docs stream needs the docstrings with digest {self.fingerprint()[:12]}, the "
+                f"installed packages give {found[:12]} ({_differing_versions()}); "
                 "install the versions of requirements.lock."
             )
         for name, content in contents.items():
@@ -153,72 +180,90 @@ class Docs(LanguageStream):
             "packages": PACKAGES,
             "n_bytes": sum(map(len, contents.values())),
             "n_pretrain": len(pretrain),
-            "tasks": [{key: task[key] for key in ("name", "group", "answers")} for task in tasks],
+            "tasks": [{key: task[key] for key in ("name", "group", "parts")} for task in tasks],
         }
 
 
-def build() -> tuple[list[dict], list[dict]]:
+def build(free_answers: bool = False) -> tuple[list[dict], list[dict]]:
     """The tasks, and the pre-training texts with their questions."""
     seen: set[str] = set()  # one docstring often stands under several names
     progress = Progress("docs", len(TASKS) + len(PRETRAIN), "sources")
-    tasks = []
+    tasks, shared = [], set()
     for name, parts in TASKS.items():
-        tasks.append(_task(name, parts, seen))
+        texts = _task_texts(name, parts, seen)
+        shared |= {run for part in texts.values() for text in part for run in _runs(text)}
+        tasks.append(_task(name, texts, free_answers))
         progress.advance()
-    shared = {
-        run
-        for task in tasks
-        for item in task["train"] + task["test"]
-        for run in _runs(item["prompt"].removesuffix(QUESTION))
-    }
-    answers = {answer for parts in TASKS.values() for answer in parts}
+    answers = {part for parts in TASKS.values() for part in parts}
     pretrain: list[dict] = []
     for package, paths in PRETRAIN.items():
+        found = []
         for part, text in _texts(package, paths):
             words = text.split()
             text = " ".join(words[: PRETRAIN_WORDS[1]])
-            if len(words) < PRETRAIN_WORDS[0] or not _new(text, seen) or _runs(text) & shared:
-                continue
+            if len(words) >= PRETRAIN_WORDS[0] and _new(text, seen) and not _runs(text) & shared:
+                found.append((part, text))
+        parts = sorted({part for part, _ in found} - answers)
+        for i, (part, text) in enumerate(found):
             item = {"text": text}
-            if part not in answers:
-                prompt = _shorten(text, _mask([part])) + QUESTION
-                item |= {"prompt": prompt, "answer": part}
+            if part in parts:
+                options = _options(part, parts, text) if i % OPTIONS_EVERY == 0 else None
+                item |= _item(package, _shorten(text, _mask(options or [part])), part, options)
             pretrain.append(item)
         progress.advance()
     return tasks, pretrain
 
 
-def _task(name: str, parts: dict[str, str], seen: set[str]) -> dict:
+def _task_texts(name: str, parts: dict[str, str], seen: set[str]) -> dict[str, list[str]]:
+    """The shortened docstrings of each part, as many as the task takes, in an order for it."""
     package = name.partition("-")[0]
-    mask = _mask(parts)
-    n_train, n_test = N_TRAIN // len(parts), N_TEST // len(parts)
-    train, test = [], []
-    for answer, paths in parts.items():
-        prompts = []
-        for _, text in _texts(package, paths):
-            # A word with any of the task's answers in it is masked, whichever is the right one:
-            # the mask alone gives nothing away.
-            text = _shorten(text, mask)
-            if len(text.split()) >= MIN_WORDS and _new(text, seen):
-                prompts.append(text + QUESTION)
-        if len(prompts) < n_train + n_test:
+    mask, n = _mask(parts), (N_TRAIN + N_TEST) // len(parts)
+    chosen = {}
+    for part, paths in parts.items():
+        # A word with any of the task's parts in it is masked, whichever is the right one: the mask
+        # alone gives nothing away.
+        texts = (_shorten(text, mask) for _, text in _texts(package, paths))
+        kept = [text for text in texts if len(text.split()) >= MIN_WORDS and _new(text, seen)]
+        if len(kept) < n:
             raise DataError(
-                f"Task {name} of the docs stream needs {n_train + n_test} docstrings "
-                f"for {answer!r}, the installed {package} has {len(prompts)}; "
-                "install the versions of requirements.lock."
+                f"Task {name} of the docs stream needs {n} docstrings for {part!r}, the installed "
+                f"{package} has {len(kept)}; install the versions of requirements.lock."
             )
-        prompts.sort(key=_draw)
-        items = [{"prompt": prompt, "answer": answer} for prompt in prompts]
-        train.append(items[:n_train])
-        test.append(items[n_train : n_train + n_test])
+        chosen[part] = sorted(kept, key=_draw)[:n]
+    return chosen
+
+
+def _task(name: str, texts: dict[str, list[str]], free_answers: bool) -> dict:
+    package, options = name.partition("-")[0], None if free_answers else list(texts)
+    items = [[_item(package, text, part, options) for text in texts[part]] for part in texts]
+    n_train = N_TRAIN // len(texts)
     return {
         "name": name,
         "group": package,
         "metric": "exact",
-        "answers": list(parts),
-        "train": _interleave(train),
-        "test": _interleave(test),
+        "parts": list(texts),
+        "train": _interleave([part[:n_train] for part in items]),
+        "test": _interleave([part[n_train:] for part in items]),
     }
+
+
+def _item(package: str, text: str, part: str, options: list[str] | None) -> dict[str, str]:
+    """A question: the answer is the option's letter, or the part itself where there are none."""
+    prompt, answer = f"{package}: {text}", part
+    if options:
+        prompt += "\n" + " ".join(map(" ".join, zip(LETTERS, options, strict=True)))
+        answer = LETTERS[options.index(part)]
+    return {"prompt": prompt + QUESTION, "answer": answer}
+
+
+def _options(part: str, parts: list[str], text: str) -> list[str]:
+    """The part among three others of its package, drawn by the text."""
+
+    def drawn(names: Iterable[str], what: str) -> list[str]:
+        return sorted(names, key=lambda name: _sha256(f"{what} {name} {text}"))
+
+    others = drawn((other for other in parts if other != part), "which")
+    return drawn([part, *others[: len(LETTERS) - 1]], "where")
 
 
 def _mask(words: Iterable[str]) -> re.Pattern:
@@ -226,10 +271,13 @@ def _mask(words: Iterable[str]) -> re.Pattern:
     return re.compile(rf"\w*({'|'.join(words)})\w*", re.IGNORECASE)
 
 
-def _draw(prompt: str) -> tuple[bool, str]:
+def _draw(text: str) -> tuple[bool, str]:
     """Sort key: long enough prose first, otherwise an order that looks random."""
-    short = len(prompt.split()) <= GOOD_WORDS  # the question counts as one word
-    return short, hashlib.sha256(prompt.encode()).hexdigest()
+    return len(text.split()) < GOOD_WORDS, _sha256(text)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _interleave(lists: list[list]) -> list:

@@ -58,6 +58,7 @@ class Text(packs.TextStream):
         keep_leaks: bool | None = None
 
         def __post_init__(self):
+            super().__post_init__()
             for task, asked in self.tasks.items():
                 with at(f"tasks, {task}"):
                     _Task.of(asked)

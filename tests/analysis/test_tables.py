@@ -382,6 +382,23 @@ def test_the_accuracy_table_states_metrics_noise_and_floor(tmp_path):
     assert "floor" not in accuracy(panel_of(tmp_path, [record("glyphs")])).markdown()
 
 
+def test_the_accuracy_table_has_a_floor_that_does_not_know_the_task_and_legal_answers(tmp_path):
+    blind = {"rule": "majority answer", "scores": [0.3, 0.2]}
+    runs = [with_tasks(record("docs", "seqlora", seed)) for seed in (0, 1)]
+    for run, shares in zip(runs, ([0.5, 1.0], [None, 0.25]), strict=True):
+        run["stream"]["blind_floor"] = blind
+        run["tasks"][-1]["legal_share"] = shares
+    table = accuracy(panel_of(tmp_path, runs))
+    (bound,) = table.below
+    assert bound["method"] == "floor of all tasks" and bound["acc"].mean == pytest.approx(0.25)
+    (row,) = table.rows
+    assert row["legal_share"].mean == pytest.approx(0.5)  # of 0.75 and of what one task says
+    text = table.markdown()
+    assert "by one rule for all (majority answer)" in text and "Legal: final outputs" in text
+    text = accuracy(panel_of(tmp_path, [record("docs")])).markdown()
+    assert "Legal" not in text and "of all tasks" not in text
+
+
 def test_routing_stands_beside_word_counts(tmp_path):
     runs = []
     for seed, (own, words) in enumerate([([0.8, 0.6], [0.9, 1.0]), ([0.9, 0.7], [0.9, 0.9])]):

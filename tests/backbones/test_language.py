@@ -182,6 +182,18 @@ def test_released_answers_are_drawn_at_temperature_a_tenth_from_the_likeliest_fi
     assert (found[logits < logits.topk(50).values[-1]] == 0).all()
 
 
+def test_legal_answers_are_those_that_the_metric_takes_for_an_option():
+    nothing = torch.zeros(2, 2, 3)
+    examples = [("asked", answer) for answer in "AB" * 4]
+    given = {"examples": examples, "prompts": ["asked"] * 4, "items": range(4)}
+    for metric, share in (("exact", 0.5), ("first_line", 0.75)):
+        task = TaskData("a", "", metric, None, nothing, list("AABB"), **given)
+        outputs = ["B", "A\nsince", " A", "C"]
+        assert evaluate.legal_share(outputs, task) == share
+    free = TaskData("a", "", "exact", None, nothing, ["A"], range(1), examples=examples[:2])
+    assert evaluate.legal_share(["A"], free) is None
+
+
 @pytest.mark.parametrize("name", ["seqlora", "hidelora", "l2p"])
 def test_an_answer_ends_before_the_stop_of_its_task(name):
     method = tiny.method(name, "language")

@@ -110,7 +110,7 @@ def test_a_run_learns_tasks_of_different_sizes(project):
             {"name": "cifar100", "holdout": 5, "test_per_class": 6},
             "holdout, 5, .*test_per_class, 6",
         ),
-        ({"name": "trace", "holdout": 5}, "'holdout' is no setting here"),
+        ({"name": "trace", "holdout": 5, "test_per_task": 6}, "holdout, 5, .*test_per_task, 6"),
         ({"name": "cub200", "order": [0, 200]}, "item 2 of order is 200.* the last is 199"),
         ({"name": "trace", "order": ["FOMC"], "n_tasks": 2}, "n_tasks .* at most 1"),
         ({"name": "trace", "first_task_classes": 2}, "'first_task_classes' is no setting here"),

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.common.errors import DataError
 from benchmarks.scoring import without_a_model as module
 from benchmarks.scoring.text_metrics import score
-from benchmarks.scoring.without_a_model import floor
+from benchmarks.scoring.without_a_model import blind_floor, floor
 
 TRACE = {  # task: its metric, that of the released code
     "C-STANCE": ("first_line", "prefix"),
@@ -98,6 +98,14 @@ def test_costly_metrics_try_rules_on_a_spread_sample(monkeypatch):
         assert {len(prompts) for prompts in on_train} == {expected} and len(on_test) == 2
         assert len(set(on_train[0])) == expected and on_train[0][0] == train[0]["prompt"]
         assert train.index({"prompt": on_train[0][-1], "answer": "A"}) > n - 1 - n / expected
+
+
+def test_the_floor_that_does_not_know_the_task_has_one_rule_for_all():
+    train, test = [labels("AAAB"), labels("BBBC")], [labels("AB"), labels("BC")]
+    assert floor("exact", train[0], test[0]) == ("majority answer", 0.5)
+    assert blind_floor(["exact", "exact"], train, test) == ("majority answer", [0.5, 0.5])
+    train[0] = labels("AAAAAAC")  # A is the most frequent, and no answer of the other task
+    assert blind_floor(["exact", "exact"], train, test) == ("majority answer", [0.5, 0.0])
 
 
 def test_empty_parts():

@@ -76,6 +76,30 @@ def test_a_prompt_that_gives_no_token_is_named(part, tmp_path, monkeypatch):
     assert data.load_stream(spec, 0, bare)[0][0].test_x[:, 0].tolist() == [[5, 6]]
 
 
+def test_held_out_training_items_are_tested_and_not_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "RESOURCES", tmp_path)
+    items = [{"prompt": f"5 {i}", "answer": str(6 + i % 2)} for i in range(6, 18)]
+    task = {"name": "a", "group": "", "metric": "exact", "train": items, "test": items[:2]}
+    spec = {"name": "docs", "order": "fixed", "n_tasks": 2, "max_prompt_tokens": 9, "digest": "d"}
+    folder = tmp_path / "streams/docs"
+    write_json(folder / "manifest.json", {"fingerprint": "d", "modality": "language"})
+    write_json(folder / "data.json", [task, task | {"name": "b"}])
+    whole, _ = data.load_stream(spec, 0, TOKENIZER)
+    assert [list(own.items) for own in whole] == [[0, 1], [2, 3]]
+    tasks, _ = data.load_stream(spec | {"holdout": 3, "train_per_task": 8}, 0, TOKENIZER)
+    for own, places in zip(tasks, ([9, 10, 11], [21, 22, 23]), strict=True):
+        assert [prompt for prompt, _ in own.examples] == [item["prompt"] for item in items[:8]]
+        assert list(own.prompts) == [item["prompt"] for item in items[9:]]
+        assert own.gold == [item["answer"] for item in items[9:]]
+        assert list(own.items) == places and own.options == {"6", "7"}
+    assert whole[0].options == {"6", "7"}
+    free = [item | {"answer": str(i // 3)} for i, item in enumerate(items)]
+    write_json(folder / "data.json", [task | {"train": free}] * 2)
+    assert data.load_stream(spec, 0, TOKENIZER)[0][0].options == set()
+    with pytest.raises(DataError, match="train_per_task asks for 8 items, but a has 7"):
+        data.load_stream(spec | {"holdout": 5, "train_per_task": 8}, 0, TOKENIZER)
+
+
 ARRAYS = {f"{part}_{kind}": np.zeros(3, np.uint8) for part in ("train", "test")
           for kind in ("images", "labels")}  # fmt: skip
 DAMAGES = {

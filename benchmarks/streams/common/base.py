@@ -35,11 +35,23 @@ class Options:
             as in the code of iCaRL and of PyCIL, where it is 1993; a list has the names, or the
             positions from 0 on, of those to learn.
         n_tasks: how many tasks to learn; None for all the stream has.
+        holdout: so many training images of each class, or items of each task, the last ones, are
+            left out of training and tested in place of the test part, so that settings can be
+            chosen without it.
     """
 
     name: str
     order: Literal["seed", "fixed"] | Index | NonEmpty[list[str]] | NonEmpty[list[Index]] = "seed"
     n_tasks: Count | None = None
+    holdout: Count | None = None
+
+    def check_holdout(self, limit: str, items: str) -> None:
+        """ValueError if a limit of what is tested stands beside a part held out instead of it."""
+        if self.holdout is not None and getattr(self, limit) is not None:
+            raise ValueError(
+                f"holdout, {self.holdout}, is tested in place of the test {items}, so that "
+                f"{limit}, {getattr(self, limit)}, limits nothing: leave it out"
+            )
 
     def arranged(self, names: Sequence[str], seed: int) -> list[int]:
         """The positions, in the order to learn them, of a stream's tasks or classes.
@@ -77,21 +89,14 @@ class VisionOptions(Options):
         train_per_class, test_per_class: the first so many images of each class; None for all.
         first_task_classes: of the first of `n_tasks` tasks, the others share the rest equally; None
             for equal tasks.
-        holdout: so many training images of each class, the last ones, are left out of training and
-            tested in place of the test images, so that settings can be chosen without these.
     """
 
     train_per_class: Count | None = None
     test_per_class: Count | None = None
     first_task_classes: Count | None = None
-    holdout: Count | None = None
 
     def __post_init__(self):
-        if self.holdout is not None and self.test_per_class is not None:
-            raise ValueError(
-                f"holdout, {self.holdout}, is tested in place of the test images, so that "
-                f"test_per_class, {self.test_per_class}, limits nothing: leave it out"
-            )
+        self.check_holdout("test_per_class", "images")
 
     def split(self, n_classes: int, n_tasks: int) -> list[int]:
         """How many classes each task has where the tasks are splits of one dataset.
@@ -138,6 +143,9 @@ class LanguageOptions(Options):
     chat_template: bool = False
     decoding: Literal["greedy", "released"] = "greedy"
     max_new_tokens: Count | None = None
+
+    def __post_init__(self):
+        self.check_holdout("test_per_task", "items")
 
     @property
     def reading(self) -> dict[str, Any]:

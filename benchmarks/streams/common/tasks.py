@@ -21,7 +21,7 @@ from benchmarks.common.digests import seed_for
 from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.files import read_json
 from benchmarks.scoring.text_metrics import answer_tokens
-from benchmarks.streams.common.base import LanguageOptions, VisionOptions
+from benchmarks.streams.common.base import LanguageOptions, Options, VisionOptions
 from benchmarks.streams.common.encoding import encode
 
 RESOURCES = Path("resources")
@@ -82,7 +82,7 @@ class TaskData:
         gold: (n,) class indices, or the n answers as text.
         metric: "accuracy" (class-incremental), or on language a name of `text_metrics.METRICS`.
         items: (n,) the place of each test item among all of the prepared stream (among its training
-            images if these are tested), in which nothing depends on a seed, an order or a limit.
+            part if that is tested), in which nothing depends on a seed, an order or a limit.
         labels: on vision what the prepared stream has for its classes, in the order of `gold`.
         examples, prompts: on language the training items (prompt, answer) and the test prompts as
             text, whole.
@@ -102,6 +102,12 @@ class TaskData:
     prompts: Sequence[str] = ()
     max_new_tokens: int = 0
     stop: str | None = None
+
+    @property
+    def options(self) -> set[str]:
+        """The answers of a task of choice, whose items have the same few again and again."""
+        answers = {answer for _, answer in self.examples}
+        return answers if len(self.examples) >= 4 * len(answers) else set()
 
 
 def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], Tensor]:
@@ -139,6 +145,13 @@ def load_stream(spec: dict, seed: int, tokenizer=None) -> tuple[list[TaskData], 
     return tasks, task_of_class
 
 
+def _shares(options: Options) -> tuple[slice, str, slice]:
+    """What is learnt of a training part, and the part and its share that are tested."""
+    if options.holdout is None:
+        return slice(None), "test", slice(None)
+    return slice(-options.holdout), "train", slice(-options.holdout, None)
+
+
 def _require(name: str, limit: int | None, n: int, owner: str) -> None:
     if limit is not None and n < limit:
         raise DataError(f"{name} asks for {limit} items, but {owner} has {n}: lower it")
@@ -167,10 +180,7 @@ def _vision(
         chosen = options.arranged(classes, seed)
         groups = _parts(chosen, options.split(len(chosen), n_tasks))
         names = [(f"task{t + 1}", "") for t in range(n_tasks)]
-    learnt = held_out = slice(None)
-    tested = "test"
-    if options.holdout:
-        learnt, held_out, tested = slice(-options.holdout), slice(-options.holdout, None), "train"
+    learnt, tested, held_out = _shares(options)
     tasks, first = [], 0
     for (name, group), labels in zip(names, groups, strict=True):
         *train, _ = _select(data, "train", labels, options.train_per_class, first, learnt)
@@ -230,18 +240,20 @@ def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> l
     with _reading(file):
         tasks = json.loads(file.read_text(encoding="utf-8"))
     order = options.arranged([task["name"] for task in tasks], seed)[: options.n_tasks]
-    sizes = [len(task["test"]) for task in tasks]
-    places = _parts(range(sum(sizes)), sizes)
+    _, tested, held_out = _shares(options)
+    sizes = [len(task[tested]) for task in tasks]
+    places = [part[held_out] for part in _parts(range(sum(sizes)), sizes)]
     return [_text_task(tasks[t], places[t], options, tokenizer) for t in order]
 
 
 def _text_task(task: dict, places: Sequence[int], options: LanguageOptions, tokenizer) -> TaskData:
     """A task of data.json as token ids, limited as asked."""
+    learnt, tested, held_out = _shares(options)
     items = {}
-    for part in ("train", "test"):
+    for part, given in (("train", task["train"][learnt]), ("test", task[tested][held_out])):
         limit = getattr(options, f"{part}_per_task")
-        _require(f"{part}_per_task", limit, len(task[part]), task["name"])
-        items[part] = [(item["prompt"], item["answer"]) for item in task[part][:limit]]
+        _require(f"{part}_per_task", limit, len(given), task["name"])
+        items[part] = [(item["prompt"], item["answer"]) for item in given[:limit]]
     prompts, gold = ([item[i] for item in items["test"]] for i in (0, 1))
     train = [encode(tokenizer, *item, **options.reading) for item in items["train"]]
     test = [encode(tokenizer, prompt, None, **options.reading) for prompt in prompts]
