@@ -85,7 +85,7 @@ def measure(record: dict) -> dict[str, float]:
     for key in ("train_seconds", "consolidate_seconds", "eval_seconds", "steps", "samples"):
         values[key] = sum(entries(key))
     for key in ("task_accuracy", "legal_share"):
-        values[key] = np.mean([nan if s is None else s for s in last.get(key) or [nan]])
+        values[key] = np.mean([s for s in last.get(key) or () if s is not None] or nan)
     values["time_seconds"] = values["train_seconds"] + values["consolidate_seconds"]
     values["ms_per_step"] = 1000 * _ratio(values["train_seconds"], values["steps"])
     values["samples_per_second"] = _ratio(values["samples"], values["time_seconds"])
