@@ -90,11 +90,15 @@ def measure(suite: Suite) -> Measured:
 
 
 def setting_names(measured: list[Measured]) -> dict[str, str]:
-    """How each setting is called: by its stream, and by a suite where streams have several."""
+    """How each setting is called: by its stream, and by a suite where streams have several.
+
+    By the first of its suites, or the one that is called as the stream is.
+    """
     found: dict[str, tuple[str, str]] = {}
     for own in measured:
         for slug, panel in own.panels.items():
-            found.setdefault(panel.setting, (slug, own.suite))
+            if panel.setting not in found or own.suite == slug:
+                found[panel.setting] = slug, own.suite
     slugs = [slug for slug, _ in found.values()]
     return {
         setting: slug if slugs.count(slug) == 1 else f"{slug} ({suite})"

@@ -264,6 +264,15 @@ def test_runs_that_suites_share_are_judged_once(tmp_path):
     assert [verdict.place for verdict in found] == ["glyphs (one), glyphs (two)"]
 
 
+def test_a_stream_with_several_settings_is_called_by_the_suite_of_its_name():
+    def measured(suite, stream, setting):
+        return claims.Measured(suite, {stream: claims.Found(setting, 2, False, {})}, {})
+
+    places = [("ablations", "docs", 1), ("docs", "docs", 1), ("free", "docs", 2)]
+    found = [measured(*place) for place in [*places, ("ablations", "glyphs", 3)]]
+    assert claims.setting_names(found) == {1: "docs (docs)", 2: "docs (free)", 3: "glyphs"}
+
+
 def test_claims_on_what_other_computations_found(tmp_path):
     found = {
         "trees": {"glyphs": {0: 0.5, 1: 0.6, 2: 0.4}, "docs": {0: -0.1, 1: 0.1, 2: 0.0}},
