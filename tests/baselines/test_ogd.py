@@ -44,7 +44,7 @@ def change_of_stored(method) -> float:
     ("what", "optimizer"), [("gradient", "sgd"), ("step", "sgd"), ("step", "adam")]
 )
 def test_outputs_of_a_linear_model_on_stored_samples_stay(what, optimizer, clip):
-    assert change_of_stored(linear(what, optimizer, clip_norm=clip)) < 1e-5
+    assert change_of_stored(linear(what, optimizer, clip_norm=clip)) < 5e-5
 
 
 def test_adams_step_for_an_orthogonal_gradient_is_not_orthogonal():
