@@ -82,7 +82,8 @@ def _place(record: dict) -> tuple:
 def publish(plan: Plan, runs: Path) -> list[Path]:
     """Copy a complete suite's records to `benchmarks/published/`, with their digest.
 
-    Their predictions are the second file, if there are any and no more than MOST_PUBLISHED bytes.
+    Their predictions are the second file, if there are any and no more than MOST_PUBLISHED bytes;
+    those of trials on held-out data, which are no results, are not published.
 
     Raises:
         DataError: a run failed, or a record was made from uncommitted code.
@@ -100,7 +101,8 @@ def publish(plan: Plan, runs: Path) -> list[Path]:
     target = published.PUBLISHED / f"{plan.name}.jsonl"
     write_bytes(target, runs.read_bytes())
     content, answers = predictions.file_of(runs).read_bytes(), predictions.file_of(target)
-    if 0 < len(content) <= MOST_PUBLISHED:
+    trials = any(run.spec["stream"].get("holdout") for run in plan.runs)
+    if 0 < len(content) <= MOST_PUBLISHED and not trials:
         write_bytes(answers, content)
     else:
         answers.unlink(missing_ok=True)
