@@ -8,12 +8,20 @@ from baselines.ogd import OGD, extended, gold_logit, project
 from tests import tiny
 
 
+class Pixels(nn.Flatten):
+    """In double precision, so that what is left of a change is no processor's rounding."""
+
+    def forward(self, x):
+        return super().forward(x).double()
+
+
 class Linear(OGD):
     """OGD on a linear classifier of pixels, whose logits are exactly linear in what is trained."""
 
     def adapt(self, backbone):
         torch.manual_seed(5)
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, tiny.N_TASKS * tiny.PER_TASK))
+        head = nn.Linear(3 * 16 * 16, tiny.N_TASKS * tiny.PER_TASK)
+        return nn.Sequential(Pixels(), head.double())
 
 
 def linear(project: str, optimizer: str, **shared):
@@ -44,7 +52,7 @@ def change_of_stored(method) -> float:
     ("what", "optimizer"), [("gradient", "sgd"), ("step", "sgd"), ("step", "adam")]
 )
 def test_outputs_of_a_linear_model_on_stored_samples_stay(what, optimizer, clip):
-    assert change_of_stored(linear(what, optimizer, clip_norm=clip)) < 5e-5
+    assert change_of_stored(linear(what, optimizer, clip_norm=clip)) < 1e-5
 
 
 def test_adams_step_for_an_orthogonal_gradient_is_not_orthogonal():

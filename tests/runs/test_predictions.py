@@ -231,6 +231,11 @@ def test_predictions_are_published_and_restored_with_their_records(folder, monke
     shutil.rmtree("results")
     assert len(rescore.rescore("own")[0]) == 26  # from those that are published
     results.restore(plan)
+    held_out = plan.runs[0].spec["stream"]
+    held_out["holdout"] = 1  # a trial, which is no result
+    assert len(results.publish(plan, Path("results/own/runs.jsonl"))) == 1
+    del held_out["holdout"]
+    assert len(results.publish(plan, Path("results/own/runs.jsonl"))) == 2
     monkeypatch.setattr(results, "MOST_PUBLISHED", 10)
     assert len(results.publish(plan, Path("results/own/runs.jsonl"))) == 1
     shutil.rmtree("results")
