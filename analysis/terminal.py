@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import wraps
+from typing import TextIO
 
 from analysis.text import visible
 
@@ -33,7 +34,15 @@ def say(*lines: object) -> None:
     try:
         print(*lines, sep="\n", flush=True)
     except BrokenPipeError:
-        _to_nobody()
+        _to_nobody(sys.stdout)
+
+
+def tell(line: str, end: str = "\n") -> None:
+    """Print a line on standard error; work goes on where its terminal or log is gone or full."""
+    try:
+        print(line, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        _to_nobody(sys.stderr)
 
 
 def flush() -> None:
@@ -41,11 +50,11 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _to_nobody()
+        _to_nobody(sys.stdout)
 
 
-def _to_nobody() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _to_nobody(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def ends_in_one_sentence(main: Callable[..., int]) -> Callable[..., int]:
@@ -65,7 +74,7 @@ def ends_in_one_sentence(main: Callable[..., int]) -> Callable[..., int]:
             said = "A process that drew was killed: is there too little memory?"
         finally:
             flush()
-        print(visible(said), file=sys.stderr)
+        tell(visible(said))
         return 2
 
     return command

@@ -1,6 +1,7 @@
 """Options of the test run."""
 
 import functools
+import gc
 import json
 import os
 import shlex
@@ -52,6 +53,11 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("method") or config.getoption("stream"):
         asked = [item for item in items if "case" in " ".join(item.fixturenames)]
         items[:] = [item for item in asked if not item.get_closest_marker("skip")]  # of no case
+
+
+def pytest_collection_finish(session):
+    """Runs ask for garbage to be collected, which is not among what was imported for all tests."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,18 +27,11 @@ def check_needs(place, config: dict | None = None) -> None:
     """AssertionError where a method trains or, after three tasks, holds what it does not say."""
     gc.collect()
     gc.freeze()  # else the collector would look at a million objects each time
-    try:
-        _check_needs(place, config or {})
-    finally:
-        gc.unfreeze()
-
-
-def _check_needs(place, config: dict) -> None:
     tasks = tiny.tasks("language")
     network = sum(p.nbytes for p in tiny.network("language").parameters())
     everything = sum(p.numel() for p in tiny.network("language").parameters())
     before = _storages()
-    config = ENOUGH.get(place, {}) | config
+    config = ENOUGH.get(place, {}) | (config or {})
     method = tiny.method(place, "language", **config)
     for task in tasks:
         tiny.learn(method, task)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["torch", "snakemake.cli", "pandas", "matplotlib.backends.backend_pdf"]
+    [
+        *("torch", "timm", "transformers.models.llama.modeling_llama"),
+        *("avalanche.training.templates", "snakemake.cli", "matplotlib.backends.backend_pdf"),
+    ]
 )
 
 
@@ -22,6 +25,11 @@ def fork(module: str, options: tuple[str, ...], out: Path, cwd: Path, env: dict)
     process = _context.Process(target=_run, args=(module, options, out, cwd, env))
     process.start()
     return process
+
+
+def start(module: str, *options: str, out: Path = Path(os.devnull)) -> BaseProcess:
+    """The same in the folder and the environment of this process."""
+    return fork(module, options, out, Path.cwd(), dict(os.environ))
 
 
 def _run(module, options, out, cwd, env):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from itertools import zip_longest
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from analysis.terminal import tell
 from baselines.common.text import pad_left
 from benchmarks import backbones
 from benchmarks.backbones import Embedded
@@ -191,7 +191,7 @@ def _weights(model, backbone: Embedded, facts: dict) -> bytes:
     }
     recipe = {"recipe": backbone.fingerprint(data_dir())}
     about = recipe | {key: f"{value:.4f}" for key, value in facts.items()}
-    print(f"{backbone.name}: {about}", file=sys.stderr)
+    tell(f"{backbone.name}: {about}")
     return save(state, about)
 
 

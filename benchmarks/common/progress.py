@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from analysis.terminal import tell
 from analysis.text import visible
 
 
@@ -56,4 +57,4 @@ class Progress:
     def say(self, text: str, last: bool = False) -> None:
         """Show a line; on a terminal it replaces the one before, unless that was the last."""
         start, end = ("\r\033[K", "\n" if last else "") if self._terminal else ("", "\n")
-        print(f"{start}{visible(f'{self.name}: {text}')}", end=end, file=sys.stderr, flush=True)
+        tell(f"{start}{visible(f'{self.name}: {text}')}", end=end)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.terminal import tell
 from analysis.text import visible
 from benchmarks.common.files import parse_json, read_json
 from benchmarks.costs import training_time
@@ -64,7 +64,7 @@ def recorded_seconds() -> Known:
         except (ValueError, TypeError, KeyError, AttributeError):
             damaged.add(path)
     for path in sorted(damaged):
-        print(f"{visible(str(path))} has what is no result record: left out", file=sys.stderr)
+        tell(f"{visible(str(path))} has what is no result record: left out")
     return known
 
 

@@ -11,12 +11,12 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import IO
 
+from analysis.terminal import tell
 from analysis.text import visible
 from benchmarks.common.errors import DataError, FaultyGPU
 
@@ -130,7 +130,7 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
             os.environ[VISIBLE] = gpu
             return file
         if not waiting:
-            print(f"waits for a GPU, taken by {visible(', '.join(holders))}", file=sys.stderr)
+            tell(f"waits for a GPU, taken by {visible(', '.join(holders))}")
             waiting = True
         time.sleep(wait_seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ import torch
 from analysis.records import predictions
 from analysis.records.predictions import Cell, Predictions
 from analysis.records.schema import RecordError
+from analysis.terminal import tell
 from baselines.common.inside import Unlike
 from baselines.common.task import Task
 from baselines.common.word_router import WordRouter
@@ -117,7 +117,7 @@ class Run:
             self.record["stream"] |= _facts(spec["stream"], self.data)
         if isinstance(self.backbone, backbones.CausalModel):
             fits = memory.check(spec, self.device)
-            print(f"{self.manifest['name']}: {fits}", file=sys.stderr)
+            tell(f"{self.manifest['name']}: {fits}")
         network = self._network()
         self._general_before(network)
         setting = self.task_of_class, self.tokenizer, self.device
@@ -185,9 +185,7 @@ class Run:
                 self.method.load_state_dict(state)
                 self.record |= without_curve(record)
             else:
-                print(
-                    f"{self.state_path} is of a run that kept less: it starts over", file=sys.stderr
-                )
+                tell(f"{self.state_path} is of a run that kept less: it starts over")
         tried = {"started": now(), "device": devices.name(self.device), "tasks": 0}
         self.record["tries"].append(tried)
         done = len(self.record["tasks"])

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from analysis.terminal import tell
 from analysis.text import visible
 from benchmarks.common.errors import DataError, Postponed
 from benchmarks.common.files import read_json
@@ -44,7 +44,7 @@ def hold(folder: Path, wait: Callable[[], None]) -> Iterator[Callable[[], None]]
     while (own := _take(folder)) is None:
         if not said:
             holder = visible(_holder(folder))
-            print(f"{folder} is being made by {holder}: waits for it", file=sys.stderr)
+            tell(f"{folder} is being made by {holder}: waits for it")
             said = True
         wait()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from analysis.terminal import say
+from analysis.terminal import say, tell
 from analysis.text import visible
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, FaultyGPU, Postponed
@@ -52,7 +52,7 @@ def make(spec_path: Path, deadline: Deadline | None = None, state_minutes: float
     path = folder / f"result-{sources.version(code)}.json"
     keep = asked.get("keep", [])
     if record := _made(path, key, keep):
-        print(f"{path} is there already", file=sys.stderr)
+        tell(f"{path} is there already")
         return record
     check_writable(folder)
 
@@ -65,7 +65,7 @@ def make(spec_path: Path, deadline: Deadline | None = None, state_minutes: float
             return record
         if path.exists():
             absent = kept.missing(path, read_record(path, key), keep)
-            print(f"{path} is made again, to keep {' and '.join(absent)}", file=sys.stderr)
+            tell(f"{path} is made again, to keep {' and '.join(absent)}")
         return _make(spec, key, code, path, keep, deadline, check_lease, state_minutes)
 
 
@@ -95,7 +95,7 @@ def _make(
     for path_of_other_code in set(folder.glob("inside*.pt")) - {run.inside_path}:
         path_of_other_code.unlink()
     for state in set(folder.glob("state*.pt")) - {run.state_path}:
-        print(f"{folder} starts over: its code has changed since {state.name}", file=sys.stderr)
+        tell(f"{folder} starts over: its code has changed since {state.name}")
         state.unlink()
         state.with_suffix(".jsonl.gz").unlink(missing_ok=True)
     (folder / lease.ATTEMPT).touch()
@@ -193,12 +193,12 @@ def main() -> None:
             except Postponed:
                 raise
             except ValueError as error:  # a DataError, or of the method's file
-                print(visible(str(error)), file=sys.stderr)
+                tell(visible(str(error)))
                 left.append(path)
     except Postponed as error:
         if isinstance(error, FaultyGPU):
             slurm.note_faulty_node()
-        print(error, file=sys.stderr)
+        tell(str(error))
         raise SystemExit(Postponed.EXIT) from error
     except DataError as error:
         raise SystemExit(str(error)) from error

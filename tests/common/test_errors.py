@@ -52,3 +52,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(n):
     )
     command.stdout.close()
     assert command.stderr.read() == b"" and command.wait() == 0
+
+
+def test_work_goes_on_where_nobody_reads_its_progress():
+    code = "from benchmarks.common.progress import Progress\n"
+    code += "for step in range(3): Progress('a run', 3, 'steps').say(str(step))\nprint('done')"
+    read, written = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=written)
+    os.close(written)
+    assert done.returncode == 0 and done.stdout == b"done\n"

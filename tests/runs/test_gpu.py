@@ -4,11 +4,10 @@ import ast
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -28,10 +27,13 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def command(gpu):
-    """Of a run in a process of its own."""
-    start = ["-m"] if gpu is None else [str(ROOT / "tests/pretend_cuda.py")]
-    return [sys.executable, *start, "benchmarks.runs.run"]
+def start(gpu, monkeypatch):
+    """Starts a run in a process of its own."""
+    run = ("benchmarks.runs.run",)
+    if gpu is not None:
+        run = ("pretend_cuda", *run)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
+    return lambda *options, **out: processes.start(*run, *options, **out)
 
 
 def calls_of_cuda():
@@ -74,7 +76,7 @@ def test_every_call_of_cuda_is_made_by_a_run(gpu, project, data, tmp_path, monke
 def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     gpu,
     project,
-    command,
+    start,
     monkeypatch,
 ):
     """Another waits for the GPU while the first run lives. What was learnt before stays."""
@@ -83,30 +85,32 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     monkeypatch.setenv("GPUS", "1")
     monkeypatch.setenv("TMPDIR", str(project))
     (one,) = plan_of({"treelora": {}}, epochs=6).runs
-    command += [one.write_spec(), "--own-gpu"]
-    state = one.state
-    with open("first.txt", "w") as log:
-        first = subprocess.Popen(command, stdout=log, stderr=log)
+    asked, state = (one.write_spec(), "--own-gpu"), one.state
+    first = start(*asked, out=Path("first.txt"))
     other = None
     try:
-        while first.poll() is None and not state.exists():
+        while first.is_alive() and not state.exists():
             time.sleep(0.02)
-        first.send_signal(signal.SIGSTOP)
-        assert first.poll() is None, Path("first.txt").read_text()
+        os.kill(first.pid, signal.SIGSTOP)
+        assert first.is_alive(), Path("first.txt").read_text()
         (slot,) = project.glob(f"treelora-{os.getuid()}/gpu-*.lock")
         other = claiming(slot.parent, gpus.names()[0])
         assert not select.select([other.stdout], [], [], 3)[0]  # it waits
         first.kill()
-        first.wait()
+        first.join()
         assert other.stdout.readline().strip() == gpus.names()[0]
     finally:
-        for process in filter(None, (first, other)):
-            process.kill()
-            process.wait()
+        first.kill()
+        first.join()
+        if other:
+            other.kill()
+            other.wait()
     saved = torch.load(state, "cpu", weights_only=True)["record"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"continues after task {len(saved['tasks'])} of {N_TASKS}" in done.stderr
+    second = start(*asked, out=Path("second.txt"))
+    second.join()
+    said = Path("second.txt").read_text()
+    assert second.exitcode == 0, said
+    assert f"continues after task {len(saved['tasks'])} of {N_TASKS}" in said
     record = read_json(Path(one.record))
     assert record["status"] == "done", record["error"]
     assert record["R"][: len(saved["tasks"])] == saved["R"][: len(saved["tasks"])]
@@ -114,15 +118,17 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
     assert record["provenance"]["runs_per_gpu"] == 1
 
 
-def test_several_runs_share_a_gpu(gpu, project, command, monkeypatch):
+def test_several_runs_share_a_gpu(gpu, project, start, monkeypatch):
     if gpu is not None:
         pytest.skip("a pretended GPU has no memory to share")
     monkeypatch.setenv("RUNS_PER_GPU", "2")
     monkeypatch.setenv("GPUS", "1")
     monkeypatch.setenv("TMPDIR", str(project))
     runs = plan_of({"treelora": {}}, seeds=(0, 1)).runs
-    started = [subprocess.Popen([*command, run.write_spec(), "--own-gpu"]) for run in runs]
-    assert [process.wait() for process in started] == [0, 0]
+    started = [start(run.write_spec(), "--own-gpu") for run in runs]
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0]
     assert len(list(project.glob(f"treelora-{os.getuid()}/gpu-*.lock"))) == 2
     for run in runs:
         assert read_json(Path(run.record))["status"] == "done"

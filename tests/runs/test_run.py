@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -167,12 +167,11 @@ def test_runs_of_one_process_that_is_killed_end_with_the_same_scores(project, mo
     shutil.rmtree("results")
     specs = [one.write_spec() for one in plan.runs]
     done, cut, state = Path(plan.runs[0].record), Path(plan.runs[1].record), plan.runs[1].state
-    command = [sys.executable, "-m", "benchmarks.runs.run", *specs]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not state.exists():
+    process = processes.start("benchmarks.runs.run", *specs)
+    while process.is_alive() and not state.exists():
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    process.join()
     assert not cut.exists(), "the run was over before it could be killed"
     before = done.read_bytes()
     assert not made_by_command(monkeypatch, *specs)
