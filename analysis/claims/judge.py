@@ -92,7 +92,7 @@ def measure(suite: Suite) -> Measured:
 def setting_names(measured: list[Measured]) -> dict[str, str]:
     """How each setting is called: by its stream, and by a suite where streams have several.
 
-    By the first of its suites, or the one that is called as the stream is.
+    By the first of its suites; where one is called as the stream is, that name suffices.
     """
     found: dict[str, tuple[str, str]] = {}
     for own in measured:
@@ -101,7 +101,7 @@ def setting_names(measured: list[Measured]) -> dict[str, str]:
                 found[panel.setting] = slug, own.suite
     slugs = [slug for slug, _ in found.values()]
     return {
-        setting: slug if slugs.count(slug) == 1 else f"{slug} ({suite})"
+        setting: slug if slugs.count(slug) == 1 or suite == slug else f"{slug} ({suite})"
         for setting, (slug, suite) in found.items()
     }
 

@@ -270,7 +270,7 @@ def test_a_stream_with_several_settings_is_called_by_the_suite_of_its_name():
 
     places = [("ablations", "docs", 1), ("docs", "docs", 1), ("free", "docs", 2)]
     found = [measured(*place) for place in [*places, ("ablations", "glyphs", 3)]]
-    assert claims.setting_names(found) == {1: "docs (docs)", 2: "docs (free)", 3: "glyphs"}
+    assert claims.setting_names(found) == {1: "docs", 2: "docs (free)", 3: "glyphs"}
 
 
 def test_claims_on_what_other_computations_found(tmp_path):
