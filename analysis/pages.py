@@ -22,8 +22,9 @@ from analysis.records.runs import Panel, Suite
 from analysis.tables.accuracy import accuracy
 from analysis.tables.choices import ablations
 from analysis.tables.published import peers
-from analysis.tables.table import Column, Table, markdown, plain
+from analysis.tables.table import Column, Table, plain
 from analysis.tables.tuning import tuning
+from analysis.text import markdown
 
 HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),

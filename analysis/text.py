@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a sentence: shown on one line, quoted, met by a near name."""
+"""Text from outside, made fit for a sentence or Markdown: on one line, quoted, with a near name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import reprlib
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 
 MOST_LISTED = 40  # names in one sentence
 _ABSOLUTE = re.compile(  # of Unix, Windows or a home, where no longer word or address ends
@@ -54,3 +55,14 @@ def suggest(name: object, known: Iterable[str]) -> str:
         return f"did you mean {quoted(near[0])}?"
     more = [f"{len(known) - MOST_LISTED:,} more"] if len(known) > MOST_LISTED else []
     return f"there are {', '.join(map(visible, known[:MOST_LISTED] + more)) or 'none'}"
+
+
+@cache
+def markdown(text: str) -> str:
+    """Text as Markdown shows it: no markup, no mathematics, on one line."""
+    text = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", visible(text))
+    text = re.sub(r"[|`*~$]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is one
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;").replace("](", "]\\(")
+    text = re.sub(r"^(#+(?=\s|$)|[+=-](?=\s|$)|>)", r"\\\1", text)  # where a line begins
+    return re.sub(r"^(\d+)([.)]\s)", r"\1\\\2", text)

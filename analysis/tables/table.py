@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.records.metrics import Estimate
 from analysis.tables.latex import typeset
-from analysis.text import visible
+from analysis.text import markdown
 
 ABSENT = "–"
-
-
-@cache
-def markdown(text: str) -> str:
-    """Text as Markdown shows it: no markup, no mathematics, on one line."""
-    text = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", visible(text))
-    text = re.sub(r"[|`*~$]", r"\\\g<0>", text)
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is one
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;").replace("](", "]\\(")
-    text = re.sub(r"^(#+(?=\s|$)|[+=-](?=\s|$)|>)", r"\\\1", text)  # where a line begins
-    return re.sub(r"^(\d+)([.)]\s)", r"\1\\\2", text)
 
 
 def own_markdown(text: str) -> str:

@@ -14,8 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import baselines
-from analysis.tables.table import markdown
-from analysis.text import visible
+from analysis.text import markdown, visible
 from benchmarks.backbones import NORMALISATIONS, Backbone, Embedded, HubModel
 
 if TYPE_CHECKING:

@@ -37,8 +37,9 @@ from analysis.tables.diagnostics import diagnostics
 from analysis.tables.language import data, general, routing
 from analysis.tables.latex import tex
 from analysis.tables.setting import setting_notes, source_notes
-from analysis.tables.table import Column, Table, csv, markdown, percent, plain
+from analysis.tables.table import Column, Table, csv, percent, plain
 from analysis.tables.tuning import choices, tuning
+from analysis.text import markdown
 
 GOLDEN = """\
 | Method | Seeds | ACC ↑ | BWT (paper) ↓ | TIME s ↓ |
