@@ -9,8 +9,8 @@ takes the method says (`Method.passes`); tests, of all tasks so far after each t
 asks for fewer, take a forward pass for each item, and for each further token of a batch's answers
 all weights are read once.
 Loading, set-up, searches, projections, longer prompts (`fix`) and elementwise work are left out,
-and small networks do not reach a GPU's throughput. On a CPU, the published runs took 0.7 to 3 times
-as long as this says.
+and small networks do not reach a GPU's throughput. On a CPU, all but a few of the published runs
+took half to three times as long as this says.
 """
 
 from __future__ import annotations

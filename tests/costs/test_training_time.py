@@ -1,11 +1,16 @@
 """GPU hours of runs that nobody has made, against operations and passes by hand."""
 
+import json
+import statistics
+
 import pytest
 
 import baselines
 from benchmarks import streams
 from benchmarks.costs import training_time
 from benchmarks.costs.operations import lora_passes
+from benchmarks.runs import durations
+from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.suite import load_suite
 
 
@@ -34,6 +39,20 @@ def test_an_estimate_is_operations_over_throughput():
     operations += (55 - 19) * 1000 * cost.forward
     bf16 = spec | {"train": spec["train"] | {"precision": "bfloat16"}}
     assert training_time.seconds(bf16) == pytest.approx(operations / 300e12)
+
+
+@pytest.mark.parametrize("suite", ["cifar", "docs"])
+def test_an_estimate_is_near_what_published_runs_took_on_a_cpu(suite):
+    records = map(json.loads, open(PUBLISHED / f"{suite}.jsonl"))
+    runs = [
+        record
+        for record in records
+        if record["spec"]["method"]["label"] == "seqlora"
+        and record["provenance"]["device"].startswith("CPU")
+    ]
+    taken = statistics.median(map(durations.seconds, runs))
+    estimated = training_time.seconds(runs[0]["spec"], on_gpu=False)
+    assert 0.5 < taken / estimated < 3
 
 
 def test_methods_say_how_many_passes_they_take():
