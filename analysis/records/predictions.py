@@ -18,7 +18,7 @@ import gzip
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -87,6 +87,19 @@ class Predictions:
 def file_of(runs: Path) -> Path:
     """Where the predictions of a file of records lie."""
     return runs.with_name(f"{runs.stem}.predictions.jsonl.gz")
+
+
+def joined(paths: Iterable[Path]) -> bytes:
+    """The content of a file with the runs of all these, which are packed together, being alike.
+
+    Raises:
+        RecordError: as for `read`.
+    """
+    texts = []
+    for path in paths:
+        with _whole(path):
+            texts.append(gzip.decompress(path.read_bytes()))
+    return gzip.compress(b"".join(texts), mtime=0) if texts else b""
 
 
 def n_cells(path: Path) -> int:

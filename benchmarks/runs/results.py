@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from analysis.records import predictions
+from analysis.records.schema import RecordError
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
@@ -32,6 +33,9 @@ def collect(plan: Plan, out: Path) -> None:
     """Join the records of all runs of a plan, sorted, one per line, and their predictions.
 
     The bytes of both files depend on those of the runs' own only.
+
+    Raises:
+        DataError: a run's record or predictions are damaged.
     """
     suite = {"name": plan.name, "label": plan.label}
     if plan.reference:
@@ -43,7 +47,7 @@ def collect(plan: Plan, out: Path) -> None:
         _name(record, run)
         answers = kept.predictions(path)
         there = record["status"] == "done" and answers.exists()
-        rows.append((record | {"suite": suite}, answers.read_bytes() if there else b""))
+        rows.append((record | {"suite": suite}, answers if there else None))
     for run in plan.skipped:
         record = {
             "schema": SCHEMA,
@@ -53,10 +57,14 @@ def collect(plan: Plan, out: Path) -> None:
             "spec": run.spec,
             "suite": suite,
         }
-        rows.append((record, b""))
+        rows.append((record, None))
     rows.sort(key=lambda row: _place(row[0]))
     text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r, _ in rows)
-    write_bytes(predictions.file_of(out), b"".join(answers for _, answers in rows))
+    try:
+        answers = predictions.joined(path for _, path in rows if path)
+    except RecordError as error:
+        raise DataError(str(error)) from error
+    write_bytes(predictions.file_of(out), answers)
     write_bytes(out, text.encode())
 
 

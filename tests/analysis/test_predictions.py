@@ -8,7 +8,7 @@ import pytest
 from fake_records import record, suite_of, write
 
 from analysis.records import bootstrap
-from analysis.records.predictions import Cell, Predictions, by_key, file_of, of_record, read
+from analysis.records.predictions import Cell, Predictions, by_key, file_of, joined, of_record, read
 from analysis.records.runs import read_suite
 from analysis.records.schema import RecordError
 from analysis.tables.accuracy import differences
@@ -54,6 +54,17 @@ def panel(tmp_path_factory):
     mixed = [better[0], 1 - draws(11, 0.6), better[2]]
     methods = {"treelora": base, "seqlora": base, "gem": better, "ewc": mixed, "l2p": better[:1]}
     return panel_of(tmp_path_factory.mktemp("panel"), methods)
+
+
+def test_runs_that_are_packed_together_take_less_and_are_the_same(panel, tmp_path):
+    own = [run.pack() for runs in by_key(panel.suite.answers).values() for run in runs]
+    paths = [tmp_path / str(number) for number in range(len(own))]
+    for path, content in zip(paths, own, strict=True):
+        path.write_bytes(content)
+    whole = joined(paths)
+    assert gzip.decompress(whole) == b"".join(map(gzip.decompress, own))
+    assert len(whole) < 0.7 * sum(map(len, own))
+    assert joined([]) == b""
 
 
 def test_files_together_are_a_file_of_all_their_runs(panel):

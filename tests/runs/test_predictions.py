@@ -124,6 +124,9 @@ def test_a_run_that_lacks_what_is_to_be_kept_is_open_and_made_again(folder, caps
     answers(one).write_bytes(b"no gzip")
     with pytest.raises(DataError, match="predictions-.*holds no predictions or is damaged"):
         one.status()
+    with pytest.raises(DataError, match="predictions-.*holds no predictions or is damaged"):
+        results.collect(the_plan(), Path("damaged.jsonl"))
+    assert not Path("damaged.jsonl").exists()
 
 
 def test_a_run_that_is_to_keep_more_than_its_state_has_starts_over(folder, monkeypatch, capsys):
