@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
@@ -140,7 +140,8 @@ def _anchor(name: str) -> str:
 def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
     """By stream: the scores, what single choices change, and other public code's scores.
 
-    Of suites that run the same stream on the same backbone, each table is of the one with most.
+    Of suites that run the same stream on the same backbone, the scores are those of the one with
+    most methods, and what single choices change is of each that varies what none before it does.
 
     Args:
         remarks: by suite, what its records cannot say themselves.
@@ -152,7 +153,6 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
     parts = [_suites(suites)]
     for panels in groups.values():
         panel = max(panels, key=lambda panel: panel.runs["name"].nunique())
-        varied = max(panels, key=lambda panel: len(panel.methods) - panel.runs["name"].nunique())
         parts.append(f"## {panel.stream}, {panel.backbone} ({panel.suite.name})")
         if not is_result(panel.spec):
             chosen = tuning(panel)
@@ -165,14 +165,28 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         scores.title, scores.notes = "Scores", scores.notes[1:]  # the first is in the head
         scores.notes += remarks.get(panel.suite.name, [])
         parts.append(_text(scores))
-        for more, of in ((ablations(varied), varied), (peers(panel), panel)):
+        for more, of in [*_varied(panels), (peers(panel), panel)]:
             more.title = more.title.partition(": ")[2].capitalize()
             if of is panel:
                 more.setting = []  # as above
             else:
+                more.title += f" ({of.suite.name})"
                 more.notes += remarks.get(of.suite.name, [])
             parts += [_text(more)] if more.rows else []
     return RESULTS_HEAD + "\n\n".join(parts) + "\n"
+
+
+def _varied(panels: list[Panel]) -> Iterator[tuple[Table, Panel]]:
+    """What single choices change, in the panels that have rows which no larger one has."""
+    seen: set[str] = set()
+    for panel in sorted(
+        panels, key=lambda panel: panel.runs["name"].nunique() - len(panel.methods)
+    ):
+        table = ablations(panel)
+        own = {row["method"] for row in table.rows}
+        if own - seen:
+            yield table, panel
+        seen |= own
 
 
 def _suites(suites: list[Suite]) -> str:

@@ -552,3 +552,25 @@ def test_tables_say_which_rows_are_tuned(tmp_path):
     text = accuracy(panel_of(tmp_path, [tuned, record("glyphs", "seqlora")])).markdown()
     assert "in the suite pilot: EWC." in text and "Not tuned: SeqLoRA." in text
     assert "tuned" not in accuracy(panel_of(tmp_path, SMALL)).markdown().lower()
+
+
+def test_scores_show_what_each_suite_has_varied_and_nothing_twice(tmp_path):
+    def suite(name, rows):
+        (folder := tmp_path / name).mkdir()
+        runs = [
+            short(label, seed, 0.5, "treelora", config, suite=name)
+            for label, config in {"treelora": {}, **rows}.items()
+            for seed in range(2)
+        ]
+        return suite_of(folder, runs)
+
+    weak, strong = {"strength": 0.01}, {"strength": 1.0}
+    suites = [
+        suite("demo", {"weak": weak}),
+        suite("varied", {"weak": weak, "strong": strong}),
+        suite("deep", {"shallow": {"layers": 1}}),
+    ]
+    page = pages.results_page(suites, {})
+    assert page.count("**Scores**") == 1
+    titles = [line for line in page.splitlines() if line.startswith("**One choice")]
+    assert titles == ["**One choice at a time (varied)**", "**One choice at a time (deep)**"]
