@@ -18,6 +18,7 @@ from fake_records import (
     record,
     seeds,
     set_paths,
+    short,
     small,
     suite,
     suite_of,
@@ -555,7 +556,7 @@ def test_tables_say_which_rows_are_tuned(tmp_path):
 
 
 def test_scores_show_what_each_suite_has_varied_and_nothing_twice(tmp_path):
-    def suite(name, rows):
+    def varying(name, rows):
         (folder := tmp_path / name).mkdir()
         runs = [
             short(label, seed, 0.5, "treelora", config, suite=name)
@@ -566,9 +567,9 @@ def test_scores_show_what_each_suite_has_varied_and_nothing_twice(tmp_path):
 
     weak, strong = {"strength": 0.01}, {"strength": 1.0}
     suites = [
-        suite("demo", {"weak": weak}),
-        suite("varied", {"weak": weak, "strong": strong}),
-        suite("deep", {"shallow": {"layers": 1}}),
+        varying("demo", {"weak": weak}),
+        varying("varied", {"weak": weak, "strong": strong}),
+        varying("deep", {"shallow": {"layers": 1}}),
     ]
     page = pages.results_page(suites, {})
     assert page.count("**Scores**") == 1
