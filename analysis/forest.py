@@ -23,7 +23,7 @@ AXES = {
     "times": "Ratios, on a logarithmic axis",
     "index": "Agreement of trees and planted groups (Rand index)",
 }
-STEPS = {"points": 0.1, "times": log(2), "index": 0.25}
+STEPS = {"points": 0.1, "times": log(2), "index": 0.5}
 
 
 class Layout(NamedTuple):
