@@ -244,3 +244,10 @@ def test_predictions_are_published_and_restored_with_their_records(folder, monke
     shutil.rmtree("results")
     assert "6 of 6 runs restored" in results.restore(plan)
     assert not list(Path("results").rglob("predictions-*"))
+
+
+def test_collected_runs_are_packed_together(folder):
+    own = list(Path("results/runs").rglob("predictions-*.jsonl.gz"))
+    whole = predictions.file_of(Path("results/own/runs.jsonl"))
+    assert len(predictions.read(whole)) == len(own) > 1
+    assert whole.stat().st_size < 0.9 * sum(path.stat().st_size for path in own)
