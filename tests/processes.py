@@ -8,8 +8,11 @@ import multiprocessing
 import os
 import runpy
 import sys
+import tempfile
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -18,10 +21,13 @@ _context.set_forkserver_preload(
         *("avalanche.training.templates", "snakemake.cli", "matplotlib.backends.backend_pdf"),
     ]
 )
+_environment = dict(os.environ)  # at collection: no test's own, whichever comes first
 
 
 def fork(module: str, options: tuple[str, ...], out: Path, cwd: Path, env: dict) -> BaseProcess:
     """Start `python -m module` in `cwd` as the leader of a group; what it prints goes to `out`."""
+    with mock.patch.dict(os.environ, _environment, clear=True):
+        forkserver.ensure_running()
     process = _context.Process(target=_run, args=(module, options, out, cwd, env))
     process.start()
     return process
@@ -40,6 +46,7 @@ def _run(module, options, out, cwd, env):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    tempfile.tempdir = None  # what the server has imported has asked for its own
     folders = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
     sys.path[:] = [str(cwd), *folders, *installed]
