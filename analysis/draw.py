@@ -23,6 +23,7 @@ from analysis.claims.judge import table as claims_table
 from analysis.exhibits import Ran
 from analysis.figures.canvas import has_content, render
 from analysis.records import accounting, regret
+from analysis.records.reading import PUBLISHED
 from analysis.records.runs import RAW, Panel, Suite, read_suite, slugs
 from analysis.scatter import Board, board
 from analysis.tables.table import Table, csv
@@ -36,7 +37,6 @@ for room in (analysis.tables, analysis.figures):  # whose modules register what 
 NAMES = ("summary", *about(TABLES, Panel), *about(FIGURES, Panel), "claims", "report")
 FORMS = ("md", "tex", "column.tex", "csv")  # of a table
 CLAIMS = tuple(f"claims.{kind}" for kind in FORMS)
-PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 # What belongs to no suite: file, title, how it is read, and what of it the claims ask for.
 EXPERIMENTS = (
     ("regret", "Theorem 1 as an experiment", regret.load, regret.improvement),
@@ -99,7 +99,8 @@ def draw(
     several = len(paths) > 1
     if reference is not None:
         _check_reference(paths, reference)
-    say(f"draws {', '.join(path.stem if several else str(path) for path in paths)}")
+    named = [path.name.partition(".")[0] if several else str(path) for path in paths]
+    say(f"draws {', '.join(named)}")
     largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
     jobs = [partial(draw_suite, path, out, names, several, reference) for path in largest]
     if several and "claims" in names:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from analysis.claims.judge import judge, measure
 from analysis.claims.verdict import VERDICTS
+from analysis.records import reading
 from analysis.records.leaderboard import leaderboard
 from analysis.records.runs import Panel, read_suite
 from analysis.tables.table import ABSENT
 from analysis.terminal import columns
-from analysis.verify import compare, published_of
+from analysis.verify import compare
 
 
 def text(runs: Path) -> str:
@@ -23,7 +24,7 @@ def text(runs: Path) -> str:
     found = Counter(verdict.word for verdict in judge([measure(suite)], {}))
     counts = ", ".join(f"{found[word]} {word}" for word in VERDICTS)
     parts.append(f"the paper's claims in the light of this suite alone: {counts}")
-    if published := published_of(suite.name):
+    if published := reading.published().get(suite.name):
         parts.append(compare(suite, read_suite(published)).text())
     return "\n\n".join(parts)
 

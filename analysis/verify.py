@@ -24,11 +24,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from analysis.records import reading
 from analysis.records.runs import Suite, read_suite
 from analysis.terminal import columns, ends_in_one_sentence
 from analysis.text import quoted, suggest
-
-PUBLISHED = Path(__file__).parents[1] / "benchmarks/published"
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,6 @@ def _limit(runs: pd.DataFrame) -> float:
     return stdtrit(freedom, 0.975) * sqrt(2 * squares / freedom) if freedom else nan
 
 
-def published_of(name: str) -> Path | None:
-    """The published records of a suite; None if there are none."""
-    path = PUBLISHED / f"{name}.jsonl"
-    return path if path.is_file() else None
-
-
 @ends_in_one_sentence
 def main(arguments: list[str] | None = None) -> int:
     """Compares: 0 if the results are the published ones, 1 if not, 2 if they cannot be compared."""
@@ -159,13 +152,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
     name = Path(parser.parse_args(arguments).suite)
     name = name.stem if name.suffix in (".yaml", ".yml") else str(name)
-    if (published := published_of(name)) is None:
-        known = sorted(path.stem for path in PUBLISHED.glob("*.jsonl"))
-        raise ValueError(f"No results of {quoted(name)} are published: {suggest(name, known)}")
+    published = reading.published()
+    if name not in published:
+        raise ValueError(f"No results of {quoted(name)} are published: {suggest(name, published)}")
     own = Path("results") / name / "runs.jsonl"
     if not own.is_file():
         raise ValueError(f"{own} is missing: make replicate SUITE={name} makes it")
-    comparison = compare(read_suite(own), read_suite(published))
+    comparison = compare(read_suite(own), read_suite(published[name]))
     print(comparison.text())
     return 0 if comparison.holds else 1
 

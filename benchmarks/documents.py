@@ -11,12 +11,12 @@ from analysis.claims.judge import judge, measure
 from analysis.claims.summary import counts
 from analysis.draw import findings
 from analysis.forest import forest
+from analysis.records.reading import PUBLISHED, published
 from analysis.records.runs import read_suite
 from benchmarks import backbones
 from benchmarks.common.errors import as_exit
 from benchmarks.common.files import read_json, write_bytes
 from benchmarks.experiments import timing_page
-from benchmarks.runs.record import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- {0}:begin -->", "<!-- {0}:end -->"  # around what is made in the README
@@ -33,7 +33,7 @@ Pixels: the normalisation, `unit` for none. How they are found and what else can
 
 def documents() -> dict[str, bytes]:
     """Each by its path. Whole files, but for the README's parts."""
-    suites = [read_suite(path) for path in sorted(PUBLISHED.glob("*.jsonl"))]
+    suites = [read_suite(file) for file in published().values()]
     measured = [measure(suite) for suite in suites]
     verdicts = judge(measured, findings())
     main = [verdict for verdict in verdicts if verdict.claim.id in pages.HEADLINES]

@@ -86,7 +86,8 @@ class Predictions:
 
 def file_of(runs: Path) -> Path:
     """Where the predictions of a file of records lie."""
-    return runs.with_name(f"{runs.stem}.predictions.jsonl.gz")
+    name = runs.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".runs")
+    return runs.with_name(f"{name}.predictions.jsonl.gz")
 
 
 def joined(paths: Iterable[Path]) -> bytes:

@@ -6,15 +6,25 @@ meets a value of another kind, a name that leads out of a folder, or a character
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from math import isfinite
 from pathlib import Path
 
 from analysis.records.schema import SCHEMA, RecordError, check, panel, task_names
 from analysis.text import quoted, visible
 
+PUBLISHED = Path(__file__).parents[2] / "benchmarks/published"
+ENDING = ".runs.jsonl.gz"  # of a suite's published records
 MOST_DEPTH = 100  # of a value within values: a tree over as many tasks has not more
+
+
+def published() -> dict[str, Path]:
+    """The files of published records, by the names of their suites."""
+    files = sorted(PUBLISHED.glob(f"*{ENDING}"))
+    return {file.name.removesuffix(ENDING): file for file in files}
 
 
 def read(path: Path) -> tuple[list[dict], str]:
@@ -27,13 +37,12 @@ def read(path: Path) -> tuple[list[dict], str]:
     for what `schema.RECORD` does not allow.
     """
     content = read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()
-    lines = enumerate(content.splitlines(), start=1)
-    records = [_parse(line, f"{path}, line {number}") for number, line in lines]
+    numbered = enumerate(lines(path, content), start=1)
+    records = [_parse(line, f"{path}, line {number}") for number, line in numbered]
     if not records:
         raise RecordError(f"{path} holds no record: collect the suite again.")
     _check_together(path, records)
-    return records, digest
+    return records, hashlib.sha256(content).hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -49,6 +58,16 @@ def read_bytes(path: Path) -> bytes:
         ) from None
     _check_published(path, hashlib.sha256(content).hexdigest())
     return content
+
+
+def lines(path: Path, content: bytes) -> list[bytes]:
+    """Those of a file's content, which is gzipped if its name says so; RecordError if damaged."""
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise RecordError(f"{path} is damaged ({error}): restore it.") from None
+    return content.splitlines()
 
 
 def read_experiment(path: Path, kind: str) -> dict:

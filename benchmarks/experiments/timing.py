@@ -39,6 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import baselines
+from analysis.records.reading import PUBLISHED
 from baselines.common.base import Method, Setting, Task
 from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones, streams
@@ -48,7 +49,7 @@ from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import check_writable, read_json, write_json
 from benchmarks.common.progress import Progress
 from benchmarks.costs.operations import lora_passes
-from benchmarks.runs.record import PUBLISHED, provenance
+from benchmarks.runs.record import provenance
 from benchmarks.streams.common.tasks import Samples
 from treelora import Node, Options, TreeRegulariser
 

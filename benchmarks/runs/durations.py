@@ -13,16 +13,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.records import reading
 from analysis.terminal import tell
 from analysis.text import visible
 from benchmarks.common.files import parse_json, read_json
 from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, PlannedRun
-from benchmarks.runs.record import PUBLISHED
 
 RECORDED, ESTIMATED, UNKNOWN = "as recorded on {}", "as estimated for {}", "of unknown length"
 ON_CPU, ON_GPU = "a CPU", "a GPU"
@@ -51,20 +50,17 @@ def recorded_seconds() -> Known:
     """Seconds of recorded runs by what decides them, loading included; the last one counts.
 
     A record that cannot be read is another suite's, as this suite's were read for their status: it
-    is named on stderr and left out.
+    is named on stderr and left out, as is what follows it in the file.
     """
     known = {}
-    damaged = set()
-    for path, read in _records():
+    for path, read in _files():
         try:
-            record = read()
-            if record["status"] == "done":
-                on = ON_CPU if record["provenance"]["device"].startswith("CPU") else ON_GPU
-                known[_kind(record["spec"]), on] = seconds(record)
+            for record in read(path):
+                if record["status"] == "done":
+                    on = ON_CPU if record["provenance"]["device"].startswith("CPU") else ON_GPU
+                    known[_kind(record["spec"]), on] = seconds(record)
         except (ValueError, TypeError, KeyError, AttributeError):
-            damaged.add(path)
-    for path in sorted(damaged):
-        tell(f"{visible(str(path))} has what is no result record: left out")
+            tell(f"{visible(str(path))} has what is no result record: left out")
     return known
 
 
@@ -99,13 +95,12 @@ def seconds(record: dict) -> float:
     return max(inside, (finished - started).total_seconds())  # of the last attempt
 
 
-def _records() -> Iterator[tuple[Path, Callable[[], dict]]]:
-    """The file of each record, and how to read it."""
-    for path in sorted(PUBLISHED.glob("*.jsonl")):
-        for line in path.read_bytes().splitlines():
-            yield path, partial(parse_json, line)
+def _files() -> Iterator[tuple[Path, Callable[[Path], Iterable[dict]]]]:
+    """The files of records, and how to read them."""
+    for path in reading.published().values():
+        yield path, lambda path: map(parse_json, reading.lines(path, path.read_bytes()))
     for path in sorted(RUNS.glob("*/*/*/result*.json")):
-        yield path, partial(read_json, path)
+        yield path, lambda path: [read_json(path)]
 
 
 def _kind(spec: dict) -> str:

@@ -26,7 +26,7 @@ from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
 from benchmarks.runs.durations import seconds
-from benchmarks.runs.record import PUBLISHED, ROOT
+from benchmarks.runs.record import ROOT
 
 PACKAGES = ("analysis", "baselines", "benchmarks", "treelora")
 
@@ -34,7 +34,7 @@ PACKAGES = ("analysis", "baselines", "benchmarks", "treelora")
 def records() -> dict[str, list[dict]]:
     """The published records of each suite; DataError if a file is not what SHA256SUMS lists."""
     try:
-        return {file.stem: reading.read(file)[0] for file in sorted(PUBLISHED.glob("*.jsonl"))}
+        return {suite: reading.read(file)[0] for suite, file in reading.published().items()}
     except reading.RecordError as error:
         raise DataError(str(error)) from error
 
@@ -42,7 +42,7 @@ def records() -> dict[str, list[dict]]:
 def predictions(suite: str) -> dict[str, list[Predictions]]:
     """The published predictions of a suite by the keys of its runs; DataError as for `records`."""
     try:
-        return by_key(file_of(PUBLISHED / f"{suite}.jsonl"))
+        return by_key(file_of(reading.published()[suite]))
     except reading.RecordError as error:
         raise DataError(str(error)) from error
 
@@ -61,16 +61,16 @@ def vouch(specs: Mapping[str, list[Mapping]]) -> None:
         for spec in runs:
             present.setdefault(spec["method"]["name"], {}).update(sources.of(spec))
         entries[suite] = entries.get(suite, {}) | present
-    write_json(PUBLISHED / "sources.json", entries)
+    write_json(reading.PUBLISHED / "sources.json", entries)
     sums = "".join(
         f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n"
-        for p in sorted(PUBLISHED.glob("*.json*"))
+        for p in sorted(reading.PUBLISHED.glob("*.json*"))
     )
-    write_bytes(PUBLISHED / "SHA256SUMS", sums.encode())
+    write_bytes(reading.PUBLISHED / "SHA256SUMS", sums.encode())
 
 
 def _entries() -> dict[str, dict[str, dict[str, str]]]:
-    file = PUBLISHED / "sources.json"
+    file = reading.PUBLISHED / "sources.json"
     return read_json(file) if file.exists() else {}
 
 

@@ -17,7 +17,6 @@ from benchmarks.common.files import read_json, write_json
 
 SCHEMA = 1
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "benchmarks/published"
 _KEYS = {"schema", "status", "error", "key", "spec"}
 _PACKAGES = ("torch", "timm", "transformers", "peft", "avalanche-lib", "numpy")
 _CODE = ("treelora", "baselines", "benchmarks")

@@ -31,7 +31,6 @@ from analysis.tables.table import Column, Table, csv, percent
 from benchmarks import streams
 from benchmarks.common.errors import DataError, as_exit, one_sentence
 from benchmarks.common.files import read_json, write_bytes
-from benchmarks.runs.record import PUBLISHED
 from benchmarks.scoring import text_metrics
 
 OWN = "own"  # of each task
@@ -87,8 +86,8 @@ def rescore(suite: str, metric: str = OWN) -> tuple[pd.DataFrame, Table]:
 def _runs(suite: str) -> list[tuple[dict, Predictions | None]]:
     """The finished runs of a suite, each with what it answered if that was kept."""
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
-    places = Path("results", name, "runs.jsonl"), PUBLISHED / f"{name}.jsonl"
-    path = next((path for path in places if path.is_file()), None)
+    own = Path("results", name, "runs.jsonl")
+    path = own if own.is_file() else reading.published().get(name)
     if path is None:
         raise DataError(f"{suite} has no results here: make replicate SUITE={suite} makes them")
     try:

@@ -9,12 +9,14 @@ that the runs are made again.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import re
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
-from analysis.records import predictions
+from analysis.records import predictions, reading
 from analysis.records.schema import RecordError
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
@@ -26,7 +28,7 @@ from benchmarks.runs.record import SCHEMA, read_record, without_curve, write_rec
 
 MOST_PUBLISHED = 2_000_000  # bytes of a suite's predictions
 # As `collect` writes a record that is not skipped: its keys are sorted.
-_KEY = re.compile(r'"key": "([0-9a-f]{12})", "provenance"')
+_KEY = re.compile(rb'"key": "([0-9a-f]{12})", "provenance"')
 
 
 def collect(plan: Plan, out: Path) -> None:
@@ -106,8 +108,8 @@ def publish(plan: Plan, runs: Path) -> list[Path]:
             )
         if record["status"] == "done" and record["provenance"]["dirty"]:
             raise DataError(f"{name} was run from uncommitted code: commit and run it again")
-    target = published.PUBLISHED / f"{plan.name}.jsonl"
-    write_bytes(target, runs.read_bytes())
+    target = reading.PUBLISHED / f"{plan.name}{reading.ENDING}"
+    write_bytes(target, gzip.compress(runs.read_bytes(), mtime=0))
     content, answers = predictions.file_of(runs).read_bytes(), predictions.file_of(target)
     trials = any(run.spec["stream"].get("holdout") for run in plan.runs)
     if 0 < len(content) <= MOST_PUBLISHED and not trials:
@@ -167,9 +169,12 @@ def n_restorable(plan: Plan) -> int:
     """How many open runs of a plan `restore` would take from the published records."""
     wanted = {run.key: run.spec for run in plan.runs if run.is_open()}
     found = set()
-    for path in published.PUBLISHED.glob("*.jsonl") if wanted else ():
-        keys = set(_KEY.findall(path.read_text(encoding="utf-8"))) & wanted.keys() - found
-        found |= {key for key in keys if not published.differing(path.stem, wanted[key])}
+    for suite, path in reading.published().items() if wanted else ():
+        with suppress(RecordError):  # `restore` says which file is damaged
+            lines = reading.lines(path, path.read_bytes())
+            keys = {key.decode() for line in lines for key in _KEY.findall(line)}
+            keys &= wanted.keys() - found
+            found |= {key for key in keys if not published.differing(suite, wanted[key])}
     return len(found)
 
 

@@ -1,8 +1,6 @@
 """Published numbers: which stand beside a run, which effects the paper reports, other code's."""
 
 import importlib
-import json
-from pathlib import Path
 
 import pytest
 from fake_records import panel_of, record, set_paths, suite_of, with_tasks
@@ -12,6 +10,7 @@ from analysis.catalogue import TABLES, fitting
 from analysis.claims import claimed
 from analysis.claims.judge import judge, measure
 from analysis.records import counterparts as compare
+from analysis.records import reading
 from analysis.tables.accuracy import accuracy
 from analysis.tables.published import ordering, peers
 
@@ -289,8 +288,6 @@ def test_the_papers_own_effects():
     assert claimed.disk()["llm-7b"] == 10
 
 
-PUBLISHED = Path(__file__).parents[2] / "benchmarks/published/peers.jsonl"
-
 PEERS = compare.table("peers.csv")
 
 
@@ -323,7 +320,7 @@ def test_a_run_in_another_setting_stands_beside_none(changed):
 
 def test_docstrings_give_both_numbers():
     """Ours as published, theirs as in the table."""
-    records = [json.loads(line) for line in PUBLISHED.read_text().splitlines()]
+    records, _ = reading.read(reading.published()["peers"])
     ours = {r["spec"]["method"]["label"]: r for r in records}
     assert set(PEERS["label"]) <= ours.keys()
     for row in PEERS.itertuples():

@@ -1,5 +1,6 @@
 """Records: what is read and refused, the frame of runs, metrics, and trees over tasks."""
 
+import gzip
 import hashlib
 import json
 
@@ -296,6 +297,17 @@ def test_bad_records_are_refused(tmp_path, spoil, said):
         read(source)
     assert said in str(error.value) and str(source) in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+def test_gzipped_records_are_read_unless_they_are_damaged(tmp_path):
+    plain, packed = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "demo.runs.jsonl.gz"
+    content = gzip.compress(plain.read_bytes())
+    packed.write_bytes(content)
+    assert read(packed)[0] == read(plain)[0]
+    for damaged in (content[:-9], content[:40] + b"?" + content[41:], plain.read_bytes(), b""):
+        packed.write_bytes(damaged)
+        with pytest.raises(RecordError, match=f"{packed} (is damaged|holds no record)"):
+            read(packed)
 
 
 def test_a_record_with_the_loss_curve_of_older_versions_is_read(tmp_path):

@@ -1,5 +1,6 @@
 """Results made here beside the published ones, and what commands say on a terminal."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from fake_records import SMALL, failed, seeds, set_paths, short, suite_of, write
 
 from analysis import outcome, verify
+from analysis.records import reading
 from analysis.terminal import columns
 from analysis.verify import compare
 
@@ -101,8 +103,10 @@ def test_one_published_seed_sets_no_limit(tmp_path):
 def command(tmp_path, monkeypatch, capsys):
     """The command in a folder of its own: its exit status and what it says."""
     (tmp_path / "published").mkdir()
-    write(tmp_path / "published/demo.jsonl", PUBLISHED)
-    monkeypatch.setattr(verify, "PUBLISHED", tmp_path / "published")
+    plain = write(tmp_path / "demo.jsonl", PUBLISHED)
+    packed = gzip.compress(plain.read_bytes())
+    (tmp_path / "published/demo.runs.jsonl.gz").write_bytes(packed)
+    monkeypatch.setattr(reading, "PUBLISHED", tmp_path / "published")
     monkeypatch.chdir(tmp_path)
 
     def command(suite: str) -> tuple[int, str]:
@@ -132,8 +136,10 @@ def test_the_command_fails_where_something_is_too_far(command):
 
 
 def test_an_outcome_has_leaderboards_verdicts_and_the_comparison(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome, "published_of", lambda name: tmp_path / "runs.jsonl")
-    said = outcome.text(write(tmp_path / "runs.jsonl", SMALL))
+    runs = write(tmp_path / "runs.jsonl", SMALL)
+    name = SMALL[0]["suite"]["name"]
+    monkeypatch.setattr(reading, "published", lambda: {name: runs})
+    said = outcome.text(runs)
     board, verdicts, comparison = said.split("\n\n")
     lines = board.splitlines()
     assert lines[0] == "glyphs on vit-micro-glyphs:" and lines[1].split()[:2] == ["method", "ACC"]

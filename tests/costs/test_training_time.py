@@ -1,16 +1,15 @@
 """GPU hours of runs that nobody has made, against operations and passes by hand."""
 
-import json
 import statistics
 
 import pytest
 
 import baselines
+from analysis.records import reading
 from benchmarks import streams
 from benchmarks.costs import training_time
 from benchmarks.costs.operations import lora_passes
 from benchmarks.runs import durations
-from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.suite import load_suite
 
 
@@ -43,7 +42,7 @@ def test_an_estimate_is_operations_over_throughput():
 
 @pytest.mark.parametrize("suite", ["cifar", "docs"])
 def test_an_estimate_is_near_what_published_runs_took_on_a_cpu(suite):
-    records = map(json.loads, open(PUBLISHED / f"{suite}.jsonl"))
+    records, _ = reading.read(reading.published()[suite])
     runs = [
         record
         for record in records

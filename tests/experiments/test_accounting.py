@@ -10,13 +10,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.records import accounting as analysed
+from analysis.records.reading import PUBLISHED
 from baselines.common.lora import LoraSettings, add_lora
 from baselines.l2p import L2P
 from benchmarks import backbones
 from benchmarks.costs.operations import Passes, network, passes, run
 from benchmarks.experiments import accounting
 from benchmarks.experiments.accounting import Step, added, row
-from benchmarks.runs.record import PUBLISHED
 from tests import tiny as small
 from treelora import TreeRegulariser
 

@@ -92,7 +92,7 @@ def test_the_gpu_profile_is_the_default_one_with_a_number_of_gpus():
 def test_the_tree_is_small():
     sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked()}
     assert {name: size for name, size in sizes.items() if size > 5 * MEGABYTE} == {}
-    assert sum(sizes.values()) < 15 * MEGABYTE
+    assert sum(sizes.values()) < 10 * MEGABYTE
 
 
 def test_no_file_names_a_machine():

@@ -6,6 +6,7 @@ import sys
 import pytest
 import yaml
 
+from analysis.records import reading
 from benchmarks.common.errors import DataError
 from benchmarks.costs import memory
 from benchmarks.runs import durations, forecast
@@ -41,7 +42,7 @@ def plan(project, monkeypatch, capsys):
     }
     document = {"label": "a test", "seeds": [0, 1], "experiments": [experiment]}
     (project / "own.yaml").write_text(yaml.safe_dump(document))
-    monkeypatch.setattr(durations, "PUBLISHED", project / "none")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "none")
     monkeypatch.setattr("benchmarks.common.devices.find", lambda: "cpu")
 
     def plan(*options: str) -> tuple[str, object]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.records import predictions
+from analysis.records import predictions, reading
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
-from benchmarks.runs import kept, learning, published, rescore, results
+from benchmarks.runs import kept, learning, rescore, results
 from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
@@ -39,8 +39,7 @@ def folder(made, tmp_path, monkeypatch):
     """A copy of it to work in."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rescore, "PUBLISHED", tmp_path / "published")
-    monkeypatch.setattr(published, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", tmp_path / "published")
     rescore._gold.cache_clear()
     return tmp_path
 
@@ -218,7 +217,7 @@ def test_predictions_are_published_and_restored_with_their_records(folder, monke
         write_json(Path(one.record), record)
     before = {one.key: answers(one).read_bytes() for one in plan.runs}
     files = results.publish(plan, Path("results/own/runs.jsonl"))
-    assert [file.name for file in files] == ["own.jsonl", "own.predictions.jsonl.gz"]
+    assert [file.name for file in files] == ["own.runs.jsonl.gz", "own.predictions.jsonl.gz"]
     assert "own.predictions.jsonl.gz" in Path("published/SHA256SUMS").read_text()
     shutil.rmtree("results")
     assert "6 of 6 runs restored" in results.restore(plan)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gzip
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records import reading
 from benchmarks.common import files
 from benchmarks.common.data_dir import data_dir
 from benchmarks.common.errors import DataError
@@ -18,7 +20,6 @@ from benchmarks.common.progress import Progress
 from benchmarks.runs import published, results, sources
 from benchmarks.runs.forecast import Forecast, Machine
 from benchmarks.runs.plan import load_plan
-from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
@@ -48,7 +49,7 @@ def test_seeds_of_a_row_go_together_whatever_is_done(project, whole):
 
 
 def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypatch, whole):
-    monkeypatch.setattr("benchmarks.runs.durations.PUBLISHED", project / "none")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "none")
     plan = plan_of({"seqlora": {}, "gem": {}}, seeds=(0, 1))
     (one,) = (run for run in plan.runs if run.key == whole["key"])
     write_json(Path(one.record), whole)
@@ -121,12 +122,12 @@ def test_a_damaged_record_is_named_before_anything_is_made(project, changes):
 def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
     project, monkeypatch, capsys, content
 ):
-    monkeypatch.setattr("benchmarks.runs.durations.PUBLISHED", project / "published")
-    published = project / "published/other.jsonl"
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
+    published = project / "published/other.runs.jsonl.gz"
     alien = Path("results/runs/other/seqlora/s0-abc/result.json")
-    for path in (published, alien):
+    for path, pack in ((published, gzip.compress), (alien, bytes)):
         path.parent.mkdir(parents=True)
-        path.write_text(f"{content}\n")
+        path.write_bytes(pack(f"{content}\n".encode()))
     assert "1 runs: 1 open" in Forecast(plan_of({"seqlora": {}}), Machine()).text()
     said = capsys.readouterr().err
     assert said.count(str(alien)) == 1 and said.count(str(published)) == 1
@@ -207,7 +208,7 @@ def test_records_of_earlier_versions_lose_the_losses_of_their_steps(project, who
 def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
     path = Path(one.record)
     write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
     (file,) = results.publish(plan, Path("runs.jsonl"))
@@ -216,17 +217,18 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     same = {"seqlora-again": {"method": "seqlora"}, "seqlora": {"grid": {"rank": [8]}}}
     assert "2 of 2" in results.restore(plan_of(same))
     path.unlink()
-    file.write_text(file.read_text().replace('"seed": 0', '"seed": 00'))
-    with pytest.raises(DataError, match="own.jsonl has the digest"):
+    record = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(record.replace(b'"seed": 0', b'"seed": 00')))
+    with pytest.raises(DataError, match="own.runs.jsonl.gz has the digest"):
         results.restore(plan)
     assert not path.exists()
 
 
-@pytest.mark.parametrize("suite", sorted(path.stem for path in PUBLISHED.glob("*.jsonl")))
+@pytest.mark.parametrize("suite", reading.published())
 def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, monkeypatch):
     """Tried on the first of each."""
     monkeypatch.chdir(tmp_path)
-    with open(PUBLISHED / f"{suite}.jsonl") as file:
+    with gzip.open(reading.published()[suite]) as file:
         key = json.loads(next(file))["key"]
     plan = load_plan(suite)
     found = [run for run in plan.runs if run.key == key]
@@ -240,7 +242,7 @@ def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, 
 def test_what_was_published_by_other_code_is_restored_once_vouched_for(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
     path = Path(one.record)
     write_json(path, whole | {"provenance": whole["provenance"] | {"dirty": False}})
     results.publish(plan, Path("runs.jsonl"))
@@ -259,7 +261,7 @@ def test_what_was_published_by_other_code_is_restored_once_vouched_for(project, 
 def test_a_change_that_moves_no_number_is_vouched_for(project, monkeypatch, whole, capsys):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
     facts = whole["provenance"] | {"dirty": False}
     write_json(Path(one.record), whole | {"provenance": facts})
     results.publish(plan, Path("runs.jsonl"))
@@ -313,7 +315,7 @@ def test_two_suite_files_of_one_name_do_not_share_results(project):
 def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     (one,) = plan.runs
-    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
     path = Path(one.record)
     for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
         facts = whole["provenance"] | {"dirty": False, "threads": threads}
@@ -327,7 +329,7 @@ def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypa
 def test_only_complete_suites_from_committed_code_are_published(project, monkeypatch, whole):
     plan = plan_of({"seqlora": {}})
     path = Path(plan.runs[0].record)
-    monkeypatch.setattr(published, "PUBLISHED", project / "published")
+    monkeypatch.setattr(reading, "PUBLISHED", project / "published")
 
     def stored(**changes):
         write_json(path, whole | changes)
@@ -338,8 +340,8 @@ def test_only_complete_suites_from_committed_code_are_published(project, monkeyp
     with pytest.raises(DataError, match="failed .no.: only complete"):
         results.publish(*stored(status="failed", error="no"))
     (target,) = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
-    assert target.read_text().count("\n") == 1
-    assert "own.jsonl" in (project / "published" / "SHA256SUMS").read_text()
+    assert gzip.decompress(target.read_bytes()).count(b"\n") == 1
+    assert "own.runs.jsonl.gz" in (project / "published" / "SHA256SUMS").read_text()
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

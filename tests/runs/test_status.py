@@ -1,5 +1,6 @@
 """What `make status` says of runs that are done, that are made, and that could be restored."""
 
+import gzip
 import logging
 import time
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from benchmarks.common.files import write_json
-from benchmarks.runs import durations, jobs, published, results
+from analysis.records import reading
+from benchmarks.common.files import write_bytes, write_json
+from benchmarks.runs import jobs, published, results
 from benchmarks.runs import run as runner
 from benchmarks.runs.durations import Pace
 from benchmarks.runs.status import describe
@@ -62,10 +64,10 @@ def test_published_results_of_open_runs_are_offered(project, whole, monkeypatch)
     """Those that `restore` would take, and no others."""
     plan = plan_of({"seqlora": {}}, seeds=(0, 1))
     folder = project / "published"
-    for module in (published, durations):
-        monkeypatch.setattr(module, "PUBLISHED", folder)
+    monkeypatch.setattr(reading, "PUBLISHED", folder)
     write_json(Path(plan.runs[0].record), whole)
-    results.collect(plan_of({"seqlora": {}}), folder / "own.jsonl")
+    results.collect(plan_of({"seqlora": {}}), Path("runs.jsonl"))
+    write_bytes(folder / "own.runs.jsonl.gz", gzip.compress(Path("runs.jsonl").read_bytes()))
     published.vouch({"own": [plan.runs[0].spec]})
     assert "make restore" not in describe(plan)
     Path(plan.runs[0].record).unlink()

@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 import baselines
+from analysis.records.reading import published
 from analysis.records.runs import read_suite
 from analysis.tables.tuning import choices
 from analysis.text import quoted
 from benchmarks import streams
 from benchmarks.common.errors import DataError
 from benchmarks.runs.options import BACKBONE, TRAINING
-from benchmarks.runs.record import PUBLISHED
 from benchmarks.runs.suite import SUITES, load_suite
 from tests import bounds
 from tests.own_suite import own_suite
@@ -67,10 +67,9 @@ def test_tuned_rows_have_what_the_published_trials_chose():
             run.key: (run.spec["method"], run.spec["train"]) for run in load_suite(name).runs
         }.values():
             trials, _, row = method.get("tuned", "").partition("/")
-            published = PUBLISHED / f"{trials}.jsonl"
-            if published.exists():
+            if trials in published():
                 if trials not in chosen:
-                    [panel] = read_suite(published).panels
+                    [panel] = read_suite(published()[trials]).panels
                     chosen[trials] = choices(panel)
                 have = train | method["config"]
                 asked = chosen[trials][row].settings

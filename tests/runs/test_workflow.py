@@ -1,5 +1,6 @@
 """The workflow from end to end, on a copy of the working tree."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -248,9 +249,11 @@ def test_published_results_count_as_done(checkout):
         for record in map(json.loads, runs.splitlines())
     }
     (folder / "sources.json").write_text(json.dumps({"mine": entry}))
-    (folder / "mine.jsonl").write_bytes(runs)
+    packed = gzip.compress(runs)
+    (folder / "mine.runs.jsonl.gz").write_bytes(packed)
     sums = (folder / "SHA256SUMS").read_text()
-    (folder / "SHA256SUMS").write_text(f"{sums}{hashlib.sha256(runs).hexdigest()}  mine.jsonl\n")
+    digest = hashlib.sha256(packed).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{sums}{digest}  mine.runs.jsonl.gz\n")
     for method in ("glyphs/anchor", "docs/treelora"):
         for record in checkout.files(f"results/runs/{method}/*/result-*.json"):
             record.unlink()
@@ -260,7 +263,7 @@ def test_published_results_count_as_done(checkout):
     out = ("--out", "again.jsonl")
     assert checkout.module("benchmarks.runs.results", "collect", NAME, *out)[0] == 0
     assert (checkout.folder / "again.jsonl").read_bytes() == runs
-    (folder / "mine.jsonl").unlink()
+    (folder / "mine.runs.jsonl.gz").unlink()
     (folder / "sources.json").write_text(kept)
     (folder / "SHA256SUMS").write_text(sums)
 
