@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from baselines.common.base import LowRank, Method
 from benchmarks import backbones
-from benchmarks.backbones.vision import joined_qkv
 from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.common.options import at, parse
@@ -120,6 +119,8 @@ def _for_peft(
 ) -> tuple[dict, dict[str, Tensor]]:
     """PEFT's configuration and tensors; the first `n_seen` outputs of a classifier among them."""
     from peft import LoraConfig
+
+    from benchmarks.backbones.vision import joined_qkv  # timm takes seconds to import
 
     factors = {name.removeprefix("network."): pair for name, pair in adapter.factors.items()}
     factors = factors if head is None else joined_qkv(factors)

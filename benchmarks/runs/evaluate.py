@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from analysis.records.predictions import Cell
-from benchmarks.backbones.language import LanguageModel
 from benchmarks.common.devices import TEST_BATCH_SIZE
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common.tasks import Samples, TaskData
@@ -79,6 +78,8 @@ def _ends_at(stop: str | None, model: nn.Module, tokenizer) -> Iterator[None]:
     if stop is None:
         yield
         return
+    from benchmarks.backbones.language import LanguageModel  # transformers takes seconds to import
+
     most = len(stop.encode()) + 1  # ids, each of a byte or more, that it may lie in
 
     def ended(new: Tensor) -> Tensor:
