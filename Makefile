@@ -104,7 +104,7 @@ pretrain: .venv/requirements.lock ## Pre-train its own backbones again, from the
 
 ##@ The published results
 figures: .venv$(LIGHT)/requirements.lock ## Draw tables, figures and pages of them, without torch (REFERENCE=row that differences are taken to)
-	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.runs.jsonl.gz --out results/published \
+	@.venv$(LIGHT)/bin/python -m analysis benchmarks/published/*.runs.jsonl.xz --out results/published \
 	    $(if $(value REFERENCE),--reference=$(call quoted,$(value REFERENCE)))
 
 publish: .venv/requirements.lock ## Copy the results of a complete suite to benchmarks/published, and make docs

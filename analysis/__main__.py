@@ -14,7 +14,7 @@ HELP = f"""\
 Draws tables, figures and the report from result records. Needs no torch.
 
   python -m analysis results/demo/runs.jsonl --out results/demo
-  python -m analysis benchmarks/published/*.runs.jsonl.gz --out results/published
+  python -m analysis benchmarks/published/*.runs.jsonl.xz --out results/published
   python -m analysis results/demo/runs.jsonl --out results/demo --exhibits accuracy fig4a
   python -m analysis results/demo/runs.jsonl --out results/demo --reference seqlora
 

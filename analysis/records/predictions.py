@@ -1,6 +1,6 @@
 """Predictions of runs: of each test item the class or text that a model answered, and its score.
 
-A file is gzipped JSON lines. Of a run, the first line has what its cells share, and each further
+A file is packed JSON lines. Of a run, the first line has what its cells share, and each further
 one is a cell of R, task `task` after task `after`, both counted from 0 in the order learnt:
 
     {"schema": 1, "key": "1f0c9d2e7a55", "tasks": ["script3", ...], "items": [[6, 7], ...],
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from analysis.records.reading import read_bytes
+from analysis.records.reading import DAMAGED, read_bytes, unpack
 from analysis.records.schema import SCHEMA, RecordError
 from analysis.text import visible
 
@@ -85,9 +84,10 @@ class Predictions:
 
 
 def file_of(runs: Path) -> Path:
-    """Where the predictions of a file of records lie."""
-    name = runs.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".runs")
-    return runs.with_name(f"{name}.predictions.jsonl.gz")
+    """Where the predictions of a file of records lie: packed as that, or gzipped."""
+    packing = runs.suffix if runs.suffix != ".jsonl" else ".gz"
+    name = runs.name.removesuffix(packing).removesuffix(".jsonl").removesuffix(".runs")
+    return runs.with_name(f"{name}.predictions.jsonl{packing}")
 
 
 def joined(paths: Iterable[Path]) -> bytes:
@@ -117,7 +117,7 @@ def read(path: Path) -> list[Predictions]:
             it lists.
     """
     with _whole(path):
-        return list(_runs(gzip.decompress(read_bytes(path)).splitlines()))
+        return list(_runs(unpack(path, read_bytes(path)).splitlines()))
 
 
 def by_key(path: Path) -> dict[str, list[Predictions]]:
@@ -140,15 +140,7 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except RecordError:
         raise
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:
+    except (*DAMAGED, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(
             f"{path} holds no predictions or is damaged ({visible(str(error))}): delete it, and "
             "make its runs again or restore them."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import zlib
 from math import isfinite
 from pathlib import Path
@@ -17,7 +18,8 @@ from analysis.records.schema import SCHEMA, RecordError, check, panel, task_name
 from analysis.text import quoted, visible
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks/published"
-ENDING = ".runs.jsonl.gz"  # of a suite's published records
+ENDING = ".runs.jsonl.xz"  # of a suite's published records
+DAMAGED = OSError, EOFError, zlib.error, lzma.LZMAError  # what unpacking says of a damaged file
 MOST_DEPTH = 100  # of a value within values: a tree over as many tasks has not more
 
 
@@ -61,13 +63,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def lines(path: Path, content: bytes) -> list[bytes]:
-    """Those of a file's content, which is gzipped if its name says so; RecordError if damaged."""
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise RecordError(f"{path} is damaged ({error}): restore it.") from None
-    return content.splitlines()
+    """Those of a file's content, which is packed as its name says; RecordError if damaged."""
+    try:
+        return unpack(path, content).splitlines()
+    except DAMAGED as error:
+        raise RecordError(f"{path} is damaged ({error}): restore it.") from None
+
+
+def unpack(path: Path, content: bytes) -> bytes:
+    """A file's content, which is packed as its name says; one of DAMAGED if it is not."""
+    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(content)
 
 
 def read_experiment(path: Path, kind: str) -> dict:

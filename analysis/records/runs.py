@@ -3,7 +3,7 @@
 In a notebook:
 
     from analysis.records.runs import load
-    runs = load("benchmarks/published/cifar.runs.jsonl.gz")
+    runs = load("benchmarks/published/cifar.runs.jsonl.xz")
     runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
 
 One row is one run: what it is (`suite`, `stream`, `backbone`, `panel`, `method`, `seed` ...), how

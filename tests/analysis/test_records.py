@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import lzma
 
 import numpy as np
 import pandas as pd
@@ -299,9 +300,11 @@ def test_bad_records_are_refused(tmp_path, spoil, said):
     assert str(error.value).count("\n") == 0
 
 
-def test_gzipped_records_are_read_unless_they_are_damaged(tmp_path):
-    plain, packed = write(tmp_path / "runs.jsonl", SMALL), tmp_path / "demo.runs.jsonl.gz"
-    content = gzip.compress(plain.read_bytes())
+@pytest.mark.parametrize("packing", [gzip, lzma])
+def test_packed_records_are_read_unless_they_are_damaged(tmp_path, packing):
+    ending = {gzip: "gz", lzma: "xz"}[packing]
+    plain, packed = write(tmp_path / "runs.jsonl", SMALL), tmp_path / f"demo.runs.jsonl.{ending}"
+    content = packing.compress(plain.read_bytes())
     packed.write_bytes(content)
     assert read(packed)[0] == read(plain)[0]
     for damaged in (content[:-9], content[:40] + b"?" + content[41:], plain.read_bytes(), b""):

@@ -1,6 +1,6 @@
 """Results made here beside the published ones, and what commands say on a terminal."""
 
-import gzip
+import lzma
 import os
 import subprocess
 import sys
@@ -104,8 +104,8 @@ def command(tmp_path, monkeypatch, capsys):
     """The command in a folder of its own: its exit status and what it says."""
     (tmp_path / "published").mkdir()
     plain = write(tmp_path / "demo.jsonl", PUBLISHED)
-    packed = gzip.compress(plain.read_bytes())
-    (tmp_path / "published/demo.runs.jsonl.gz").write_bytes(packed)
+    packed = lzma.compress(plain.read_bytes())
+    (tmp_path / "published/demo.runs.jsonl.xz").write_bytes(packed)
     monkeypatch.setattr(reading, "PUBLISHED", tmp_path / "published")
     monkeypatch.chdir(tmp_path)
 

@@ -217,8 +217,8 @@ def test_predictions_are_published_and_restored_with_their_records(folder, monke
         write_json(Path(one.record), record)
     before = {one.key: answers(one).read_bytes() for one in plan.runs}
     files = results.publish(plan, Path("results/own/runs.jsonl"))
-    assert [file.name for file in files] == ["own.runs.jsonl.gz", "own.predictions.jsonl.gz"]
-    assert "own.predictions.jsonl.gz" in Path("published/SHA256SUMS").read_text()
+    assert [file.name for file in files] == ["own.runs.jsonl.xz", "own.predictions.jsonl.xz"]
+    assert "own.predictions.jsonl.xz" in Path("published/SHA256SUMS").read_text()
     shutil.rmtree("results")
     assert "6 of 6 runs restored" in results.restore(plan)
     assert {one.key: answers(one).read_bytes() for one in plan.runs} == before

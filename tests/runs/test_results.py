@@ -2,8 +2,8 @@
 
 import dataclasses
 import errno
-import gzip
 import json
+import lzma
 import os
 import re
 import shutil
@@ -123,9 +123,9 @@ def test_a_damaged_record_of_another_suite_does_not_stop_a_plan(
     project, monkeypatch, capsys, content
 ):
     monkeypatch.setattr(reading, "PUBLISHED", project / "published")
-    published = project / "published/other.runs.jsonl.gz"
+    published = project / "published/other.runs.jsonl.xz"
     alien = Path("results/runs/other/seqlora/s0-abc/result.json")
-    for path, pack in ((published, gzip.compress), (alien, bytes)):
+    for path, pack in ((published, lzma.compress), (alien, bytes)):
         path.parent.mkdir(parents=True)
         path.write_bytes(pack(f"{content}\n".encode()))
     assert "1 runs: 1 open" in Forecast(plan_of({"seqlora": {}}), Machine()).text()
@@ -217,9 +217,9 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
     same = {"seqlora-again": {"method": "seqlora"}, "seqlora": {"grid": {"rank": [8]}}}
     assert "2 of 2" in results.restore(plan_of(same))
     path.unlink()
-    record = gzip.decompress(file.read_bytes())
-    file.write_bytes(gzip.compress(record.replace(b'"seed": 0', b'"seed": 00')))
-    with pytest.raises(DataError, match="own.runs.jsonl.gz has the digest"):
+    record = lzma.decompress(file.read_bytes())
+    file.write_bytes(lzma.compress(record.replace(b'"seed": 0', b'"seed": 00')))
+    with pytest.raises(DataError, match="own.runs.jsonl.xz has the digest"):
         results.restore(plan)
     assert not path.exists()
 
@@ -228,7 +228,7 @@ def test_only_what_was_published_is_restored(project, monkeypatch, whole):
 def test_published_records_are_those_of_the_suites_as_they_are(suite, tmp_path, monkeypatch):
     """Tried on the first of each."""
     monkeypatch.chdir(tmp_path)
-    with gzip.open(reading.published()[suite]) as file:
+    with lzma.open(reading.published()[suite]) as file:
         key = json.loads(next(file))["key"]
     plan = load_plan(suite)
     found = [run for run in plan.runs if run.key == key]
@@ -340,8 +340,8 @@ def test_only_complete_suites_from_committed_code_are_published(project, monkeyp
     with pytest.raises(DataError, match="failed .no.: only complete"):
         results.publish(*stored(status="failed", error="no"))
     (target,) = results.publish(*stored(provenance=whole["provenance"] | {"dirty": False}))
-    assert gzip.decompress(target.read_bytes()).count(b"\n") == 1
-    assert "own.runs.jsonl.gz" in (project / "published" / "SHA256SUMS").read_text()
+    assert lzma.decompress(target.read_bytes()).count(b"\n") == 1
+    assert "own.runs.jsonl.xz" in (project / "published" / "SHA256SUMS").read_text()
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """What `make status` says of runs that are done, that are made, and that could be restored."""
 
-import gzip
 import logging
+import lzma
 import time
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def test_published_results_of_open_runs_are_offered(project, whole, monkeypatch)
     monkeypatch.setattr(reading, "PUBLISHED", folder)
     write_json(Path(plan.runs[0].record), whole)
     results.collect(plan_of({"seqlora": {}}), Path("runs.jsonl"))
-    write_bytes(folder / "own.runs.jsonl.gz", gzip.compress(Path("runs.jsonl").read_bytes()))
+    write_bytes(folder / "own.runs.jsonl.xz", lzma.compress(Path("runs.jsonl").read_bytes()))
     published.vouch({"own": [plan.runs[0].spec]})
     assert "make restore" not in describe(plan)
     Path(plan.runs[0].record).unlink()

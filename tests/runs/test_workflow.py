@@ -1,8 +1,8 @@
 """The workflow from end to end, on a copy of the working tree."""
 
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -249,11 +249,11 @@ def test_published_results_count_as_done(checkout):
         for record in map(json.loads, runs.splitlines())
     }
     (folder / "sources.json").write_text(json.dumps({"mine": entry}))
-    packed = gzip.compress(runs)
-    (folder / "mine.runs.jsonl.gz").write_bytes(packed)
+    packed = lzma.compress(runs)
+    (folder / "mine.runs.jsonl.xz").write_bytes(packed)
     sums = (folder / "SHA256SUMS").read_text()
     digest = hashlib.sha256(packed).hexdigest()
-    (folder / "SHA256SUMS").write_text(f"{sums}{digest}  mine.runs.jsonl.gz\n")
+    (folder / "SHA256SUMS").write_text(f"{sums}{digest}  mine.runs.jsonl.xz\n")
     for method in ("glyphs/anchor", "docs/treelora"):
         for record in checkout.files(f"results/runs/{method}/*/result-*.json"):
             record.unlink()
@@ -263,7 +263,7 @@ def test_published_results_count_as_done(checkout):
     out = ("--out", "again.jsonl")
     assert checkout.module("benchmarks.runs.results", "collect", NAME, *out)[0] == 0
     assert (checkout.folder / "again.jsonl").read_bytes() == runs
-    (folder / "mine.runs.jsonl.gz").unlink()
+    (folder / "mine.runs.jsonl.xz").unlink()
     (folder / "sources.json").write_text(kept)
     (folder / "SHA256SUMS").write_text(sums)
 
