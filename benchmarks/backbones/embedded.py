@@ -44,13 +44,17 @@ class Embedded(Backbone):
 
         Damaged ones are as good as of another recipe.
         """
+        return not self._made(COMMITTED / f"{self.name}.safetensors")
+
+    def _made(self, file: Path) -> bool:
+        """Whether a file is whole and of the present recipe, so that its tensors fit."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(COMMITTED / f"{self.name}.safetensors", "np") as file:
-                return file.metadata()["recipe"] != self.fingerprint(None)
+            with safe_open(file, "np") as opened:
+                return (opened.metadata() or {}).get("recipe") == self.fingerprint(None)
         except (OSError, SafetensorError):
-            return True
+            return False
 
     @property
     def file(self) -> Path:
@@ -60,11 +64,11 @@ class Embedded(Backbone):
 
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         file = self.file
-        if not file.exists():
-            raise DataError(f"{file} is missing: make it with `make pretrain`")
-        found = {"weights": str(file), "weights_sha256": sha256_of(file)}
-        self.load(found)
-        return found
+        if not self._made(file):
+            raise DataError(
+                f"{file} is missing, damaged or of another recipe: make it with `make pretrain`"
+            )
+        return {"weights": str(file), "weights_sha256": sha256_of(file)}
 
     def tokenizer(self, manifest: dict) -> Tokenizer:
         """The one that was trained with a language model."""

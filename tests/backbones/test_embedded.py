@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 
 from benchmarks import backbones
 from benchmarks.backbones import embedded, pretrain
@@ -36,7 +36,12 @@ def test_the_committed_weights_come_from_the_present_recipe_and_stay_small(monke
     assert backbones.find("micro-vit").rebuilt
     (tmp_path / "micro-vit.safetensors").write_bytes(b"damaged")
     assert backbones.find("micro-vit").file.parent == embedded.REBUILT
-    with pytest.raises(DataError, match="micro-vit.safetensors is missing.*make pretrain"):
+    monkeypatch.setattr(embedded, "REBUILT", tmp_path)
+    for metadata in (None, {"recipe": "of another time"}):
+        with pytest.raises(DataError, match="micro-vit.safetensors is missing.*make pretrain"):
+            backbones.find("micro-vit").prepare(tmp_path, None)
+        save_file({"weight": torch.zeros(1)}, tmp_path / "micro-vit.safetensors", metadata)
+    with pytest.raises(DataError, match="micro-vit.safetensors is missing, damaged or of another"):
         backbones.find("micro-vit").prepare(tmp_path, None)
 
 
