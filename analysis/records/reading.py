@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import zlib
@@ -19,6 +20,8 @@ from analysis.text import quoted, visible
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks/published"
 ENDING = ".runs.jsonl.xz"  # of a suite's published records
+PACKINGS = {".gz": gzip.open, ".xz": lzma.open}
+MOST_BYTES = 2**30  # of a packed file: a small one may unpack to more than the memory
 DAMAGED = OSError, EOFError, zlib.error, lzma.LZMAError  # what unpacking says of a damaged file
 MOST_DEPTH = 100  # of a value within values: a tree over as many tasks has not more
 
@@ -72,7 +75,13 @@ def lines(path: Path, content: bytes) -> list[bytes]:
 
 def unpack(path: Path, content: bytes) -> bytes:
     """A file's content, which is packed as its name says; one of DAMAGED if it is not."""
-    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(content)
+    if path.suffix not in PACKINGS:
+        return content
+    with PACKINGS[path.suffix](io.BytesIO(content)) as file:
+        unpacked = file.read(MOST_BYTES + 1)
+    if len(unpacked) > MOST_BYTES:
+        raise OSError(f"more than {MOST_BYTES:,} bytes unpacked")
+    return unpacked
 
 
 def read_experiment(path: Path, kind: str) -> dict:

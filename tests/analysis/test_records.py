@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from analysis.records import language, metrics, trees
+from analysis.records import language, metrics, reading, trees
 from analysis.records.reading import read
 from analysis.records.runs import frame, load, read_suite, slugs
 from analysis.records.schema import RecordError
@@ -301,7 +301,7 @@ def test_bad_records_are_refused(tmp_path, spoil, said):
 
 
 @pytest.mark.parametrize("packing", [gzip, lzma])
-def test_packed_records_are_read_unless_they_are_damaged(tmp_path, packing):
+def test_packed_records_are_read_unless_they_are_damaged(tmp_path, packing, monkeypatch):
     ending = {gzip: "gz", lzma: "xz"}[packing]
     plain, packed = write(tmp_path / "runs.jsonl", SMALL), tmp_path / f"demo.runs.jsonl.{ending}"
     content = packing.compress(plain.read_bytes())
@@ -311,6 +311,10 @@ def test_packed_records_are_read_unless_they_are_damaged(tmp_path, packing):
         packed.write_bytes(damaged)
         with pytest.raises(RecordError, match=f"{packed} (is damaged|holds no record)"):
             read(packed)
+    packed.write_bytes(content)
+    monkeypatch.setattr(reading, "MOST_BYTES", 1000)
+    with pytest.raises(RecordError, match="is damaged .more than 1,000 bytes unpacked"):
+        read(packed)
 
 
 def test_a_record_with_the_loss_curve_of_older_versions_is_read(tmp_path):
