@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-import pandas as pd
-
 from analysis.catalogue import is_result
 from analysis.claims.judge import RULE, Measured, evidence
 from analysis.claims.summary import Standing, chance, counts, findings, standings
@@ -193,9 +191,9 @@ def _suites(suites: list[Suite]) -> str:
     """What was run, and how long it took."""
     rows = []
     for suite in suites:
-        begun, ended = (pd.to_datetime(suite.runs[key]) for key in ("started", "finished"))
+        took = suite.runs["finished"] - suite.runs["started"]
         row = {"suite": suite.name, "label": suite.label, "runs": str(len(suite.runs))}
-        row["hours"] = plain((ended - begun).dt.total_seconds().sum() / 3600)
+        row["hours"] = plain(took.dt.total_seconds().sum() / 3600)
         row["device"] = "; ".join(sorted(set(suite.runs["device"].dropna())))
         rows.append(row)
     columns = [Column("suite", "Suite"), Column("label", "Setting"), Column("runs", "Runs")]

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from math import isnan
 from typing import NamedTuple
 
+import pandas as pd
+
 from analysis.catalogue import FIGURES
 from analysis.claims import judge
 from analysis.claims.verdict import VERDICTS, Verdict
@@ -136,13 +138,13 @@ def _setting(panel: Panel) -> dict[str, str]:
 def _provenance(suite: Suite) -> dict[str, str]:
     """What the runs have in common, and every value where they differ."""
     runs, statuses = suite.runs, list(suite.runs["status"])
-    times = distinct(runs, "started") + distinct(runs, "finished")
+    ends = runs["started"].min(), runs["finished"].max()
     used = [(record.get("provenance") or {}).get("packages") or {} for record in runs["record"]]
     versions = sorted({f"{name} {packages[name]}" for packages in used for name in packages})
     return {
         **{key: ", ".join(distinct(runs, key)) or "unknown" for key in PROVENANCE},
         "runs": ", ".join(f"{statuses.count(status)} {status}" for status in STATUSES),
         "seeds": ", ".join(map(str, sorted(set(runs["seed"])))),
-        "times": f"{min(times)} to {max(times)}" if times else "unknown",
+        "times": " to ".join(f"{end:%Y-%m-%d %H:%M}" for end in ends if pd.notna(end)) or "unknown",
         "packages": ", ".join(versions) or "unknown",
     }

@@ -7,8 +7,9 @@ In a notebook:
     runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
 
 One row is one run: what it is (`suite`, `stream`, `backbone`, `panel`, `method`, `seed` ...), how
-it ended (`status`, `error`), every metric of `metrics.METRICS` (NaN unless it is done), its matrix
-`R` and its whole `record`. Rows come in the order in which methods are shown.
+it ended (`status`, `error`), when (`started`, `finished`, in UTC), every metric of
+`metrics.METRICS` (NaN unless it is done), its matrix `R` and its whole `record`.
+Rows come in the order in which methods are shown.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ OUTDATED = {
 }
 MOST_DRAWN = 12  # methods in one figure
 LONGEST_SLUG = 150  # bytes of what becomes part of a file's name
-# Where and when a run was made.
+# When and how a run was made.
+TIMES = ("started", "finished")
 PROVENANCE = (
     *("device", "threads", "runs_per_gpu", "deterministic", "commit", "dirty", "source_digest"),
-    *("lock_digest", "python", "started", "finished", "weights_labels"),
+    *("lock_digest", "python", "weights_labels"),
 )
 # The columns that hold more than one value, so that no CSV has them.
 RAW = ["R", "record"]
@@ -97,6 +99,8 @@ def frame(records: list[dict]) -> pd.DataFrame:
     rows = [_row(record, panel) for record, panel in zip(records, panels, strict=True)]
     runs = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="line"))
     runs = runs.astype(dict.fromkeys([*COUNTS, "threads", "runs_per_gpu"], "Int64"))
+    for key in TIMES:
+        runs[key] = pd.to_datetime(runs[key], format="ISO8601", utc=True)
     runs["upper_bound"] = runs.groupby(["panel", "method"])["upper_bound"].transform("any")
     known = {label: place for place, label in enumerate(METHOD_ORDER)}
     order = pd.DataFrame(
@@ -136,7 +140,7 @@ def _row(record: dict, panel: str) -> dict[str, object]:
         },
         **measure(record),
         **{key: train[key] for key in ("batch_size", "mask", "optimizer_reset")},
-        **{key: provenance.get(key) for key in PROVENANCE},
+        **{key: provenance.get(key) for key in (*TIMES, *PROVENANCE)},
         **{"R": R, "record": record},
     }
 

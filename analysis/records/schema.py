@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,14 @@ def _is_score(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
+def _is_time(value: object) -> bool:
+    """Whether it names one moment, wherever it is read."""
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
 def _is_tree(value: object) -> bool:
     """Whether the children of every node share out its tasks."""
     if not isinstance(value, dict) or not {"tasks", "children"} <= value.keys():
@@ -66,6 +75,7 @@ def _is_tree(value: object) -> bool:
 
 ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+TIME = Kind("a time of ISO 8601 with its offset from UTC", _is_time)
 NAME = Kind(
     f"a name of at most {LONGEST_NAME} bytes without / and \\ that does not begin with a dot",
     _is_name,
@@ -145,9 +155,9 @@ RECORD = {
             "device!": ANY,
             "threads!": OrNull(COUNT),
             "runs_per_gpu?": OrNull(COUNT),
-            "tries?": OrNull([{"started": TEXT, "device": TEXT, "tasks": COUNT}]),
-            "started?": OrNull(TEXT),
-            "finished?": OrNull(TEXT),
+            "tries?": OrNull([{"started": TIME, "device": TEXT, "tasks": COUNT}]),
+            "started?": OrNull(TIME),
+            "finished?": OrNull(TIME),
             "packages?": OrNull({}),
             "source_digest?": OrNull(TEXT),
             "sources?": OrNull({}),

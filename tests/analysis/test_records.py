@@ -134,6 +134,8 @@ def test_load_gives_a_row_per_run_in_the_order_shown(tmp_path):
     means = runs.groupby("method")["acc"].mean()
     assert means["treelora"] == pytest.approx(0.725) and runs["R"][0].shape == (2, 2)
     finished, broken = runs.loc[4], runs.loc[5]
+    took = finished["finished"] - finished["started"]
+    assert took.total_seconds() == 600 and finished["started"].tzinfo is not None
     assert finished["acc"] == pytest.approx(0.9) and np.isnan(broken["acc"])
     assert broken["error"] == "out of memory" and broken["record"] == at_once[1]
 
@@ -264,6 +266,8 @@ def without(key):
         (edited(error={"a": 1}), "error must be"),
         (edited(provenance__threads="two"), "provenance.threads must be"),
         (edited(provenance__runs_per_gpu="two"), "provenance.runs_per_gpu must be"),
+        (edited(provenance__started="yesterday"), "provenance.started must be a time of ISO 8601"),
+        (edited(provenance__finished="2026-01-02T00:00:00"), "provenance.finished must be a time"),
         (edited(test_curve=[{"task": 0}]), "lacks test_curve[0].samples"),
         (
             edited(test_curve=[{"task": 7, "samples": 1, "score": 0.1}]),
