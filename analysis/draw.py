@@ -39,7 +39,7 @@ FORMS = ("md", "tex", "column.tex", "csv")  # of a table
 CLAIMS = tuple(f"claims.{kind}" for kind in FORMS)
 # What belongs to no suite: file, title, how it is read, and what of it the claims ask for.
 EXPERIMENTS = (
-    ("regret", "Theorem 1 as an experiment", regret.load, regret.improvement),
+    ("regret", "Theorem 1 as an experiment", regret.load, regret.findings),
     ("accounting", "Operations and bytes", accounting.load, accounting.findings),
 )
 

@@ -21,7 +21,7 @@ MOST = {"points": 0.4, "times": log(16), "index": 1.0}  # what lies beyond is an
 AXES = {
     "points": "Differences in points of percent, paired by seed",
     "times": "Ratios, on a logarithmic axis",
-    "index": "Agreement of trees and planted groups (Rand index)",
+    "index": "Agreement of trees and planted groups (adjusted Rand index)",
 }
 STEPS = {"points": 0.1, "times": log(2), "index": 0.5}
 
@@ -121,7 +121,7 @@ class Row:
 
     @property
     def beside(self) -> float | None:
-        least = self.verdict.least_beside
+        least = next(iter(self.verdict.others), None)
         return self._mark(least.estimate.mean) if least else None
 
     def _mark(self, value: float) -> float | None:

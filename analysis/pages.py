@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 from analysis.catalogue import is_result
 from analysis.claims.judge import RULE, Measured, evidence
-from analysis.claims.summary import Standing, chance, counts, findings, standings
+from analysis.claims.summary import (
+    Standing,
+    chance,
+    counts,
+    findings,
+    lasting,
+    standings,
+)
 from analysis.claims.verdict import (
     CLAIMS,
     NOT_SUPPORTED,
@@ -48,9 +55,11 @@ RESULTS_HEAD = """\
 
 Printed from the records in `benchmarks/published/`; what they say of the paper's claims is in
 [claims.md](claims.md). Scores are in percent, mean ± sample standard deviation over seeds, the best
-in bold. At the end stand the upper bound (`joint`) and, for text, the floor: what outputs without
-any model score. BWT counts forgetting as positive. TIME is training and consolidation. `make
-figures` draws these tables with every column, and the others.
+in bold. At the end stand `joint`, which learns all tasks at once for as many epochs and aligns no
+classifier, so that a method that does may be ahead of it, and, for text, the floor: what outputs
+without any model score. BWT counts forgetting as positive. TIME is training and consolidation, in
+parentheses where it is from another device or load. `make figures` draws these tables with every
+column, and the others.
 
 """
 
@@ -61,19 +70,32 @@ figures` draws these tables with every column, and the others.
 def headlines(verdicts: list[Verdict]) -> str:
     """The README's table: of each main claim in which settings it holds."""
     own = [standing for standing in standings(verdicts) if standing.claim.id in HEADLINES]
-    return _by_setting(own, "docs/claims.md", {})
+    return _by_setting(own, lasting(verdicts), "docs/claims.md", {})
 
 
-def _by_setting(own: list[Standing], page: str, more: Mapping[str, Callable[[Claim], str]]) -> str:
-    """One row per claim: the settings by verdict, and what else is told of the claim, by title."""
+def _by_setting(
+    own: list[Standing],
+    lasting: list[Verdict],
+    page: str,
+    more: Mapping[str, Callable[[Claim], str]],
+) -> str:
+    """One row per claim: the settings by verdict, and what else is told of the claim, by title.
+
+    In bold the settings whose verdict lasts when it is corrected for the number of all.
+    """
+
+    def called(verdict: Verdict) -> str:
+        name = markdown(verdict.setting)
+        return f"**{name}**" if verdict in lasting else name
+
     rows = [
         {"claim": _linked(standing.claim, page)}
         | {title: tell(standing.claim) for title, tell in more.items()}
-        | {word: ", ".join(v.setting for v in standing.of(word)) for word in TOLD}
+        | {word: ", ".join(map(called, standing.of(word))) for word in TOLD}
         for standing in own
     ]
     columns = [Column("claim", "Claim", markup=True)]
-    columns += [Column(key, key.capitalize()) for key in (*more, *TOLD)]
+    columns += [Column(key, key.capitalize(), markup=key in TOLD) for key in (*more, *TOLD)]
     return _text(Table("", "", columns, rows))
 
 
@@ -107,7 +129,7 @@ def claims_page(
         chance=chance(verdicts),
         settings="\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites),
     )
-    sections = [_by_setting(standings(verdicts), "", {"paper": _paper})]
+    sections = [_by_setting(standings(verdicts), lasting(verdicts), "", {"paper": _paper})]
     for claim in CLAIMS.values():
         own = [verdict for verdict in verdicts if verdict.claim is claim]
         paper = f"In the paper: {markdown(_paper(claim))} ({claim.where})."

@@ -101,6 +101,12 @@ def robust_spread() -> pd.Series:
     return scores.max(axis=1) - scores.min(axis=1)
 
 
+def robust_range(block: str) -> tuple[float, float]:
+    """Table 6: the least and the greatest value that was tried, of either."""
+    values = exhibit("table6", "acc").loc[f"split-cifar100/{block}"].dropna().index.astype(float)
+    return values.min(), values.max()
+
+
 def flops() -> pd.Series:
     """Table 8: operations per token by method."""
     return exhibit("table8", "flops-per-token").iloc[0]

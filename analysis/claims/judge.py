@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import exp
+from math import exp, isnan
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,22 +21,31 @@ from analysis.tables.table import csv as to_csv
 RULE = (
     "An effect is a mean over seeds, paired by seed, with its 95 % t interval. Supported: the "
     "interval lies where the claim holds. Not supported: it lies where the claim fails. "
-    "Undecided: it reaches into both; how many seeds would tell assumes that mean and spread stay "
-    "as they are. Not run: no suite has the runs. A claim about several effects needs all of them; "
-    "the least favourable is shown, and intervals are not widened for their number.",
+    "Undecided: it reaches into both, or all seeds say the same, which does not tell how others "
+    "would differ; how many seeds would tell assumes that mean and spread stay as they are. Not "
+    "run: no suite has the runs.",
+    "A claim about several effects needs all of them; the least favourable is shown. p is "
+    "two-sided, from the nearest end of where the claim holds: the largest of a claim that is "
+    "supported, and of one that fails the smallest times the number of effects, as any might have "
+    "failed by chance. Above 0.05 that is undecided.",
     "Where several suites ran a stream on one backbone, the one with most seeds speaks for that "
-    "setting, then the one with most effects and most methods.",
+    "setting, then the one with most effects and most methods. A setting is named after the first "
+    "of them. Times are compared where one device made both runs of a seed.",
     "Margins are the paper's own. At par: its largest shortfall, against the contenders of its "
     "own table (1 on vision, 3 on language). Robust: the wider spread of its Table 6. Few epochs:"
     " what more gain in its Table 2. Constant cost: the largest relative deviation of TIME that "
-    "it prints. A speed-up must be nearer to the paper's factor than to 1, in logarithms; time "
-    "per step includes consolidation. Noise of the test items: 1.96 binomial standard errors "
-    "against the paper's smallest lead or shortfall; what lies between counting only tasks whose "
-    "items score 0 or 1 and counting all is its interval.",
+    "it prints, for memory too, of which it prints none; memory is that of a GPU, as on a CPU it "
+    "is the whole process's. A speed-up must be nearer to the paper's factor than to 1, in "
+    "logarithms; time per step includes consolidation. Noise of the test items: 1.96 binomial "
+    "standard errors of one run against the paper's smallest lead or shortfall; what lies between "
+    "counting only tasks whose items score 0 or 1 and counting all is its interval.",
     "What stands beside an effect does not decide. At par: the best of the methods that the "
-    "paper's table lacks. Forgetting: what was not learnt cannot be forgotten, so the difference "
-    "in learning. Search: where training is as short as here, the bonus outweighs what the bandit"
-    " could learn and it pulls nearly in turn, so that a missing difference says little.",
+    "paper's table lacks, and a contender that is trained as TreeLoRA is where each row has its "
+    "own rate. Forgetting: what was not learnt cannot be forgotten, so the difference in "
+    "learning; and HiDeLoRA beside TreeLoRA in HiDe, which have all but the tree in common. "
+    "Robust: values beyond those of Table 6. Search: where training is as short as here, the "
+    "bonus outweighs what the bandit could learn and it pulls nearly in turn, so that a missing "
+    "difference says little.",
 )
 
 
@@ -126,8 +135,7 @@ def judge(measured: list[Measured], experiments: Mapping[str, object]) -> list[V
     Args:
         measured: of each suite.
         experiments: what belongs to no suite, by the name that a claim's `data` gives: `regret`,
-            ratios of regrets by structure and gamma, as `records.regret.improvement` has them;
-            `accounting`, as `records.accounting.findings` has it.
+            and `accounting`, as `findings` of `records.regret` and `records.accounting` have it.
     """
     trees: dict[str, dict[int, float]] = {}
     for own in measured:
@@ -189,7 +197,7 @@ def table(verdicts: list[Verdict]) -> Table:
     columns = {
         **{"claim": "Claim", "paper": "In the paper", "place": "Here", "verdict": "Verdict"},
         **{"effect": "Effect [95 % interval]", "what": "of", "bar": "Supported if", "n": "Seeds"},
-        **{"would_test": "What would tell", "beside": "Beside it"},
+        **{"p": "p", "would_test": "What would tell", "beside": "Beside it"},
     }
     rows = []
     for verdict in verdicts:
@@ -203,11 +211,20 @@ def table(verdicts: list[Verdict]) -> Table:
         if effect := verdict.effect:
             row |= {"effect": effect.text(), "what": effect.what, "bar": effect.bar()}
             row |= {"beside": verdict.beside}
-            row["n"] = effect.n or None
+            row |= {"n": effect.n or None, "p": _p(verdict)}
         rows.append(row)
     wide = ("claim", "paper", "effect", "would_test", "beside")
     shown = [Column(key, title, wide=key in wide) for key, title in columns.items()]
     return Table("claims", "The paper's claims", shown, rows, notes=list(RULE))
+
+
+def _p(verdict: Verdict) -> str:
+    """That of the verdict, and of how many effects one was to tell."""
+    if isnan(verdict.p):
+        return ""
+    p = "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.3f}"
+    n = len(verdict.judged)
+    return f"{p}, of {n}" if n > 1 else p
 
 
 def evidence(own: list[Verdict]) -> Table:
@@ -251,7 +268,7 @@ def csv(verdicts: list[Verdict]) -> str:
         ends = {"region_low": raw(low), "region_high": raw(high), "p": verdict.p}
         ends |= {f"paper_{end}": raw(getattr(verdict.paper, end)) for end in ("low", "high")}
         rows.append(row | _raw(effect) | ends)
-        others = (effect for effect in verdict.effects if effect.beside)
+        others = [replace(e, what=e.named) for e in verdict.effects if e.beside]
         rows += [row | {"verdict": "beside", "would_test": ""} | _raw(e) for e in others]
     frame = pd.DataFrame(rows, columns=columns)
     return to_csv(frame.astype({"n": "Int64"}))

@@ -7,8 +7,9 @@ from math import inf
 
 from analysis.claims import claimed
 from analysis.claims.pairs import FORMS, form, minus, present, speed_up
-from analysis.claims.verdict import Effects, claim, faster, span
+from analysis.claims.verdict import ALIKE, Effects, claim, faster, span
 from analysis.records.runs import Panel
+from analysis.records.variants import variants
 
 
 @claim(
@@ -21,7 +22,8 @@ from analysis.records.runs import Panel
 def accuracy(panel: Panel) -> Effects:
     """TreeLoRA's final score minus each contender's of the paper's own table for such streams.
 
-    Beside these, minus that of every other method.
+    Beside these, minus that of every other method, and of a contender's variant that is trained as
+    TreeLoRA is, where each had the rate that was chosen for it.
     """
     region = (min(0.0, claimed.lead(panel.modality).min() / 100), inf)
     names = {label: panel.specs[label]["method"]["name"] for label in panel.finished}
@@ -34,15 +36,22 @@ def accuracy(panel: Panel) -> Effects:
     ]
     table = claimed.main_table(panel.modality, "acc").columns
     contenders = [label for label in rivals if label == names[label] and label in table]
-    others = [label for label in rivals if names[label] not in table]
     ours = form(panel)
     if not present(panel, ours) or len(contenders) < 3:
         return []
-    effects = [minus(panel, ours, label, region) for label in contenders + others]
-    return effects[: len(contenders)] + [
-        replace(effect, what=f"{effect.what}, not in the paper's table", beside=True)
-        for effect in effects[len(contenders) :]
-    ]
+    train = panel.specs[ours]["train"]
+    beside = {label: "not in the paper's table" for label in rivals if names[label] not in table}
+    beside |= {
+        label: ALIKE
+        for contender in contenders
+        for label, changes in variants(panel, contender).items()
+        if changes and changes.keys() <= train.keys() and panel.specs[label]["train"] == train
+    }
+    effects = [minus(panel, ours, label, region) for label in contenders]
+    for label, why in beside.items():
+        effect = minus(panel, ours, label, region)
+        effects.append(replace(effect, beside=why))
+    return effects
 
 
 @claim(
@@ -53,15 +62,20 @@ def accuracy(panel: Panel) -> Effects:
     "treelora and seqlora",
 )
 def forgetting(panel: Panel) -> Effects:
-    """BWT of SeqLoRA minus TreeLoRA's; beside it, how much more or less TreeLoRA learns at all."""
+    """BWT of SeqLoRA minus TreeLoRA's; beside it, how much more or less TreeLoRA learns at all, and
+    what is left to it inside HiDe's decomposition when that is HiDeLoRA's too."""
     ours = form(panel)
     if not present(panel, ours, "seqlora"):
         return []
     learnt = minus(panel, ours, "seqlora", metric="learning_accuracy")
-    return [
+    effects = [
         minus(panel, "seqlora", ours, metric="bwt_paper"),
-        replace(learnt, what=f"{learnt.what}, right after learning", beside=True),
+        replace(learnt, beside="right after learning"),
     ]
+    if ours == "hidetreelora" and present(panel, "hidelora"):
+        frame = minus(panel, "hidelora", ours, metric="bwt_paper")
+        effects.append(replace(frame, beside=ALIKE))
+    return effects
 
 
 @claim(

@@ -12,17 +12,27 @@ from analysis.claims.pairs import form, minus
 from analysis.claims.verdict import Effect, Effects, Reported, claim, span
 from analysis.records.metrics import interval
 from analysis.records.runs import Panel
-from analysis.records.variants import counterparts, difference, settings, sweep
+from analysis.records.variants import alike, counterparts, difference, sweep
 
 SUITES = "(suites ablations, cifar_ablations)"
 
 
-def _robust(panel: Panel, key: str) -> Effects:
-    """The score with every other value of a setting minus that with the suite's own."""
+def _robust(panel: Panel, key: str, block: str) -> Effects:
+    """The score with every other value of a setting minus that with the suite's own.
+
+    Values beyond those of Table 6 stand beside.
+    """
     margin = claimed.robust_spread().max() / 100
+    least, most = claimed.robust_range(block)
     ours = form(panel, key)
-    labels = [label for label in sweep(panel, ours, key).values() if label != ours]
-    return [minus(panel, label, ours, (-margin, margin)) for label in labels]
+    effects = []
+    for value, label in sweep(panel, ours, key).items():
+        if label != ours:
+            effect = minus(panel, label, ours, (-margin, margin))
+            if not least <= value <= most:
+                effect = replace(effect, beside="not in Table 6")
+            effects.append(effect)
+    return effects if any(not effect.beside for effect in effects) else []
 
 
 def _spread(key: str) -> Reported:
@@ -39,7 +49,7 @@ def _spread(key: str) -> Reported:
 )
 def robust_lambda(panel: Panel) -> Effects:
     """Every other strength of the penalty."""
-    return _robust(panel, "strength")
+    return _robust(panel, "strength", "lambda")
 
 
 @claim(
@@ -51,7 +61,7 @@ def robust_lambda(panel: Panel) -> Effects:
 )
 def robust_learning_rate(panel: Panel) -> Effects:
     """Every other learning rate."""
-    return _robust(panel, "learning_rate")
+    return _robust(panel, "learning_rate", "learning-rate")
 
 
 def _mean_difference(panel: Panel, pairs: list[tuple[str, str]], what: str) -> Effects:
@@ -89,11 +99,10 @@ def search(panel: Panel) -> Effects:
     f"treelora with search random, and seqlora {SUITES}",
 )
 def penalty(panel: Panel) -> Effects:
-    """Random search minus no penalty, which is SeqLoRA on the same schedule, averaged as there."""
+    """Random search minus no penalty, which is SeqLoRA in the same setting, averaged as there."""
     pairs = counterparts(panel, "treelora", {"search": "random"})
-    plain = sweep(panel, "seqlora", "epochs")
-    epochs = {random: settings(panel, random)["epochs"] for random, _ in pairs}
-    none = [(random, plain[n]) for random, n in epochs.items() if n in plain]
+    plain = [(random, alike(panel, random, "seqlora")) for random, _ in pairs]
+    none = [(random, label) for random, label in plain if label]
     return _mean_difference(panel, none, "random − none")
 
 

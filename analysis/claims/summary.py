@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from analysis.claims.judge import Measured, setting_names
 from analysis.claims.verdict import (
+    ALIKE,
     CLAIMS,
+    LEVEL,
     NOT_RUN,
     NOT_SUPPORTED,
     SUPPORTED,
@@ -21,7 +23,6 @@ from analysis.claims.verdict import (
 )
 
 MIXED = "mixed"
-LEVEL = 0.05
 
 
 class Standing(NamedTuple):
@@ -79,7 +80,10 @@ def counts(verdicts: list[Verdict], measured: list[Measured]) -> str:
     )
     settings = [f"the paper's own settings ({', '.join(theirs)})"] if theirs else []
     settings += [f"settings that are not the paper's ({', '.join(small)})"] if small else []
-    return f"Of the paper's {len(CLAIMS)} claims {_listed(words)}, in {_listed(settings)}."
+    return (
+        f"Of {len(CLAIMS)} claims, the paper's and what checks them, {_listed(words)}, in "
+        f"{_listed(settings)}."
+    )
 
 
 def _listed(words: list[str]) -> str:
@@ -109,17 +113,23 @@ def _nearest(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def _effects(verdicts: list[Verdict]) -> str:
-    """The effects by setting; of what, where that differs; and what stands below 0 beside them."""
+    """The effects by setting; of what, where that differs; and what speaks against them."""
     differ = len({verdict.effect.what for verdict in verdicts}) > 1
     return ", ".join(
-        " ".join([verdict.setting, _brief(verdict.effect, differ), *_but(verdict.least_beside)])
+        " ".join([verdict.setting, _brief(verdict.effect, differ), *_but(verdict.others)])
         for verdict in verdicts
     )
 
 
-def _but(beside: Effect | None) -> list[str]:
-    told = beside is not None and beside.estimate.high < 0
-    return [f"but {_brief(beside, True)}"] if told else []
+def _but(others: list[Effect]) -> list[str]:
+    """What beside an effect speaks against it, and what of the method alone does not tell."""
+    against = [_brief(other, True) for other in others if other.outcome == NOT_SUPPORTED]
+    against += [
+        f"{_brief(other, True)}, which may be chance"
+        for other in others
+        if other.beside == ALIKE and other.outcome == UNDECIDED
+    ]
+    return [f"but {' and '.join(against)}"] if against else []
 
 
 def _brief(effect: Effect, of_what: bool) -> str:
@@ -127,7 +137,7 @@ def _brief(effect: Effect, of_what: bool) -> str:
     mean = effect.estimate.mean
     alone = effect.estimate._replace(low=mean, high=mean)
     text = replace(effect, parts=(), estimate=alone).text()
-    return f"{text} ({effect.what})" if of_what else text
+    return f"{text} ({effect.named})" if of_what else text
 
 
 class Chance(NamedTuple):
@@ -146,20 +156,31 @@ class Chance(NamedTuple):
     stay: int
 
     def __str__(self) -> str:
-        yes, no = (f"{LEVEL / 2 * n:.1f}" for n in (self.tested, self.n_effects))
         stay = f"{self.stay or 'none'} {'stay' if self.stay > 1 else 'stays'}"
+        chance = f"{LEVEL / 2 * self.tested:.1f}"
         return (
             f"{self.tested} verdicts on a claim in a setting rest on {self.n_effects} effects with "
-            f"a spread over seeds. With each at the edge of where its claim holds, up to {yes} "
-            f"would be supported by chance and {no} not. Of {self.decided} decided, {stay} so by "
-            "Holm's correction."
+            "a spread over seeds. With each at the edge of where its claim holds, up to "
+            f"{chance} would be supported by chance and as many not. Of {self.decided} decided, "
+            f"{stay} so by Holm's correction, in bold in the tables by setting."
         )
 
 
 def chance(verdicts: Iterable[Verdict]) -> Chance:
+    """Of the verdicts that speak."""
+    by_p, stay = _by_p(verdicts)
+    decided = sum(verdict.word != UNDECIDED for verdict in by_p)
+    return Chance(len(by_p), sum(len(verdict.judged) for verdict in by_p), decided, stay)
+
+
+def lasting(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts that stay decided by Holm's correction."""
+    by_p, stay = _by_p(verdicts)
+    return by_p[:stay]
+
+
+def _by_p(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], int]:
     """Holm: of m verdicts in the order of p, those before the first with p > 0.05 / (m - i)."""
     by_p = sorted((v for v in verdicts if v.speaks and not isnan(v.p)), key=lambda v: v.p)
     m = len(by_p)
-    stay = next((i for i, verdict in enumerate(by_p) if verdict.p > LEVEL / (m - i)), m)
-    decided = sum(verdict.word != UNDECIDED for verdict in by_p)
-    return Chance(m, sum(len(verdict.judged) for verdict in by_p), decided, stay)
+    return by_p, next((i for i, v in enumerate(by_p) if v.p > LEVEL / (m - i)), m)

@@ -24,7 +24,8 @@ NOT_RUN = "not run"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_RUN)
 MOST_SEEDS = 1000
 SEEDS = np.arange(2, MOST_SEEDS + 1)
-QUANTILES = stdtrit(SEEDS - 1, 0.975)
+LEVEL = 0.05
+ALIKE = "else alike"  # of what stands beside: the pair that differs in the method alone
 _UNITS = {"points": " points", "times": "×", "index": ""}
 
 
@@ -39,7 +40,7 @@ class Effect:
         region: its ends, infinite where there is none.
         unit: "points" (of scores, which are fractions), "times" (a ratio) or "index" (as it is).
         parts: the factors of a ratio.
-        beside: whether it is only shown beside the others and decides nothing.
+        beside: why it is only shown beside the others and decides nothing; "" where it decides.
     """
 
     what: str
@@ -48,12 +49,24 @@ class Effect:
     region: tuple[float, float] = (0.0, inf)
     unit: str = "points"
     parts: tuple[Effect, ...] = ()
-    beside: bool = False
+    beside: str = ""
+
+    @property
+    def named(self) -> str:
+        """What it is of, and why it decides nothing."""
+        return ", ".join(filter(None, (self.what, self.beside)))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all seeds say the same, so that nothing tells how much others would differ."""
+        return self.n > 1 and not self.estimate.sd > 1e-12
 
     @property
     def outcome(self) -> str:
         """supported, not supported or undecided."""
         (low, high), (_, _, least, most) = self.region, self.estimate
+        if self.is_constant:
+            return UNDECIDED
         if low < least and most < high:
             return SUPPORTED
         return NOT_SUPPORTED if most <= low or high <= least else UNDECIDED
@@ -65,7 +78,7 @@ class Effect:
         Below 0.05 where the 95 % interval lies on one side of it. NaN without spread over seeds.
         """
         mean, sd, *_ = self.estimate
-        if self.n < 2 or not sd > 0:
+        if self.n < 2 or self.is_constant:
             return nan
         distance = min(abs(mean - end) for end in self.region if isfinite(end))
         return 2 * float(stdtr(self.n - 1, -distance * sqrt(self.n) / sd))
@@ -76,12 +89,16 @@ class Effect:
         slack = min(self.estimate.low - self.region[0], self.region[1] - self.estimate.high)
         return -inf if isnan(slack) else slack
 
-    @property
-    def seeds_needed(self) -> str:
-        """How many seeds would decide if mean and deviation stayed as they are."""
+    def seeds_needed(self, n_effects: int = 1) -> str:
+        """How many seeds would decide if mean and deviation stayed as they are.
+
+        Args:
+            n_effects: among which this one must tell, so that chance has as many goes.
+        """
         mean, sd, *_ = self.estimate
         distance = min(abs(mean - end) for end in self.region)
-        enough = SEEDS[QUANTILES * sd / np.sqrt(SEEDS) < distance]
+        quantiles = stdtrit(SEEDS - 1, 1 - LEVEL / 2 / n_effects)
+        enough = SEEDS[quantiles * sd / np.sqrt(SEEDS) < distance]
         return f"about {enough[0]}" if len(enough) else f"more than {MOST_SEEDS}"
 
     def _print(self, value: float, signed: bool = True) -> str:
@@ -210,33 +227,41 @@ class Verdict:
 
     @property
     def effect(self) -> Effect | None:
-        """The least favourable one, which decides."""
-        order = sorted(self.judged, key=lambda e: (OUTCOMES.index(e.outcome), e.slack))
-        return order[0] if order else None
+        """The least favourable one, which decides: of those that fail the one that surely does."""
+
+        def favour(effect: Effect) -> tuple:
+            fails = effect.outcome == NOT_SUPPORTED
+            p = effect.p if fails and not isnan(effect.p) else 0.0
+            return OUTCOMES.index(effect.outcome), p, effect.slack
+
+        return min(self.judged, key=favour, default=None)
 
     @property
-    def least_beside(self) -> Effect | None:
-        """The lowest of what stands beside it and decides nothing."""
+    def others(self) -> list[Effect]:
+        """What stands beside it and decides nothing: the lowest for each reason, in their order."""
         others = [e for e in self.effects if e.beside and not isnan(e.estimate.mean)]
-        return min(others, key=lambda e: e.estimate.mean, default=None)
+        others.sort(key=lambda effect: effect.estimate.mean)
+        return list({effect.beside: effect for effect in reversed(others)}.values())[::-1]
 
     @property
     def beside(self) -> str:
-        """That as text, and of what it is."""
-        least = self.least_beside
-        return f"{least.text()} ({least.what})" if least else ""
+        """These as text, and of what they are."""
+        return "; ".join(f"{other.text()} ({other.named})" for other in self.others)
 
     @property
     def word(self) -> str:
-        """One of `VERDICTS`."""
-        return self.effect.outcome if self.effect else NOT_RUN
+        """One of `VERDICTS`; of several effects one that fails must do so beyond chance."""
+        if not self.effect:
+            return NOT_RUN
+        chance = self.effect.outcome == NOT_SUPPORTED and self.p > LEVEL
+        return UNDECIDED if chance else self.effect.outcome
 
     @property
     def p(self) -> float:
         """Of the verdict: all effects must support the claim, or one of them, any, must fail it."""
         if not self.effect or isnan(self.effect.p):
             return nan
-        if self.word == SUPPORTED:
+        if self.effect.outcome == SUPPORTED:
             return max(effect.p for effect in self.judged)
         return min(1.0, self.effect.p * len(self.judged))
 
@@ -251,5 +276,9 @@ class Verdict:
             return f"no seed has all of {self.effect.what}"
         if isnan(self.effect.estimate.low):
             return "one seed gives no interval, more would"
-        seeds = self.effect.seeds_needed if self.effect.n else "more"
+        if self.effect.is_constant:
+            return "all seeds say the same, and so do not tell how others would differ"
+        fails = self.effect.outcome == NOT_SUPPORTED
+        goes = len(self.judged) if fails else 1
+        seeds = self.effect.seeds_needed(goes) if self.effect.n else "more"
         return f"{seeds} seeds would tell"

@@ -56,13 +56,16 @@ def _growth(record: dict, key: str) -> float:
     return slope * (len(costs) - 1)
 
 
-def _constant(panel: Panel, key: str) -> Effects:
-    """How much more than SeqLoRA's a cost grows from the first task with an old one to the last."""
-    values = _of_records(panel, partial(_growth, key=key), "treelora", "seqlora")
-    if values.empty:
-        return []
+def _growths(panel: Panel, key: str, *pair: str) -> pd.Series:
+    """How much more a cost of the first grows than one of the second, by seed of one device."""
+    values = _of_records(panel, partial(_growth, key=key), *pair)
+    return values[values.index.isin(panel.comparable(*pair))]
+
+
+def _constant(panel: Panel, estimate: Estimate, n: int) -> Effects:
+    """Growth from the first task with an old one to the last, over SeqLoRA's."""
     region = (-inf, log(1 + claimed.time_spread(panel.modality)))
-    return [Effect("growth, treelora / seqlora", interval(values), len(values), region, "times")]
+    return [Effect("growth, treelora / seqlora", estimate, n, region, "times")]
 
 
 @claim(
@@ -74,7 +77,8 @@ def _constant(panel: Panel, key: str) -> Effects:
 )
 def constant_time(panel: Panel) -> Effects:
     """Growth of the time of a step."""
-    return _constant(panel, "train_seconds")
+    values = _growths(panel, "train_seconds", "treelora", "seqlora")
+    return [] if values.empty else _constant(panel, interval(values), len(values))
 
 
 @claim(
@@ -82,11 +86,24 @@ def constant_time(panel: Panel) -> Effects:
     "Training takes no more memory when more tasks were learnt",
     "Appendix A.3",
     lambda _: Reported("no number by task"),
-    "treelora and seqlora on at least three tasks",
+    "treelora and seqlora on at least three tasks, on a GPU",
 )
 def constant_memory(panel: Panel) -> Effects:
-    """Growth of the peak of memory."""
-    return _constant(panel, "peak_bytes")
+    """Growth of the peak of a GPU's memory, which is counted: from the least seed to the most.
+
+    On a CPU the peak is that of the whole process, beside which the tree's state is nothing.
+    """
+    pair = ("treelora", "seqlora")
+    values = _growths(panel, "peak_bytes", *pair)
+    on_gpu = (not _is_cpu(panel.clocks[pair[0]][seed]) for seed in values.index)
+    if values.empty or not all(on_gpu):
+        return []
+    return _constant(panel, Estimate(values.mean(), nan, values.min(), values.max()), 0)
+
+
+def _is_cpu(clock: tuple) -> bool:
+    devices, *_ = clock
+    return any(device.partition(",")[0].upper() == "CPU" for device in devices)
 
 
 def _ratio(what: str, ratio: float | Estimate, region: tuple[float, float]) -> Effect:
@@ -103,12 +120,14 @@ def _ratio(what: str, ratio: float | Estimate, region: tuple[float, float]) -> E
     "the regret experiment",
     data="regret",
 )
-def regret(found: Mapping[tuple[str, float], Estimate]) -> dict[str, Effects]:
+def regret(found: Mapping[str, object]) -> dict[str, Effects]:
     """Regret of the tree's search over the flat one's, on smooth trees: by structure and gamma."""
     places: dict[str, Effects] = {}
-    for (structure, gamma), ratio in found.items():
+    size = f"N = {found['n']:,}, T = {found['t']:,}"
+    for (structure, gamma), ratio in found["ratios"].items():
         if structure in SMOOTH:
-            effect = _ratio(f"regret of tree / flat, gamma {gamma}", ratio, (-inf, 0.0))
+            what = f"regret of tree / flat, gamma {gamma}, {size}"
+            effect = _ratio(what, ratio, (-inf, 0.0))
             places.setdefault(f"{structure} trees", []).append(effect)
     return places
 

@@ -169,3 +169,9 @@ def improvement(
         tree, flat = resampled(np.stack(pair)).T
         ratios[family] = interval(tree / flat)
     return ratios
+
+
+def findings(regret: Regret) -> dict[str, object]:
+    """What the claims ask for: the largest `n` and `t`, and the `ratios` of `improvement` there."""
+    size = {"n": regret.arms[-1], "t": regret.settings["horizon"]}
+    return size | {"ratios": improvement(regret, **size)}

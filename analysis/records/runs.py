@@ -260,18 +260,34 @@ class Panel:
         }
 
     @cached_property
+    def clocks(self) -> dict[str, dict[int, tuple]]:
+        """Where each finished run was made and beside how many, by method and seed."""
+        return {
+            label: dict(zip(runs["seed"], runs["record"].map(_clock), strict=True))
+            for label, runs in self.finished.items()
+        }
+
+    @cached_property
     def timed(self) -> dict[str, pd.DataFrame]:
         """The finished runs that a method's TIME is of: where they were made on several devices,
         those on the one with most runs of the panel."""
-        clocks = self.done["record"].map(_clock)
-        runs_on = Counter(clocks)
+        runs_on = Counter(clock for own in self.clocks.values() for clock in own.values())
 
-        def on_one(runs: pd.DataFrame) -> pd.DataFrame:
-            own = clocks[runs.index]
-            most = max(own, key=runs_on.get)
-            return runs[[clock == most for clock in own]]
+        def on_one(label: str, runs: pd.DataFrame) -> pd.DataFrame:
+            own = self.clocks[label]
+            most = max(own.values(), key=runs_on.get)
+            return runs[[own[seed] == most for seed in runs["seed"]]]
 
-        return {label: on_one(runs) for label, runs in self.finished.items()}
+        return {label: on_one(label, runs) for label, runs in self.finished.items()}
+
+    def comparable(self, label: str, other: str) -> list[int]:
+        """The seeds whose costs compare: made by both on one device, that of most such seeds."""
+        seeds: dict[tuple, list[int]] = {}
+        theirs = self.clocks.get(other, {})
+        for seed, clock in self.clocks.get(label, {}).items():
+            if theirs.get(seed) == clock:
+                seeds.setdefault(clock, []).append(seed)
+        return max(seeds.values(), key=len, default=[])
 
     @cached_property
     def elsewhere(self) -> dict[str, str]:
@@ -323,6 +339,16 @@ class Panel:
         timed = [(label, seed) for label, runs in self.timed.items() for seed in runs["seed"]]
         values.loc[~values.index.isin(timed), list(OF_THE_MACHINE)] = nan
         return estimate(values, "method")
+
+    def beside(self, other: str) -> pd.DataFrame:
+        """Every metric by method and seed, to be set beside that of a method with the same seed:
+        times and memory of the seeds whose costs compare, see `comparable`."""
+        values = self.values.copy()
+        for label, runs in self.finished.items():
+            apart = runs["seed"][~runs["seed"].isin(self.comparable(label, other))]
+            if label != other and len(apart):
+                values.loc[[(label, seed) for seed in apart], list(OF_THE_MACHINE)] = nan
+        return values
 
     @cached_property
     def agreements(self) -> dict[tuple[str, int], Agreement]:

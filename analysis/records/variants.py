@@ -65,6 +65,15 @@ def sweep(panel: Panel, method: str, key: str) -> dict[object, str]:
     return labels
 
 
+def alike(panel: Panel, label: str, method: str) -> str | None:
+    """The run of a method that has all settings of another method's run, of those it knows."""
+    own = settings(panel, label)
+    for other in variants(panel, method):
+        if all(own.get(key, value) == value for key, value in settings(panel, other).items()):
+            return other
+    return None
+
+
 def counterparts(panel: Panel, method: str, changes: Settings) -> list[tuple[str, str]]:
     """Labels with these changes, each with the one that lacks them and is else the same."""
     pairs = [

@@ -43,8 +43,6 @@ def leaderboard(panel: Panel) -> Table:
         cells = {"method": row.Index} | panel.estimates[row.Index]
         if row.Index != panel.reference:
             cells["difference"] = Estimate(row.difference, nan, row.low, row.high)
-        if row.Index in panel.elsewhere:
-            cells["time_seconds"] = f"({plain(row.time_seconds)})"
         another = row.paper_setting == "another"
         rows.append(cells | {"paper": "another setting" if another else Estimate(row.paper)})
     notes = [
@@ -53,8 +51,6 @@ def leaderboard(panel: Panel) -> Table:
         f"Δ: paired by seed with {reference}, and its 95 % t interval. In bold the best, the "
         "reference, TreeLoRA, and methods that were added. TIME is training and consolidation.",
     ]
-    if panel.elsewhere:
-        notes.append(f"(TIME) does not compare with {reference}'s: another device or load.")
     if len(columns) == 5 and (ranked["paper_setting"] == "another").any():
         notes.append("The paper's scores on this data have other settings; see their order below.")
     floor = ranked.loc[ranked.index == FLOOR]
@@ -168,11 +164,19 @@ def _scoring(panel: Panel) -> list[str]:
         sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
         items = " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))
         notes.append(
-            f"With {items} test items a task, {panel.score} has a binomial standard error of "
-            f"{'at most' if error[0] < error[1] else 'about'} {percent(error[1])} points, which no "
-            "further seed lessens."
+            f"With {items} test items a task, {panel.score} of one run has a binomial standard "
+            f"error of {'at most' if error[0] < error[1] else 'about'} {percent(error[1])} points. "
+            f"{_tasks_by_seed(panel)}"
         )
     return notes
+
+
+def _tasks_by_seed(panel: Panel) -> str:
+    """How far further seeds lessen the noise of the items."""
+    drawn = {frozenset(task_names(record)) for record in panel.done["record"]}
+    if len(drawn) == 1:
+        return "Seeds are tested on the same items, so that their mean lessens it in part."
+    return f"Each seed draws its own tasks ({len(drawn)} sets), so that their mean lessens it."
 
 
 @table()
@@ -188,7 +192,7 @@ def differences(panel: Panel) -> Table:
         Column("ms_per_step", "Δ ms/step", plain, signed=True),
         Column("n", "Pairs"),
     ]
-    values = panel.values
+    values = panel.beside(reference)
     if panel.finished:
         values = values.sub(values.xs(reference), level="seed")
     pairs = values["acc"].groupby("method").count()
@@ -199,8 +203,9 @@ def differences(panel: Panel) -> Table:
     ]
     notes = [
         f"Method minus {title}, paired by seed: mean ± sample standard deviation [95 % paired "
-        "t interval] over the seeds that both finished; scores in percentage points. An interval "
-        "that holds 0 shows no difference; with few seeds it is wide.",
+        "t interval] over the seeds that both finished, of times over those of one device; scores "
+        "in percentage points. An interval that holds 0 shows no difference; with few seeds it is "
+        "wide.",
         *panel.gaps,
     ]
     if resampled := bootstrap.differences(panel):

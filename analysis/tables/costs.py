@@ -37,7 +37,7 @@ def speed(panel: Panel) -> Table:
     ]
     rows = []
     if trained:
-        values = panel.values[["time_seconds", "steps"]].query("steps > 0")
+        values = panel.beside(reference)[["time_seconds", "steps"]].query("steps > 0")
         ratio = values.div(values.xs(reference), level="seed")
         ratio["step"] = ratio["time_seconds"] / ratio["steps"]
         ratio = ratio.rename(columns={"time_seconds": "time_ratio", "steps": "steps_ratio"})
@@ -49,9 +49,9 @@ def speed(panel: Panel) -> Table:
             for label in labels
         ]
     note = (
-        f"Ratios to {reference}, paired by seed; below 1 is faster. TIME per step includes "
-        "consolidation, ms/step does not. A method is as fast as its steps are cheap and few: on "
-        "language the paper's contenders learn for more epochs than TreeLoRA."
+        f"Ratios to {reference}, paired by seed of one device; below 1 is faster. TIME per step "
+        "includes consolidation, ms/step does not. A method is as fast as its steps are cheap and "
+        "few: on language the paper's contenders learn for more epochs than TreeLoRA."
     )
     return of_methods(panel, "speed", "time per step and number of steps", columns, rows, [note])
 

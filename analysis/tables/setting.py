@@ -9,6 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
+from analysis.records.metrics import OF_THE_MACHINE
 from analysis.records.runs import Panel
 from analysis.records.schema import task_names
 from analysis.tables.table import Column, Table
@@ -236,11 +237,20 @@ def of_methods(
         [Column("method", "Method"), *columns],
         above,
         [*below, *bounds],
-        list(notes),
+        [*notes, *_elsewhere(panel, columns)],
         [note for notes in ALL_NOTES for note in notes(panel)],
         facts(panel),
         {label: _marked(panel, label) for label in panel.titles},
+        elsewhere=panel.elsewhere,
     )
+
+
+def _elsewhere(panel: Panel, columns: list[Column]) -> list[str]:
+    """What parentheses around a cost say, if there are any."""
+    if not panel.elsewhere or not any(column.key in OF_THE_MACHINE for column in columns):
+        return []
+    reference = panel.titles.get(panel.reference, panel.reference)
+    return [f"(In parentheses): does not compare with {reference}'s, another device or load."]
 
 
 def stuck_notes(panel: Panel) -> list[str]:

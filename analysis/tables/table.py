@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.records.metrics import Estimate
+from analysis.records.metrics import OF_THE_MACHINE, Estimate
 from analysis.tables.latex import typeset
 from analysis.text import markdown
 
@@ -117,7 +117,8 @@ class Table:
     `below` are the rows under a rule, which do not compete to be best; `setting` are the notes that
     all tables of a panel share; `facts` are columns that only the CSV needs, as it has no notes;
     `names` are what a method's label is printed as where it is not the label itself; the labels in
-    `marked` are in bold.
+    `marked` are in bold; the costs of those `elsewhere`, on another device or under another load
+    than the others, stand in parentheses and are no best ones.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Table:
     facts: Mapping[str, object] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     marked: Collection[str] = ()
+    elsewhere: Collection[str] = ()
 
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
@@ -142,7 +144,7 @@ class Table:
         return [
             [
                 [
-                    Cell(text := c.text(row.get(c.key)), text == chosen.get(c.key))
+                    Cell(text := self._text(c, row), text == chosen.get(c.key))
                     if c.key != "method"
                     else Cell(self.names.get(label := row["method"], label), label in self.marked)
                     for c in self.columns
@@ -153,8 +155,15 @@ class Table:
             if rows
         ]
 
+    def _is_apart(self, column: Column, row: dict) -> bool:
+        return column.key in OF_THE_MACHINE and row.get("method") in self.elsewhere
+
+    def _text(self, column: Column, row: dict) -> str:
+        text = column.text(row.get(column.key))
+        return f"({text})" if self._is_apart(column, row) and text != ABSENT else text
+
     def _best(self, column: Column) -> str | None:
-        values = [row.get(column.key) for row in self.rows]
+        values = [row.get(column.key) for row in self.rows if not self._is_apart(column, row)]
         values = [v for v in values if isinstance(v, Estimate) and not isnan(v.mean)]
         if not column.better or len(values) < 2:
             return None

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 import pytest
 from fake_records import panel_of, record, seeds, suite_of
 
-from analysis import exhibits, overview
+from analysis import exhibits, overview, pages
 from analysis.claims.judge import judge, measure
 from analysis.claims.summary import MIXED, Standing, chance, counts, findings, standings
-from analysis.claims.verdict import CLAIMS, Effect, Reported, Verdict
+from analysis.claims.verdict import ALIKE, CLAIMS, Effect, Reported, Verdict
 from analysis.forest import NARROW, WIDE, forest
 from analysis.records.metrics import Estimate
 from analysis.scatter import HIGH, Point, board, scatter
@@ -54,6 +54,12 @@ def test_holm_counts_settings_once_and_only_what_varies():
     assert (found.tested, found.n_effects, found.decided, found.stay) == (3, 3, 2, 1)
 
 
+def test_verdicts_that_last_are_in_bold():
+    told = [verdict("search", "last*s", 0.5, 0.001), verdict("search", "fades", 0.2, 0.19)]
+    told.append(verdict("search", "open", 0.0, 0.2))
+    assert r"| **last\*s**, fades |" in pages.headlines(told)
+
+
 def test_p_is_that_of_the_interval():
     edge = verdict("search", "a", 0.1, 0.1)
     assert edge.p == pytest.approx(0.05)
@@ -64,12 +70,18 @@ def test_p_is_that_of_the_interval():
 def test_what_is_beside_and_below_zero_is_told():
     effects = (
         Effect("less forgotten", Estimate(0.2, 0.01, 0.1, 0.3), 3),
-        Effect("learnt", Estimate(-0.1, 0.01, -0.2, -0.05), 3, beside=True),
+        Effect("learnt", Estimate(-0.1, 0.01, -0.2, -0.05), 3, beside="right after learning"),
     )
     own = Verdict(CLAIMS["forgetting"], "glyphs", "glyphs", Reported(""), effects)
     (claim, text), *_ = findings([own])[0].items
     assert claim.id == "forgetting"
-    assert text == ": glyphs +20.00 points but −10.00 points (learnt)"
+    assert text == ": glyphs +20.00 points but −10.00 points (learnt, right after learning)"
+    open_ = Estimate(0.1, 0.2, -0.1, 0.3)
+    for why, told in ((ALIKE, True), ("right after learning", False)):
+        beside = Effect("the method alone", open_, 3, beside=why)
+        own = Verdict(CLAIMS["forgetting"], "glyphs", "glyphs", Reported(""), (effects[0], beside))
+        (_, text), *_ = findings([own])[0].items
+        assert text.endswith("which may be chance") is told
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,7 @@ def test_one_suite_speaks_for_a_setting(two):
     assert [(v.setting, v.place) for v in standing.verdicts] == [("glyphs", "glyphs (two)")]
     assert sum(v.claim.id == "forgetting" for v in verdicts) == 2
     text = counts(verdicts, measured)
-    assert text.startswith(f"Of the paper's {len(CLAIMS)} claims") and "(glyphs)" in text
+    assert text.startswith(f"Of {len(CLAIMS)} claims") and "(glyphs)" in text
 
 
 @pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)

@@ -374,7 +374,13 @@ def test_the_accuracy_table_states_metrics_noise_and_floor(tmp_path):
     text = table.markdown()
     assert "Metrics of the tasks: exact (a); rouge l (b)." in text
     assert "by majority answer (a); first 30 words (b)." in text
-    assert "With 50 to 100 test items a task, OP has a binomial standard error of at most" in text
+    error = "OP of one run has a binomial standard error of at most"
+    assert f"With 50 to 100 test items a task, {error}" in text and "on the same items" in text
+    other = set_paths(runs[1], stream__tasks=["a", "c"])
+    other["tasks"][1]["name"] = "c"
+    assert (
+        "draws its own tasks (2 sets)" in accuracy(panel_of(tmp_path, [runs[0], other])).markdown()
+    )
     assert "| floor | – | 20.00 |" in text
     per_task = tasks(panel)
     assert per_task.below[0]["task b"].mean == 0.1 and "| floor |" in per_task.markdown()
