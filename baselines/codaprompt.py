@@ -14,7 +14,8 @@ random unit vectors orthogonal to all before them. The loss adds
 
     orthogonality * sum_blocks sum_{X in P, K, A} mean_ij ((X X' - I)_ij)^2
 
-over all components so far, with P flattened to rows; the paper has 0.1, the released scripts 0.
+over all components so far, with P flattened to rows; the paper has 0.1, which its first code
+multiplies by another 1e-6, the released scripts 0.
 The classifier sees the class token. The paper has 100 components: 10 for each of 10 tasks.
 
 Departures:

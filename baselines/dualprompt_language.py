@@ -17,7 +17,7 @@ the task whose key has the largest cosine with its q, among those learnt so far;
 there is no expert prefix.
 
 Prefixes start as the keys and values that the frozen model computes for random tokens, which is
-what its attention is used to.
+what its attention is used to; from the second task on a prefix starts as its predecessor's.
 
 Departures:
 1. the query: the authors' is the class token of an image;

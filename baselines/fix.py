@@ -78,6 +78,21 @@ def instruction_of(prompts: Sequence[str]) -> str:
     return "".join(lines[:-1] if labelled else lines)
 
 
+def ids_of(instruction: str, prompt: str, tokenizer: Any) -> list[int]:
+    """The instruction's ids as they stand in a prompt that begins with it.
+
+    Alone its last white space may be another token than before a word.
+    """
+    whole = tokenizer.encode(prompt)
+    for n in range(len(whole) + 1):
+        begun = tokenizer.decode(whole[:n])
+        if begun == instruction:
+            return whole[:n]
+        if len(begun) > len(instruction):
+            break
+    return tokenizer.encode(instruction)
+
+
 def stops_of(items: Sequence[str], answers: Sequence[str]) -> list[str]:
     """What an output ends before: of items without their instruction, see above."""
     label = re.match("[^\n]*?[:\uff1a]", os.path.commonprefix(list(items)))
@@ -204,7 +219,7 @@ class _InContext(nn.Module):
 class FIX(Method):
     """The frozen model behind a few examples of the inferred task."""
 
-    version = 2
+    version = 3  # 2 repeated an instruction whose last white space is part of another token
     stages = 0
     skips = {"vision": "images cannot be put into a prompt as examples"}
 
@@ -253,7 +268,7 @@ class FIX(Method):
         sizes, answers = [len(i) for i in ids], list(items.values())
         chosen = choose(sizes, answers, self.config.shots, self._budget, draw)
         model.router.add(prompts)
-        model.instructions.append(tokenizer.encode(instruction))
+        model.instructions.append(ids_of(instruction, prompts[0], tokenizer))
         model.shots.append([ids[i] for i in chosen])
         model.stops.append(stops_of(asked, answers))
         model.one_token.append(

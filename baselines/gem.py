@@ -12,7 +12,8 @@ Departures from the paper:
    are its own task's, so that no memory sees how tasks compare and GEM cannot calibrate their
    classifiers against each other; `mask: seen` has all classes learnt so far compete, for the batch
    and for the memories (the rows `gem-seen`);
-4. once a constraint is violated every stored task's gradient is added at least memory_strength
+4. memory losses are taken as training is, with dropout where there is any (Avalanche);
+5. once a constraint is violated every stored task's gradient is added at least memory_strength
    times. The step's loss has no gradient for the classifier's rows of earlier tasks under `mask:
    current`, so these then have that of the memories alone, and Adam, which divides by its size,
    makes full steps of it.

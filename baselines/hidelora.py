@@ -25,7 +25,10 @@ Departures:
    stage 0 and a third of it, along a cosine, for stage 1 on ImageNet-R;
 3. k-means starts once, from k-means++; a class has at most half as many centroids as samples;
 4. the released scripts cannot run stage 0 with adapters as published, and load its result into a
-   network without them; here it is as the paper describes it.
+   network without them; here they are as the paper describes them;
+5. the task is that of the best class, as in the released engines for adapters. The paper has an
+   output layer over tasks, trained on draws from the statistics;
+6. the contrast has the means of clusters of several images, the authors' of single ones too.
 
 Checked against an independent reference over three tasks (`tests/references`); no public code was
 run beside it.

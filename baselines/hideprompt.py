@@ -36,7 +36,12 @@ Departures:
    learnt instead of 28 %, and on all in the end 40.2 % instead of 38.0 %;
 5. k-means starts once, from k-means++; a class has at most half as many centroids as samples;
 6. the released training passes each batch through the first model without using the result, and
-   its prompts lose the sample they belong to where they are reshaped; here neither is so.
+   its prompts lose the sample they belong to where they are reshaped; here neither is so;
+7. W_1 and W_2 start as PyTorch's linear layers do; the authors' from a normal distribution of 0.02,
+   without biases, which lies nearer to f at small widths;
+8. the task is that of the best class, as in the released engine. The paper has an output layer over
+   tasks;
+9. the contrast has the means of clusters of several images, the authors' of single ones too.
 
 Checked against an independent reference over three tasks (`tests/references`); no public code was
 run beside it.

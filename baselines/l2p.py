@@ -12,7 +12,8 @@ in short training. Each is a preset or a pair of options:
     positions  initial  head_input
     cls        wide     prompts     the authors' first release in the first two and the public
                                     PyTorch port in all three, and with it PILOT and mammoth
-    none       narrow   prompts     the authors' refactored code (`preset: jax`)
+    none       narrow   prompts     the authors' refactored code (`preset: jax`, with its k and pull
+                                    on CIFAR-100; its prompts are 10 long there)
     none       wide     cls         HiDe's repositories, the TreeLoRA paper's frame (`preset: hide`)
 
 Departures:

@@ -68,5 +68,6 @@ class L2PLanguage(PoolMethod):
         config = self.config
         with torch.no_grad():
             ids = torch.randint(backbone.vocabulary, (config.pool_size, config.prompt_length))
-            prompts = backbone.embed(ids).float()
+            # weights in 4 bits lie on the GPU from the start
+            prompts = backbone.embed(ids.to(next(backbone.parameters()).device)).float()
         return _Prompted(backbone, self.queries, PromptPool(prompts, config.top_k))

@@ -5,16 +5,19 @@ Wang et al., "Orthogonal Subspace Learning for Language Model Continual Learning
 
     loss + orthogonality * sum_matrices sum_{i<t} ||A_i A_t'||_1 + size * sum (||A_t|| + ||B_t||)
 
-with an entrywise L1 norm and Frobenius norms (`size`, lambda2, is in the authors' code only). Only
-A is constrained. At inference all adapters add up. The code released with TreeLoRA never stores the
-earlier adapters, so that its O-LoRA equals SeqLoRA; here the penalty is active.
+with an entrywise L1 norm and Frobenius norms. Only A is constrained. At inference all adapters add
+up. The code released with TreeLoRA never stores the earlier adapters, so that its O-LoRA equals
+SeqLoRA; here the penalty is active.
 
 Earlier adapters are kept side by side in one of rank t * r, as in the authors' code, so that a step
 costs the same two branches whatever their number.
 
 Departures:
-1. on vision the classifier is shared by all tasks and trained throughout; the paper has none;
-2. a new adapter starts with a fresh optimiser whatever the run's `optimizer_reset` says.
+1. norm and factor are those of the authors' code: the paper squares the entries of A_i' A_t, and
+   its A is the factor that writes the output; the code has absolute values, whose pull does not
+   fade near 0, of the factor that reads the input. `size`, lambda2, is in their code only;
+2. on vision the classifier is shared by all tasks and trained throughout; the paper has none;
+3. a new adapter starts with a fresh optimiser whatever the run's `optimizer_reset` says.
 
 Checked against an independent reference over three tasks (`tests/references`); no public code was
 run beside it.

@@ -70,7 +70,7 @@ def record(
     if modality == "language":
         limits = {"train_per_task": 400, "test_per_task": 100}
     key = hashlib.sha256(f"{suite}{stream}{method}{seed}".encode()).hexdigest()[:12]
-    version = {"ewc": 3, "fix": 2}.get(method, 1)  # l2p's on images is an old one
+    version = {"ewc": 3, "fix": 3}.get(method, 1)  # l2p's on images is an old one
     config = {"rank": 8, "alpha": 16, "targets": ["q", "v"]}
     if method == "treelora":
         config |= {"depth": 5, "strength": 0.1, "scale": "mean"}

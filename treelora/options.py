@@ -47,18 +47,23 @@ class Options:
             derivatives.
         factors: the LoRA factors that count; `A` is the released choice.
         average: the signature `adapter` accumulates the adapter over the steps, 1/T of it at each
-            of an epoch's T, instead of being its last state (released).
+            of an epoch's T, instead of being its last state. With `restart: epoch` that is the mean
+            over the last epoch (released), with `restart: task` as many times as much as there were
+            epochs, and so is what the penalty pulls to.
         accumulator_factor: `levels` accumulates the number of matrices, L, times as much: the
             released accumulator adds each whole stack once for every matrix.
         differences: the tree looks at what changed since the task before (released).
         similarity: of tasks to their mean in the tree, and of the adapter to the chosen task in the
-            penalty: `l1` distance (equations 1 and 3) or `inner` product (released).
+            penalty: `l1` distance (equations 1 and 3) or `inner` product (released). The tree's
+            thresholds are of this kind, though residuals are always distances: with `inner` the
+            bounds of `lcb`, into which thresholds enter as delta, are wider than these differ.
         search: `lcb` bounds on the tree (equation 2), `lcb_flat` the same bounds without the tree,
             `softmax` draws (released), `random` draws (Table 5), `none` leaves out search and
             penalty (Table 5).
         distance_sign: the tasks `softmax` prefers. The released code prefers those `far` away.
         branch_weight: `softmax` first draws a branch of the root and weights its tasks by the
-            branch's threshold, at most 1.5 (released).
+            branch's threshold, at most 1.5 (released, with `inner`; a mean distance of entries, as
+            thresholds are with `l1`, is so small that it takes the scores away).
         schedule: `constant`, or a `ramp` from 0 to the strength within every epoch (released).
         restart: when the statistics of the search and the accumulator start anew.
         penalty_scale: the paper does not say how the norm of equation 3 is scaled.

@@ -12,7 +12,9 @@ class TreeLoRACallback(TrainerCallback):
     """Adds the penalty to the loss that the model returns, and keeps the finished tasks.
 
     Hand the same callback to a new Trainer for every task. The model must compute its loss itself
-    (it is given labels), and each micro-batch of an accumulated step is a step of the search.
+    (it is given labels), and each micro-batch of an accumulated step is a step of the search. Where
+    the Trainer has losses divided by the items of the whole step, a penalty that does not follow
+    the loss (`penalty_scale` mean or sum) is divided among its micro-batches.
 
     Args:
         regulariser: over the model with its LoRA adapters.
@@ -21,14 +23,20 @@ class TreeLoRACallback(TrainerCallback):
     def __init__(self, regulariser: TreeRegulariser):
         self.regulariser = regulariser
         self._handle = None
+        self._parts = 1
 
     def on_train_begin(self, args, state, control, model: nn.Module, train_dataloader, **kwargs):
         self.regulariser.start_task(len(train_dataloader))
-        self._handle = model.register_forward_hook(self._add_penalty)
+        self._parts = args.gradient_accumulation_steps
+        self._handle = model.register_forward_hook(self._add_penalty, with_kwargs=True)
 
-    def _add_penalty(self, model: nn.Module, inputs: tuple, output):
+    def _add_penalty(self, model: nn.Module, inputs: tuple, named: dict, output):
         if model.training:
-            output["loss"] = output["loss"] + self.regulariser.penalty(output["loss"])
+            penalty = self.regulariser.penalty(output["loss"])
+            fixed = self.regulariser.options.penalty_scale in ("mean", "sum")
+            if fixed and named.get("num_items_in_batch") is not None:
+                penalty = penalty / self._parts
+            output["loss"] = output["loss"] + penalty
         return output
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -56,7 +56,7 @@ OUTDATED = {
         (modality, 3, "made with a term for each task; today's single one differs by rounding")
         for modality in ("vision", "language")
     ],
-    "fix": [("language", 2, "made before outputs ended where the next example would begin")],
+    "fix": [("language", 3, "made with instructions twice where white space shares a token")],
     "l2p": [
         ("vision", 2, "made before prompts had positions, which costs points; see baselines/l2p.py")
     ],

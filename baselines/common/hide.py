@@ -15,7 +15,7 @@ those of all classes seen (`align`), so that no image is kept. Stage 1 adds a co
 
     contrast * mean_i -log softmax(Z Z' / 0.8)_ii,   Z = [stored means of earlier classes; batch],
 
-which is about 0 for features of large norm; the record has its last value for each task.
+which falls towards 0 as features grow; the record has its last value for each task.
 """
 
 from __future__ import annotations

@@ -62,14 +62,16 @@ def blind_floor(
     Returns:
         The rule in words, and its score on the test items of each task.
     """
-    rules = {name: rule for m in metrics for name, rule in _rules(m, [i for t in train for i in t])}
+    rules = [
+        named for m in dict.fromkeys(metrics) for named in _rules(m, [i for t in train for i in t])
+    ]
     sampled = [_sample(items) for items in train]
 
     def on(items: Sequence[Sequence[dict]], rule: Rule) -> list[float]:
         return [_score(metric, rule, own) for metric, own in zip(metrics, items, strict=True)]
 
-    name = max(rules, key=lambda name: sum(on(sampled, rules[name])))
-    return name, on(test, rules[name])
+    name, rule = max(rules, key=lambda named: sum(on(sampled, named[1])))
+    return name, on(test, rule)
 
 
 def _sample(items: Sequence[dict]) -> list[dict]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from baselines.common.task import Task
-from baselines.fix import FIX, HEADER, choose, insert, instruction_of
+from baselines.fix import FIX, HEADER, choose, ids_of, insert, instruction_of
 from benchmarks.backbones.tokenizer import Tokenizer
 from tests import tiny
+from tests.vocabularies import byte_level
 
 # One character for each id, so that any text comes back as it was.
 CHARACTERS = Tokenizer(
@@ -161,6 +162,17 @@ def test_an_instruction_is_found_behind_other_tokens_whatever_its_first_one_is()
     ]
     assert insert([1, 50, 51], [10, 11, 12], [7], 1) == [1, 10, 11, 12, 7, 50, 51]
     assert insert([50, 51], [], [7], 0) == [7, 50, 51]
+
+
+def test_an_instruction_is_found_whose_white_space_is_split_by_what_follows():
+    """As GPT-2's tokenizer does: " \\n" alone is one token, and before a word two."""
+    instruction, prompt = "Name it. \n", "Name it. \nword"
+    own = Tokenizer.of(byte_level([instruction] * 9))
+    whole, alone = own.encode(prompt), own.encode(instruction)
+    assert whole[: len(alone)] != alone
+    ids = ids_of(instruction, prompt, own)
+    assert own.decode(insert(whole, ids, own.encode("shots"), 0)) == "Name it. \nshotsword"
+    assert ids_of("Name i", prompt, own) == own.encode("Name i")  # which ends inside a token
 
 
 def test_examples_that_do_not_fit_before_a_long_prompt_are_left_out():

@@ -132,3 +132,13 @@ def test_floors_of_trace(real_items):
     # At least what one line chosen by hand, and an empty output, are known to reach.
     assert 31.6 <= value["Py150"][0] < 40 and 27.3 <= value["Py150"][1] < 40
     assert 37.1 <= value["20Minuten"][0] < 45
+
+
+def test_that_floor_of_one_task_is_the_tasks_own():
+    """Rules that are called alike, as constant lines of code, are all tried."""
+    lines = ["def a ( self ) :", "def b ( self ) :", "def ab ( self ) :", "zzzz", "zzzz"]
+    train = items(*((f"code {i} <EOL>", line) for i, line in enumerate(lines)))
+    test = items(("code <EOL>", "def abc ( self ) :"))
+    rule, value = floor("edit_similarity", train, test)
+    assert blind_floor(["edit_similarity"], [train], [test]) == (rule, [value])
+    assert rule == "constant line"
