@@ -6,6 +6,7 @@ from snakemake.logging import logger
 from analysis.draw import files
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
+from benchmarks.common.options import check_names
 from benchmarks.runs import durations, jobs, slurm, sources
 from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
@@ -22,6 +23,7 @@ from benchmarks.runs.plan import (
 config.setdefault("suite", "demo")
 config.setdefault("together", 3)
 config.setdefault("job_minutes", 0)
+KNOWN = ("suite", "together", "job_minutes", "deadline", "state_minutes")
 
 # A profile for a scheduler says the longest time of a job; of the executor nothing is known yet.
 by_default = workflow.resource_settings._parsed_default_resources
@@ -30,6 +32,7 @@ ON_CLUSTER = isinstance(LONGEST, int)
 expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_CLUSTER or bool(names()))
 
 try:
+    check_names(config, KNOWN)
     plan = load_plan(config["suite"])
     # Only what is open is a job. Of a run that is made, the record is a file like any other: nothing
     # makes it again, and no stream or backbone that must be prepared anew hides those that are open.

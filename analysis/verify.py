@@ -42,6 +42,7 @@ class Comparison:
         n_restored: copies of published records.
         n_failed: that failed here.
         n_absent: published runs that are not here, or not with the same settings, data and weights.
+        unlike: the streams and backbones whose content here is not that of the published runs.
     """
 
     suite: str
@@ -49,6 +50,7 @@ class Comparison:
     n_restored: int
     n_failed: int
     n_absent: int
+    unlike: tuple[str, ...] = ()
 
     @property
     def methods(self) -> pd.DataFrame:
@@ -104,6 +106,8 @@ class Comparison:
             "published but not here with the same settings, data and weights": self.n_absent,
         }
         said = ", ".join(f"{n} {what}" for what, n in others.items() if n)
+        if self.unlike:
+            said += f"; of another content here: {', '.join(self.unlike)}, see docs/running.md"
         return f" ({said})" if said else ""
 
 
@@ -130,7 +134,19 @@ def compare(here: Suite, published: Suite) -> Comparison:
     )
     n_failed = int((pairs["status_here"] == "failed").sum())
     n_absent = len(theirs) - theirs["key"].isin(here.runs["key"]).sum()
-    return Comparison(here.name, runs, int(copied.sum()), n_failed, int(n_absent))
+    ours, others = _contents(here), _contents(published)
+    unlike = tuple(name for name in others if name in ours and not others[name] & ours[name])
+    return Comparison(here.name, runs, int(copied.sum()), n_failed, int(n_absent), unlike)
+
+
+def _contents(suite: Suite) -> dict[str, set[str]]:
+    """The digests of each stream's data and each backbone's weights, by name."""
+    found: dict[str, set[str]] = {}
+    for record in suite.runs["record"]:
+        for part in ("stream", "backbone"):
+            asked = record["spec"][part]
+            found.setdefault(f"{part} {asked['name']}", set()).add(asked.get("digest"))
+    return found
 
 
 def _limit(runs: pd.DataFrame) -> float:

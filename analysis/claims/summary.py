@@ -71,7 +71,8 @@ def counts(verdicts: list[Verdict], measured: list[Measured]) -> str:
     words = [f"{found[SUPPORTED]} are supported", f"{found[NOT_SUPPORTED]} not supported"]
     if found[MIXED]:
         words.append(f"{found[MIXED]} supported in one setting and not in another")
-    words += [f"{found[UNDECIDED]} undecided", f"{found[NOT_RUN]} not run"]
+    words.append(f"{found[UNDECIDED]} undecided")
+    words += [f"{found[NOT_RUN]} not run"] if found[NOT_RUN] else []
     names, used = setting_names(measured), {verdict.setting for verdict in verdicts}
     in_paper = {f.setting: f.in_paper for m in measured for f in m.panels.values()}
     theirs, small = (
@@ -159,10 +160,10 @@ class Chance(NamedTuple):
         stay = f"{self.stay or 'none'} {'stay' if self.stay > 1 else 'stays'}"
         chance = f"{LEVEL / 2 * self.tested:.1f}"
         return (
-            f"{self.tested} verdicts on a claim in a setting rest on {self.n_effects} effects with "
-            "a spread over seeds. With each at the edge of where its claim holds, up to "
+            f"{self.tested} verdicts by claim and setting rest on {self.n_effects} effects with a "
+            "spread over seeds. With each at the edge of where its claim holds, up to "
             f"{chance} would be supported by chance and as many not. Of {self.decided} decided, "
-            f"{stay} so by Holm's correction, in bold in the tables by setting."
+            f"{stay} so by Holm's correction, in bold in the tables."
         )
 
 

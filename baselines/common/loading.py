@@ -46,6 +46,8 @@ def module_of(place: str, package: ModuleType, known: Collection[str]) -> str:
         return f"{home}.{place}"
     if "/" in place or place.endswith(".py"):
         path = Path(place).expanduser().resolve()
+        if not path.exists():
+            raise ValueError(f"{place[:200]!r} is not there, as {path}: correct the path")
         if not (path.is_file() and re.fullmatch(r"[A-Za-z]\w*\.py", path.name)):
             raise ValueError(
                 f"{place[:200]!r} is no file to import: give the path of a .py file whose name has "

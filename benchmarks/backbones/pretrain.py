@@ -198,8 +198,14 @@ def _weights(model, backbone: Embedded, facts: dict) -> bytes:
 @as_exit()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="one of the embedded backbones")
-    parser.add_argument("--out", type=Path, default=COMMITTED)
+    here = [name for name, found in backbones.BACKBONES.items() if isinstance(found, Embedded)]
+    parser.add_argument("name", choices=here, help="one of the embedded backbones")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=COMMITTED,
+        help="folder of the weights (default: that of the committed ones, which are replaced)",
+    )
     options = parser.parse_args()
     for suffix, content in pretrain(options.name).items():
         write_bytes(options.out / f"{options.name}.{suffix}", content)

@@ -92,7 +92,9 @@ def _sentence(error: pydantic.ValidationError, cls: type, mapping: Mapping) -> s
         return str(first["ctx"]["error"])
     name, *inside = first["loc"]
     if first["type"] == "missing":
-        return f"{name} is missing: add it"
+        hint = typing.get_type_hints(cls)[name]
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        return f"{name} is missing: add {' or '.join(map(str, choices)) or 'it'}"
     place, value = str(name), mapping[name]
     asked = [e["msg"].partition(" should ")[2] for e in errors if e["loc"][0] == name]
     if isinstance(value, list) and inside and isinstance(inside[0], int):

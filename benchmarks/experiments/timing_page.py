@@ -6,7 +6,8 @@ INTRODUCTION = """\
 # Speed
 
 Measured by `python -m benchmarks.experiments.timing PART`, which writes
-[`timing.json`](../benchmarks/published/timing.json). What is compared takes turns in rounds of one
+[`timing.json`](../benchmarks/published/timing.json); those of GPUs lie beside it as
+`timing_*.json`. What is compared takes turns in rounds of one
 process, with random weights. Times are medians; a ratio is the median over rounds of the ratios
 within a round, with its range.
 """

@@ -31,7 +31,7 @@ from analysis.records.runs import load
 from analysis.text import quoted
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import write_bytes
-from benchmarks.runs import sources
+from benchmarks.runs import slurm, sources
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +65,7 @@ def replicate(
         suite = Path(suite).absolute()
     name = suite.stem if isinstance(suite, Path) else suite
     _check(str(suite))
+    slurm.check_usable(ROOT / profile)
     runs = f"results/{name}/runs.jsonl"
     _make(runs, "--workflow-profile", profile, "--cores", str(cores), "--config", f"suite={suite}")
     made = load(ROOT / runs)

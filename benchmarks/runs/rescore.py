@@ -106,6 +106,10 @@ def _measure(metric: str) -> Measure | None:
     if not metric.endswith(".py"):
         text_metrics.check(metric)
         return lambda *texts: text_metrics.scores(metric, *texts)
+    if not Path(metric).is_file():
+        raise DataError(
+            f"METRIC {metric} is no file, as {Path(metric).resolve()}: correct the path"
+        )
     remedy = "correct score(output, answer, prompt) in it"
     with one_sentence(f"{metric} cannot be used", remedy):
         function = runpy.run_path(metric)["score"]
@@ -154,7 +158,7 @@ def _gold(spec: str) -> Gold:
     """Of the stream that a record's `spec["stream"]`, as JSON, says."""
     asked = json.loads(spec)
     folder = Path("resources/streams") / streams.place(asked)
-    remedy = f"make restore, for its suite, prepares it in {folder}"
+    remedy = f"make restore SUITE=... of its suite prepares it in {folder}"
     if not (folder / "manifest.json").exists():
         raise DataError(f"the data of {asked['name']} is not here: {remedy}")
     manifest = read_json(folder / "manifest.json")

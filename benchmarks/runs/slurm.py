@@ -1,7 +1,11 @@
-"""What Slurm is asked once before all jobs, and what a job tells those that come after it."""
+"""What Slurm is asked once before all jobs, and what a job tells those that come after it.
+
+`python -m benchmarks.runs.slurm PROFILE` says in one sentence why Snakemake cannot use a profile.
+"""
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import importlib.util
 import os
@@ -14,11 +18,14 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.common.errors import DataError
+from benchmarks.common.errors import DataError, as_exit
+from benchmarks.runs import gpus
 
 # The nodes on which a job found no GPU that works, an empty file for each.
 FAULTY = Path("results/faulty-nodes")
 FORGIVEN_SECONDS = 24 * 3600
+PLUGIN = "snakemake-executor-plugin-"
+OWN_EXECUTORS = ("local", "dryrun", "touch")
 
 
 def note_faulty_node() -> None:
@@ -59,6 +66,25 @@ def settings(profile: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def check_usable(profile: Path) -> None:
+    """DataError unless Snakemake has the profile's file and its executor, and GPUs are numbers."""
+    asked = settings(profile)
+    if not plugin(asked):
+        raise DataError(
+            f"the profile {profile} needs the package {PLUGIN}{asked['executor']}, which is not "
+            "installed: make slurm installs that for Slurm"
+        )
+    if "gpu" in _pairs(asked.get("resources")):
+        gpus.slots()
+
+
+def plugin(asked: dict) -> bool:
+    """Whether Snakemake has the executor of a profile, or brings it."""
+    name = asked.get("executor") or "local"
+    module = f"{PLUGIN}{name}".replace("-", "_")
+    return name in OWN_EXECUTORS or importlib.util.find_spec(module) is not None
+
+
 def check(profile: Path, threads: int) -> list[str]:
     """What keeps the jobs of a profile from being run, a sentence each; none if Slurm takes them.
 
@@ -71,8 +97,8 @@ def check(profile: Path, threads: int) -> list[str]:
     if asked.get("executor") != "slurm":
         return []
     found = []
-    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        found.append("snakemake-executor-plugin-slurm is not installed: make slurm installs it")
+    if not plugin(asked):
+        found.append(f"{PLUGIN}slurm is not installed: make slurm installs it")
     of_train = _pairs(_pairs(asked.get("set-resources")).get("train"))
     asked = {"gpu": 1} | _pairs(asked.get("default-resources")) | of_train
     everywhere = _partitions()
@@ -209,3 +235,14 @@ def _ask(*command: str) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout
+
+
+@as_exit()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Whether Snakemake can use a workflow profile.")
+    parser.add_argument("profile", type=Path, help="a folder with a config.yaml")
+    check_usable(parser.parse_args().profile)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,7 @@ too.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -348,9 +349,28 @@ def _row(
             f"cache_queries needs the same pixels in every epoch, but augment is {train.augment}: "
             "leave one of the two out"
         )
+    if words.tuned:
+        _check_tuned(words.tuned, folder)
     title = words.title or (method.title if label == name else None)
     origin = None if name in baselines.names() else words.method
     return Row(label, name, method, config, train, title, origin, general_digest, words.tuned)
+
+
+def _check_tuned(tuned: str, folder: Path) -> None:
+    """The trials that chose a row's settings are rows of a suite, beside this one or one here."""
+    suite, row = tuned.split("/")
+    beside = folder / f"{suite}.yaml"
+    with at("tuned"):
+        rows = _labels(beside if beside.is_file() else find(suite))
+        if row not in rows:
+            raise DataError(f"{quoted(row)} is no row of {suite}: {suggest(row, rows)}")
+
+
+@functools.cache
+def _labels(path: Path) -> list[str]:
+    """Of the rows of a suite as they are written."""
+    document = parse(_Document, suite_text.read(path))
+    return [label for part in document.experiments for label in part.get("methods", ())]
 
 
 def _epochs(train: Any, n_tasks: int) -> Any:

@@ -79,8 +79,8 @@ class Folder(VisionStream):
         if not path.is_dir():
             found = "no folder" if path.exists() else "not there"
             raise DataError(
-                f"the stream folder needs a folder of images, path {self.options.path} is {found}: "
-                "correct it"
+                f"the stream folder needs a folder of images, path {self.options.path} is {found} "
+                f"(as {path.absolute()}): correct it"
             )
         if all((path / split).is_dir() for split in ("train", "test")):
             if fraction is not None:

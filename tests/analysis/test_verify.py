@@ -88,6 +88,12 @@ def test_a_run_that_failed_or_that_nobody_made_is_no_proof(comparison):
     assert one_failed.n_failed == 1 and not one_failed.holds
     other = comparison([set_paths(made(run), key=f"{n:012x}") for n, run in enumerate(PUBLISHED)])
     assert other.n_absent == 8 and other.runs.empty and not other.holds
+    assert "another content" not in other.text()
+    data = [
+        set_paths(run, key=f"{n:012x}", spec__stream__digest="e" * 64)
+        for n, run in enumerate(PUBLISHED)
+    ]
+    assert "of another content here: stream glyphs" in comparison(data).text()
     part = comparison(list(map(made, PUBLISHED[:4])))
     assert part.n_absent == 4 and part.holds
 

@@ -79,7 +79,7 @@ def test_a_broken_file_is_one_sentence(folder, name):
     [
         ("treelor", "'treelor'.*'treelora'"),
         ("xyz", "'xyz'.*codaprompt, "),
-        ("own_package/none.py", "none.py.* is no file to import"),
+        ("own_package/none.py", "none.py.* is not there, as /.*correct the path"),
         ("own_package/my-own.py", "my-own.py.* is no file to import"),
         ("own_package.none", "own_package.none cannot be imported: ModuleNotFoundError"),
         ("nowhere.none", "nowhere.none cannot be imported: .*'nowhere'"),

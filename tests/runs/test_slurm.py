@@ -103,6 +103,20 @@ def test_a_missing_executor_is_named(cluster, tmp_path, monkeypatch):
     assert "make slurm installs it" in check(tmp_path)[0]
 
 
+def test_a_profile_that_snakemake_cannot_use_is_named(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="mien/config.yaml cannot be read"):
+        slurm.check_usable(tmp_path / "mien")
+    (tmp_path / "config.yaml").write_text("executor: flux-mine")
+    with pytest.raises(
+        DataError, match="snakemake-executor-plugin-flux-mine, which is not installed"
+    ):
+        slurm.check_usable(tmp_path)
+    monkeypatch.setenv("GPUS", "x")
+    with pytest.raises(DataError, match="GPUS"):
+        slurm.check_usable(ROOT / "profiles/gpu")
+    slurm.check_usable(ROOT / "profiles/default")
+
+
 @pytest.mark.parametrize("profile", ["default", "gpu"])
 def test_other_profiles_ask_slurm_nothing(profile):
     assert slurm.check(ROOT / "profiles" / profile, 1) == []

@@ -174,6 +174,8 @@ WRONG = [
     ("experiments.0.methods.seqlora.title", " ", "title"),
     ("experiments.0.methods.seqlora", {"title": "A", "grid": {"rank": [2]}}, "title"),
     ("experiments.0.methods.seqlora.tuned", "pilot", "tuned"),
+    ("experiments.0.methods.seqlora.tuned", "cifar_pilto/ewc", "cifar_pilot"),
+    ("experiments.0.methods.seqlora.tuned", "cifar_pilot/ecw", "no row of cifar_pilot", "'ewc'"),
     ("experiments.1.methods", {"seqlora": {"align": True}}, "align", "text"),
     ("experiments.0.methods.seqlora.grid", ["rank"], "grid"),
     ("experiments.0.methods.seqlora.grid", {"rank": []}, "grid, 'rank'"),
@@ -219,6 +221,11 @@ def test_what_is_missing_is_named(suite, place):
 
     with pytest.raises(DataError, match=f"own.yaml.*{place}"):
         suite(change)
+
+
+def test_what_may_stand_in_its_place_is_listed(suite):
+    with pytest.raises(DataError, match="mask is missing: add all or seen or current"):
+        suite(lambda d: first(d)["train"].pop("mask"))
 
 
 def test_two_rows_of_one_name_are_refused(suite):

@@ -313,5 +313,6 @@ def test_short_runs_share_a_job_and_leave_one_for_each_core(checkout):
 
 
 def test_an_unknown_suite_is_one_sentence(checkout):
-    code, shown = checkout.module("snakemake", "--config", "suite=smoek")
-    assert code and "smoke" in shown and "Traceback" not in shown
+    for asked, near in (("suite=smoek", "smoke"), ("suit=smoke", "'suite'")):
+        code, shown = checkout.module("snakemake", "--config", asked)
+        assert code and near in shown and "Traceback" not in shown

@@ -176,7 +176,8 @@ def _own(path: str) -> Path:
     """The user's folder or archive; DataError if it is not there."""
     place = Path(path).expanduser()
     if not place.exists():
-        raise DataError(f"path {path} is not there: correct it, or leave it out")
+        looked = place.absolute()
+        raise DataError(f"path {path} is not there (as {looked}): correct it, or leave it out")
     if not place.is_dir():
         require_plain(place)
     return place
