@@ -65,9 +65,8 @@ def replicate(
         suite = Path(suite).absolute()
     name = suite.stem if isinstance(suite, Path) else suite
     _check(str(suite))
-    slurm.check_usable(ROOT / profile)
     runs = f"results/{name}/runs.jsonl"
-    _make(runs, "--workflow-profile", profile, "--cores", str(cores), "--config", f"suite={suite}")
+    _make(runs, "--cores", str(cores), "--config", f"suite={suite}", profile=profile)
     made = load(ROOT / runs)
     return made.assign(path=made["record"].map(_path))
 
@@ -104,8 +103,11 @@ def _check(suite: str) -> None:
     print(done.stdout, end="")
 
 
-def _make(*options: str) -> None:
+def _make(*options: str, profile: str | None = None) -> None:
     """Run the workflow, and show what it says as it comes; a notebook hears no other process."""
+    if profile:
+        slurm.check_usable(ROOT / profile)
+        options = ("--workflow-profile", profile, *options)
     with subprocess.Popen(
         [sys.executable, "-m", "snakemake", *options],
         cwd=ROOT,

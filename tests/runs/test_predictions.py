@@ -176,6 +176,8 @@ def test_another_metric_may_be_a_file(folder):
             rescore.rescore("own", "mine.py")
     with pytest.raises(DataError, match="did you mean 'exact'"):
         rescore.rescore("own", "exactly")
+    with pytest.raises(DataError, match="METRIC none.py is no file, as /.*none.py"):
+        rescore.rescore("own", "none.py")
 
 
 def test_what_cannot_be_scored_again_is_one_sentence(folder):

@@ -58,7 +58,7 @@ def test_a_row_says_where_its_record_lies(project, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "ROOT", project)
     monkeypatch.setattr(module, "_check", asked.append)
-    monkeypatch.setattr(module, "_make", lambda out, *_: results.collect(plan, Path(out)))
+    monkeypatch.setattr(module, "_make", lambda out, *_, **__: results.collect(plan, Path(out)))
     runs = replicate("own.yaml").set_index("method")
     assert asked == [str(project / "own.yaml")]
     assert runs["path"]["seqlora"] == project / plan.runs[0].record
