@@ -156,9 +156,10 @@ class HiDePrompt(HiDe):
 
     @classmethod
     def passes(cls, config, task: int, n: int, epochs: int, batch_size: int) -> tuple:
-        """Stage 0 trains on features: one forward pass if they are kept, else one an epoch."""
-        read = 1 if config.cache_features else epochs
-        return (read + 1 + epochs + 1) * n, epochs * n
+        """Stage 0 trains on features: one forward pass if they are kept, else one an epoch and one
+        for the statistics."""
+        first = 1 if config.cache_features else epochs + 1
+        return (first + epochs + 1) * n, epochs * n
 
     def adapt(self, backbone: nn.Module) -> nn.Module:
         train_head_only(backbone)

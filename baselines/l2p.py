@@ -12,8 +12,8 @@ in short training. Each is a preset or a pair of options:
     positions  initial  head_input
     cls        wide     prompts     the authors' first release in the first two and the public
                                     PyTorch port in all three, and with it PILOT and mammoth
-    none       narrow   prompts     the authors' refactored code (`preset: jax`, with its k and pull
-                                    on CIFAR-100; its prompts are 10 long there)
+    none       narrow   prompts     the authors' refactored code (`preset: jax`, with its lengths, k
+                                    and pull on CIFAR-100)
     none       wide     cls         HiDe's repositories, the TreeLoRA paper's frame (`preset: hide`)
 
 Departures:
@@ -74,7 +74,10 @@ class L2P(PoolMethod):
 
     version = 2  # 1 had no position embedding on prompts
     presets = {
-        "jax": {"positions": "none", "initial": "narrow", "pool_size": 10, "top_k": 4, "pull": 1.0},
+        "jax": {
+            **{"positions": "none", "initial": "narrow", "pool_size": 10, "prompt_length": 10},
+            **{"top_k": 4, "pull": 1.0},
+        },
         "hide": {"positions": "none", "head_input": "cls", "pool_size": 10, "top_k": 4},
     }
 

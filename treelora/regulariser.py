@@ -60,6 +60,7 @@ class TreeRegulariser:
         self.estimate: Tensor | None = None
         self._store_on = store_on
         self._search: Search | None = None
+        self._step: int | None = None  # None before the first task
         self._hook = None
 
     def start_task(self, steps_per_epoch: int | None = None) -> None:
@@ -115,7 +116,13 @@ class TreeRegulariser:
                 return None
 
     def penalty(self, loss: Tensor) -> Tensor | float:
-        """The penalty of this step; one search, one observation. 0 while there is no other task."""
+        """The penalty of this step; one search, one observation. 0 while there is no other task.
+
+        Raises:
+            RuntimeError: no task was started.
+        """
+        if self._step is None:
+            raise RuntimeError("penalty() came before start_task(), which begins each task")
         if self.options.restart == "epoch" and self._step % self._steps_per_epoch == 0:
             self._restart()
         current = self.layout.read()

@@ -529,6 +529,12 @@ def test_options_by_epoch_need_its_length():
         tree.start_task()
 
 
+def test_a_task_is_started_before_its_penalties():
+    tree = TreeRegulariser(tiny.Adapters(2, 3))
+    with pytest.raises(RuntimeError, match="before start_task"):
+        tree.penalty(torch.ones(()))
+
+
 def test_a_gradient_signature_needs_a_step():
     tree = TreeRegulariser(tiny.Adapters(2, 3), Options(signature="gradient"))
     tree.start_task()
