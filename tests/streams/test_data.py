@@ -98,6 +98,10 @@ def test_held_out_training_items_are_tested_and_not_learnt(tmp_path, monkeypatch
     assert data.load_stream(spec, 0, TOKENIZER)[0][0].options == set()
     with pytest.raises(DataError, match="train_per_task asks for 8 items, but a has 7"):
         data.load_stream(spec | {"holdout": 5, "train_per_task": 8}, 0, TOKENIZER)
+    with pytest.raises(
+        DataError, match="a has no train items beside those held out: lower holdout"
+    ):
+        data.load_stream(spec | {"holdout": 12}, 0, TOKENIZER)
 
 
 ARRAYS = {f"{part}_{kind}": np.zeros(3, np.uint8) for part in ("train", "test")

@@ -155,6 +155,9 @@ def _shares(options: Options) -> tuple[slice, str, slice]:
 def _require(name: str, limit: int | None, n: int, owner: str) -> None:
     if limit is not None and n < limit:
         raise DataError(f"{name} asks for {limit} items, but {owner} has {n}: lower it")
+    if n == 0:
+        part = name.partition("_")[0]
+        raise DataError(f"{owner} has no {part} items beside those held out: lower holdout")
 
 
 def _reading(file: Path) -> AbstractContextManager:
