@@ -39,8 +39,8 @@ unexport SUITE METHOD METRIC STREAM REFERENCE
 # --config takes all that follows it, so that another option must stand between it and a target.
 SHARED    = $(if $(filter auto,$(RUNS_PER_GPU)),RUNS_PER_GPU=`RUNS_PER_GPU= \
             .venv/bin/python -m benchmarks.runs.forecast $(NAME) --runs-per-gpu`)
-USABLE    = $(if $(filter profiles/default,$(PROFILE)),,.venv/bin/python -m benchmarks.runs.slurm \
-            $(call quoted,$(PROFILE)) &&)
+USABLE    = $(if $(filter profiles/default,$(PROFILE)),,$(if $(filter auto,$(RUNS_PER_GPU)),RUNS_PER_GPU= \
+            ).venv/bin/python -m benchmarks.runs.slurm $(call quoted,$(PROFILE)) &&)
 SNAKEMAKE = $(USABLE) $(SHARED) .venv/bin/python -m snakemake --config suite=$(NAME) \
             together=$(call quoted,$(TOGETHER)) job_minutes=$(call quoted,$(JOB_MINUTES)) \
             state_minutes=$(call quoted,$(STATE_MINUTES)) \

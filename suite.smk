@@ -29,7 +29,10 @@ KNOWN = ("suite", "together", "job_minutes", "deadline", "state_minutes")
 by_default = workflow.resource_settings._parsed_default_resources
 LONGEST = by_default["runtime"].value if "runtime" in by_default else None
 ON_CLUSTER = isinstance(LONGEST, int)
-expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_CLUSTER or bool(names()))
+of_train = workflow.resource_settings._parsed_overwrite_resources.get("train", {})
+GIVEN = of_train["gpu"].value if "gpu" in of_train else 1  # by the scheduler, see the rule train
+ON_GPU = bool(GIVEN) if ON_CLUSTER else bool(names())
+expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_GPU)
 
 try:
     check_names(config, KNOWN)
@@ -75,7 +78,7 @@ still_open = {run.directory for run in open_runs}
 RECORDS = [run.record for run in plan.runs if run.directory not in still_open]
 OUT = f"results/{plan.name}"
 # A profile may count the GPUs of this machine, which may have none.
-GPU = " --own-gpu" if "gpu" in workflow.global_resources and names() else ""
+GPU = " --own-gpu" if names() and not ON_CLUSTER else ""  # or all would share the first
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 TARGETS = MARKERS + EXHIBITS  # markers as well, or Snakemake would not miss a deleted record
 

@@ -145,11 +145,16 @@ def _row(record: dict, panel: str) -> dict[str, object]:
     }
 
 
+def learnt_on(record: dict) -> set[str]:
+    """The devices of tries that learnt a task or a part of one, where a run was continued."""
+    tries = (record.get("provenance") or {}).get("tries") or ()
+    return {tried["device"] for tried in tries if tried["tasks"] or tried.get("part")}
+
+
 def _clock(record: dict) -> tuple:
     """On which devices a run was made, if it was continued on each; threads, and runs on a GPU."""
     provenance = record.get("provenance") or {}
-    learnt = [tried["device"] for tried in provenance.get("tries") or () if tried["tasks"]]
-    devices = sorted({str(provenance.get("device")), *learnt})
+    devices = sorted({str(provenance.get("device")), *learnt_on(record)})
     return tuple(devices), provenance.get("threads"), provenance.get("runs_per_gpu") or 1
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 import pandas as pd
 
 from analysis.records.metrics import OF_THE_MACHINE
-from analysis.records.runs import Panel
+from analysis.records.runs import Panel, learnt_on
 from analysis.records.schema import task_names
 from analysis.tables.table import Column, Table
 
@@ -108,10 +108,7 @@ def _partly_timed(panel: Panel) -> str:
 
 def _devices(panel: Panel) -> list[str]:
     """Those that learnt a task of a run; a run that was continued may have more than one."""
-    found = (record.get("provenance") or {} for record in panel.runs["record"])
-    tries = (tried for provenance in found for tried in provenance.get("tries") or ())
-    learnt = {tried["device"] for tried in tries if tried["tasks"] or tried.get("part")}
-    return sorted({*distinct(panel.runs, "device"), *learnt})
+    return sorted({*distinct(panel.runs, "device")}.union(*map(learnt_on, panel.runs["record"])))
 
 
 def _compiles(panel: Panel) -> bool:

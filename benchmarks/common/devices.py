@@ -12,6 +12,9 @@ import torch
 
 from benchmarks.common.errors import FaultyGPU
 
+# In errors of CUDA and its libraries: what any GPU would say.
+ASKED = ("device-side assert", "out of memory", "ALLOC_FAILED", "INVALID_VALUE")
+ASKED += ("NOT_SUPPORTED", "BAD_PARAM")
 TEST_BATCH_SIZE = 128  # items tested at a time where a suite says none
 
 
@@ -43,7 +46,7 @@ def is_fault(error: BaseException) -> bool:
     suffice is a fault of the run, and leaves the GPU usable.
     """
     text = str(error)
-    asked = isinstance(error, torch.OutOfMemoryError) or "device-side assert" in text
+    asked = isinstance(error, torch.OutOfMemoryError) or any(words in text for words in ASKED)
     said = any(words in text for words in ("CUDA error", "CUDA driver error", "_STATUS_"))
     return not asked and (isinstance(error, torch.AcceleratorError) or said)
 

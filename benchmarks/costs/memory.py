@@ -230,16 +230,30 @@ def _inside(model: LanguageModel) -> int:
 
 
 def available_bytes(device: str) -> int:
-    """Free memory of the GPU, or what this machine can still give."""
+    """Free memory of the GPU, or what this machine and the job's limit can still give."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    try:
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                free = int(line.split()[1]) * 1024
+    return min([free, *left_to_groups()])
+
+
+def left_to_groups(
+    root: Path = Path("/sys/fs/cgroup"), listing: Path = Path("/proc/self/cgroup")
+) -> Iterator[int]:
+    """Bytes left to each control group (version 2) of this process that has a limit."""
+    try:
+        own = listing.read_text().rpartition("0::/")[2].strip().lstrip("/")
     except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return
+    for group in (root / own, *(root / own).parents):
+        if group.is_relative_to(root):
+            with suppress(OSError, ValueError):  # the root has no limit, others may say "max"
+                limit = int((group / "memory.max").read_text())
+                yield max(0, limit - int((group / "memory.current").read_text()))
 
 
 def check(spec: dict, device: str) -> str:

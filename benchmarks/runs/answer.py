@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+import baselines
 from analysis.text import visible
 from baselines.common.text import pad_left
 from benchmarks import backbones
@@ -50,7 +51,7 @@ class Answerer:
             self.tokenizer = None if learnt.classes else backbone.tokenizer(manifest)
             network = partial(build.network_of, spec, backbone, manifest)
             if adapters.is_state(folder):
-                _require_ours(folder, spec["method"].get("origin"))
+                _require_ours(folder, spec["method"])
                 sizes = torch.tensor([len(names) for names in learnt.classes], dtype=torch.long)
                 task_of_class = torch.arange(len(sizes)).repeat_interleave(sizes)
                 setting = task_of_class, self.tokenizer, self.device
@@ -80,11 +81,12 @@ class Answerer:
         return generate(self.model, x, *how, stop=self.learnt.stop)[0]
 
 
-def _require_ours(folder: Path, origin: str | None) -> None:
+def _require_ours(folder: Path, method: dict) -> None:
     """DataError if what was downloaded names a method that is no part of this project."""
-    if origin and not folder.resolve().is_relative_to(RUNS.resolve()):
+    place = method.get("origin", method["name"])
+    if place not in baselines.names() and not folder.resolve().is_relative_to(RUNS.resolve()):
         raise DataError(
-            f"{folder} needs the method {origin}, which is no part of this project and is run for "
+            f"{folder} needs the method {place}, which is no part of this project and is run for "
             f"folders below {RUNS} only: move it there if you trust it"
         )
 

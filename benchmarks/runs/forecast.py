@@ -34,6 +34,8 @@ from benchmarks.runs.durations import (
 )
 from benchmarks.runs.plan import Plan, PlannedRun, load_plan
 
+MOST_JOBS = 500  # at a time, of a profile that sets no limit
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -71,7 +73,9 @@ def machine(
         return Machine(n_gpus * gpus.shares(), together, has_gpu=True)
     settings = slurm.settings(profile)
     if settings.get("executor"):
-        return Machine(int(settings.get("jobs") or 1), together, has_gpu=True)
+        jobs = str(settings.get("jobs") or 1)
+        at_once = int(jobs) if jobs.isdecimal() else MOST_JOBS  # "unlimited"
+        return Machine(at_once, together, has_gpu=slurm.has_gpus(settings))
     if cores != "all" and not (cores.isdecimal() and int(cores)):
         raise DataError(f"CORES is all or a number of cores, but is {cores!r}: correct it")
     n_cores = _own_cores() if cores == "all" else int(cores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -88,9 +89,9 @@ class Run:
                     f"start the task again"
                 ) from error
             self.deadline.note(row, task.index, time.monotonic() - start)
+            self.before_save()
             if "adapters" in self.keep:
                 adapters.write(self._adapter(task.index), self.method, self._learnt(task.index))
-            self.before_save()
             write_bytes(self.answers_path, self.predictions().pack())
             save_state(self.state_path, self.key, self.method.state_dict(), self.record)
             self.inside_path.unlink(missing_ok=True)
@@ -391,8 +392,10 @@ class Run:
         self._general_after()
         footprint = self.method.footprint()
         stored = footprint.pop("stored_values")
+        diagnostics = self.method.diagnostics()
+        json.dumps(diagnostics, allow_nan=False)  # what a record cannot hold fails the run
         self.record |= {
-            "diagnostics": self.method.diagnostics(),
+            "diagnostics": diagnostics,
             "footprint": footprint
             | {"stored_parameters": stored, "state_bytes": self.state_path.stat().st_size},
             "provenance": {

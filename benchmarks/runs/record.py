@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import hashlib
 import subprocess
 import sys
@@ -56,7 +55,6 @@ def without_curve(record: dict) -> dict:
     return {name: value for name, value in record.items() if name != "curve"}
 
 
-@functools.cache
 def provenance() -> dict:
     """Commit, code and lock digests and package versions; no names of hosts or users.
 
@@ -79,11 +77,10 @@ def provenance() -> dict:
 
 
 def _differs_from_commit() -> bool:
+    """Where git does not answer it is not known to be committed."""
     untracked = [f"{folder}/*.{kind}" for folder in _CODE for kind in ("py", "toml")]
-    return bool(
-        _git("status", "--porcelain", "--untracked-files=no")
-        or _git("ls-files", "--others", "--", *untracked)
-    )
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return changed != "" or _git("ls-files", "--others", "--", *untracked) != ""
 
 
 def _differs_from_bundle() -> bool:

@@ -122,6 +122,12 @@ def _make(
         say(f"{folder} failed: {visible(text)} (see {log})")
         outcome = {"status": "failed", "error": text}
     before_save()
+    if (
+        outcome["status"] == "failed"
+        and path.exists()
+        and read_record(path, key)["status"] == "done"
+    ):
+        raise DataError(f"{folder} failed when it was made again, and its record stays")
     if len(tries := run.record.pop("tries")) > 1:
         facts["tries"] = tries
     facts |= run.record.get("provenance", {}) | {"finished": now()}
@@ -147,6 +153,20 @@ def _where(error: Exception, files: Collection[Path]) -> str:
         if file in files or (sources.of_checkout(file) and file.is_file()):
             return f" ({sources.place(file)}:{frame.lineno}, in {frame.name})"
     return ""
+
+
+def _require_gpu(failed: bool) -> None:
+    """Postponed if there is none that works; it is not at fault if a run before has failed, whose
+    error may have left it unusable for this process."""
+    try:
+        devices.require_gpu()
+    except FaultyGPU as error:
+        if failed:
+            raise Postponed(
+                "a run that failed has left this process without a GPU: the others lost nothing, "
+                "run the same command again"
+            ) from error
+        raise
 
 
 def main() -> None:
@@ -180,16 +200,16 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # gives leases back
     torch.set_num_threads(options.threads)
-    left = []
+    left, failed = [], False
     try:
         until = Deadline(min(filter(None, (options.deadline, end_of_allocation())), default=None))
         several = options.gpus and len(gpus.names()) > 1  # those of a group of jobs
         own = gpus.claim() if options.own_gpu or several else None  # held until the process ends
         for path in sorted(options.specs, key=_comes_last):
             if own or options.gpus or devices.find() == "cuda":
-                devices.require_gpu()  # before each run: one that failed may have left it unusable
+                _require_gpu(failed)
             try:
-                make(path, until, options.state_minutes)
+                failed |= make(path, until, options.state_minutes)["status"] == "failed"
             except Postponed:
                 raise
             except ValueError as error:  # a DataError, or of the method's file

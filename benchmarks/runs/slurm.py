@@ -78,6 +78,11 @@ def check_usable(profile: Path) -> None:
         gpus.slots()
 
 
+def has_gpus(asked: dict) -> bool:
+    """Whether jobs of a profile that has an executor are given a GPU, as they are by default."""
+    return bool(_pairs(_pairs(asked.get("set-resources")).get("train")).get("gpu", 1))
+
+
 def plugin(asked: dict) -> bool:
     """Whether Snakemake has the executor of a profile, or brings it."""
     name = asked.get("executor") or "local"

@@ -248,3 +248,17 @@ def test_the_estimate_counts_what_is_there():
     spec = spec_of("smollm2-135m-instruct", "seqlora", {"rank": 8}, None, stream, **one)
     least = 4 * n_parameters("smollm2-135m-instruct") + 16 * 8 * 30 * (2 * 576 + 576 + 192)
     assert least < memory.estimate(spec).total < 1.05 * least
+
+
+def test_the_limit_of_a_job_counts(tmp_path, monkeypatch):
+    """Of its own control group and of those around it, on a machine with more memory."""
+    inner = tmp_path / "job/step"
+    inner.mkdir(parents=True)
+    for group, limit in ((inner, "max"), (inner.parent, f"{5 * 2**20}")):
+        (group / "memory.max").write_text(limit)
+        (group / "memory.current").write_text(f"{2 * 2**20}")
+    listing = tmp_path / "cgroup"
+    listing.write_text("1:name=systemd:/other\n0::/job/step\n")
+    assert list(memory.left_to_groups(tmp_path, listing)) == [3 * 2**20]
+    monkeypatch.setattr(memory, "left_to_groups", lambda: [1000])
+    assert memory.available_bytes("cpu") == 1000

@@ -97,11 +97,13 @@ def test_a_method_from_outside_is_run_for_runs_of_this_folder_only(images, monke
     source = folders(runs["l2p"].record)[0]
     elsewhere = shutil.copytree(source, tmp_path / "downloaded")
     content = read_json(elsewhere / adapters.RUN)
-    content["spec"]["method"]["origin"] = str(tmp_path / "evil.py")
     (tmp_path / "evil.py").write_text("raise SystemExit('run')")
-    (elsewhere / adapters.RUN).write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"needs the method .*evil\.py.*if you trust it"):
-        Answerer(elsewhere)
+    method = content["spec"]["method"]
+    for place in ({"origin": str(tmp_path / "evil.py")}, {"name": str(tmp_path / "evil.py")}):
+        content["spec"]["method"] = method | place
+        (elsewhere / adapters.RUN).write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"needs the method .*evil\.py.*if you trust it"):
+            Answerer(elsewhere)
 
 
 def test_the_code_in_a_card_loads_the_adapter(images, monkeypatch):

@@ -161,6 +161,13 @@ def test_the_gpu_profile_counts_the_gpus(monkeypatch):
     assert options_of("gpu", monkeypatch).resources["gpu"].value == 1
 
 
+def test_a_number_of_runs_is_found_after_the_profile_was_checked():
+    command = ("make", "-n", "replicate", "PROFILE=profiles/gpu", "RUNS_PER_GPU=auto")
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    checked, found = (shown.index(f"runs.{module} ") for module in ("slurm", "forecast"))
+    assert checked < found and "RUNS_PER_GPU= .venv/bin/python -m benchmarks.runs.slurm" in shown
+
+
 def test_the_slurm_profile_is_one_that_snakemake_reads(monkeypatch):
     options = options_of("slurm", monkeypatch)
     assert options.executor == "slurm" and options.jobs == 16 and options.keep_going

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.common import devices
-from benchmarks.common.errors import DataError, Postponed
+from benchmarks.common.errors import DataError, FaultyGPU, Postponed
 from benchmarks.runs import deadline, lease
 from benchmarks.runs import run as runner
 from benchmarks.runs.deadline import Deadline
@@ -96,6 +96,9 @@ def test_a_task_is_expected_to_take_as_long_as_the_one_before_on_this_device(dev
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), True),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
         (ValueError("CUDA is mentioned"), False),
     ],
 )
@@ -113,6 +116,17 @@ def test_a_faulty_gpu_is_no_failed_run_but_a_faulty_method_is(project, monkeypat
         assert (Path(one.directory) / lease.ATTEMPT).exists()  # it goes last the next time
     else:
         assert make(one)["status"] == "failed"
+
+
+def test_a_gpu_that_a_failed_run_has_left_unusable_is_not_at_fault(monkeypatch):
+    def unusable():
+        raise FaultyGPU("none")
+
+    monkeypatch.setattr(runner.devices, "require_gpu", unusable)
+    for failed in (False, True):
+        with pytest.raises(Postponed) as caught:
+            runner._require_gpu(failed)
+        assert isinstance(caught.value, FaultyGPU) is not failed
 
 
 TERMINATED = """

@@ -1,5 +1,6 @@
 """Runs: made, killed and resumed, failed, refused."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -263,6 +264,26 @@ def test_a_failed_run_leaves_a_record_and_can_be_retried(project):
     assert results.forget_failed(plan) == 1
     assert one.status() in ("open", "started")
     assert results.forget_failed(plan) == 0
+
+
+def test_a_record_is_not_lost_to_a_failure_in_making_it_again(project, monkeypatch):
+    """As for what a suite wants to keep."""
+    (one,) = plan_of({"seqlora": {}}).runs
+    make(one)
+    before = Path(one.record).read_bytes()
+    one = dataclasses.replace(one, keep=("adapters",))
+    monkeypatch.setattr(SeqLoRA, "state_dict", lambda _: None.detach())
+    with pytest.raises(DataError, match="its record stays"):
+        make(one)
+    assert Path(one.record).read_bytes() == before
+
+
+def test_what_a_record_cannot_hold_fails_its_run(project, monkeypatch):
+    for index, value in enumerate((np.int64(1), float("nan"))):
+        (one,) = plan_of({"seqlora": {}}, seeds=(index,)).runs
+        monkeypatch.setattr(SeqLoRA, "diagnostics", lambda _, value=value: {"x": value})
+        record = make(one)
+        assert record["status"] == "failed" and "JSON" in record["error"]
 
 
 def test_a_failed_run_says_where_in_the_code_and_keeps_its_traceback(project, monkeypatch, capsys):

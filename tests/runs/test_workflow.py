@@ -288,12 +288,13 @@ def as_a_job(checkout, suite):
 
 def test_runs_are_told_of_the_gpu_that_they_were_promised(checkout):
     """By a profile that counts them, if there are any, and by the scheduler that took the job."""
-    promises = {
-        "--own-gpu": ("0", "--workflow-profile", "profiles/gpu"),
-        "--threads 1": ("", "--workflow-profile", "profiles/gpu"),
-        "--gpus 2": ("", "--set-resources", "train:gpu=2", *as_a_job(checkout, "smoke")),
-    }
-    for promise, (visible, *options) in promises.items():
+    promises = [
+        ("--own-gpu", "0", "--workflow-profile", "profiles/gpu"),
+        ("--own-gpu", "0"),  # or several runs would share the first
+        ("--threads 1", "", "--workflow-profile", "profiles/gpu"),
+        ("--gpus 2", "", "--set-resources", "train:gpu=2", *as_a_job(checkout, "smoke")),
+    ]
+    for promise, visible, *options in promises:
         options += ["--dry-run", "--printshellcmds"]
         shown = checkout.snakemake(*options, suite="smoke", CUDA_VISIBLE_DEVICES=visible, GPUS="")
         runs = [line for line in shown.splitlines() if "python -m benchmarks.runs.run " in line]
