@@ -19,6 +19,7 @@ _context.set_forkserver_preload(
     [
         *("torch", "timm", "transformers.models.llama.modeling_llama"),
         *("avalanche.training.templates", "snakemake.cli", "matplotlib.backends.backend_pdf"),
+        *("pandas", "scipy.special", "jinja2", "pydantic", "peft"),
     ]
 )
 _environment = dict(os.environ)  # at collection: no test's own, whichever comes first

@@ -139,8 +139,8 @@ def restore(plan: Plan) -> str:
         wanted[run.key].append(run)
     restored, outdated = 0, {}
     for suite, found in sorted(published.records().items(), key=lambda pair: pair[0] != plan.name):
-        answers = published.predictions(suite)
-        pairs = ((record, run) for record in found for run in wanted[record["key"]])
+        pairs = [(record, run) for record in found for run in wanted.get(record["key"], ())]
+        answers = published.predictions(suite) if pairs else {}
         for record, run in pairs:
             there, own_answers = run.recorded(), kept.predictions(Path(run.record))
             done = there is not None and there["status"] == "done"

@@ -94,7 +94,8 @@ BLOCKED = """
 import runpy, sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "transformers", "benchmarks", "baselines"):
+        models = ("torch", "torchvision", "timm", "transformers", "peft", "avalanche", "datasets")
+        if name.split(".")[0] in (*models, "benchmarks", "baselines"):
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Block())
 sys.argv = ["analysis", *sys.argv[1:]]

@@ -30,6 +30,7 @@ from analysis.catalogue import FIGURES, TABLES, about, fitting
 from analysis.claims.judge import judge, measure
 from analysis.claims.judge import table as claims_table
 from analysis.figures.sensitivity import swept_settings
+from analysis.records import reading
 from analysis.records.runs import read_suite
 from analysis.tables.accuracy import accuracy, differences, tasks
 from analysis.tables.choices import ablations, settings
@@ -493,7 +494,7 @@ TEX = r"""\documentclass[10pt%s]{article}
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex is installed")
 def test_every_published_table_fits_its_page(tmp_path):
-    suites = [read_suite(path) for path in sorted(draw.PUBLISHED.glob("*.jsonl"))]
+    suites = [read_suite(path) for path in reading.published().values()]
     tables = [claims_table(judge([measure(own) for own in suites], {}))]
     for panel in (panel for own in suites for panel in own.panels):
         tables += [own.draw(panel) for own in fitting(TABLES, list(panel.specs.values())).values()]

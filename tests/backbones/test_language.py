@@ -48,7 +48,7 @@ def test_only_the_logits_that_predict_an_answer_are_computed():
     torch.testing.assert_close(model(x[1:]), every[1:, -2:-1])
 
 
-@pytest.mark.parametrize(("name", "micro"), [("seqlora", None), ("hidelora", 2), ("l2p", 2)])
+@pytest.mark.parametrize(("name", "micro"), [("seqlora", None), ("l2p", 2)])
 def test_checkpointing_changes_no_step(name, micro):
     both = []
     for checkpointing in (False, True):
@@ -143,7 +143,7 @@ def test_answers_are_those_of_the_network_whatever_the_checkpoint_says(where, da
     with torch.no_grad():
         expected = [greedily(own, x[0, 2 * i :].tolist(), (2, 7), 8) for i, x in enumerate(prompts)]
     assert 1 < len({len(answer) for answer in expected}) and max(map(len, expected)) == 8
-    for size in (1, 3, 10):
+    for size in (1, 10):
         assert evaluate.generate(model, prompts, 8, "cpu", tokenizer, batch_size=size) == expected
     padded = torch.nn.functional.pad(prompts, (30, 0))
     new = model.generate(padded, 8).tolist()
@@ -151,8 +151,7 @@ def test_answers_are_those_of_the_network_whatever_the_checkpoint_says(where, da
     model.decoding = "released"
     drawn = [
         evaluate.generate(model, x, 8, "cpu", tokenizer, batch_size=size)
-        for x in (prompts, padded)
-        for size in (1, 3, 10)
+        for x, size in ((prompts, 1), (prompts, 10), (padded, 3))
     ]
     assert drawn[1:] == drawn[:-1] and drawn[0] != expected
 

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.slow
 FUSED = {"rank": 2, "target_modules": ["qkv_proj", "down_proj"]}
 RUNS = [
     ("llama", "hidelora", {"rank": 2}),
-    ("mistral", "treelora", {"rank": 2}),
     ("gemma", "fix", {}),
     ("qwen2", "treelora", {"rank": 2}),
     ("phi3", "treelora", FUSED | {"depth": 3}),

@@ -20,13 +20,3 @@ def test_kept_logits_are_matched_where_an_answer_is_asked_for():
     assert asked.sum() == 3
     loss = method.batch_loss(x, y, now, torch.arange(2))
     torch.testing.assert_close(loss, F.mse_loss(now[asked], kept[asked]))
-
-
-def test_images_are_kept_as_they_are_and_not_as_they_were_augmented():
-    setting = tiny.setting("vision", augment="crop_flip")
-    method = DERpp(tiny.network("vision"), DERpp.Config(buffer=10), setting)
-    (task,) = tiny.tasks("vision", 1, epochs=1)
-    tiny.learn(method, task)
-    samples, _ = task.train.batch(torch.arange(12))
-    for kept in method._buffer.draw(10)[0]:
-        assert any(torch.equal(kept, sample) for sample in samples)

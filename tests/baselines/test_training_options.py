@@ -163,18 +163,6 @@ def test_only_the_loops_batches_are_augmented():
     assert not any(torch.equal(first[n], plain[n]) for n in plain)
 
 
-def test_augmentation_goes_on_as_if_never_stopped():
-    shared = {"augment": "crop_flip", "micro_batch_size": 3}
-    whole, stopped, fresh = (tiny.method("seqlora", "vision", shared=shared) for _ in range(3))
-    first, second, _ = tiny.tasks("vision")
-    for method, learnt in ((whole, (first, second)), (stopped, (first,))):
-        for task in learnt:
-            tiny.learn(method, task)
-    fresh.load_state_dict(stopped.state_dict())
-    tiny.learn(fresh, second)
-    assert torch.equal(tiny.outputs(fresh, "vision"), tiny.outputs(whole, "vision"))
-
-
 def test_bfloat16_trains_float32_parameters_nearly_the_same():
     """Also in parts; its numbers are not those of float32."""
     _, full, (exact, _) = trained("seqlora", "vision")

@@ -4,7 +4,6 @@ import statistics
 
 import pytest
 
-import baselines
 from analysis.records import reading
 from benchmarks import streams
 from benchmarks.costs import training_time
@@ -52,21 +51,6 @@ def test_an_estimate_is_near_what_published_runs_took_on_a_cpu(suite):
     taken = statistics.median(map(durations.seconds, runs))
     estimated = training_time.seconds(runs[0]["spec"], on_gpu=False)
     assert 0.5 < taken / estimated < 3
-
-
-def test_methods_say_how_many_passes_they_take():
-    def passes(name, *arguments, **config):
-        method = baselines.load(name)
-        return method.passes(method.Config(**config), *arguments)
-
-    assert passes("seqlora", 3, 100, 2, 32) == (200, 200)
-    assert passes("l2p", 3, 100, 2, 32) == (400, 200)
-    assert passes("dualprompt", 3, 100, 2, 32, cache_queries=True) == (300, 200)
-    assert passes("hidelora", 3, 100, 2, 32) == (600, 400)
-    assert passes("inflora", 3, 100, 2, 32) == (400, 200)
-    assert passes("ranpac", 3, 100, 2, 32) == (100, 0)
-    assert passes("ewc", 3, 100, 2, 32, fisher_samples=30) == (230, 230)
-    assert passes("gem", 3, 100, 2, 32, memory_per_task=10) == (200 + 2 * 4 * 30,) * 2
 
 
 def test_items_follow_the_limits_and_the_number_of_tasks():

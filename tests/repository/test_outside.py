@@ -4,10 +4,9 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import yaml
 
@@ -81,5 +80,6 @@ def test_what_is_from_outside_is_run_and_drawn(tmp_path, monkeypatch):
 
 def module(*command: str) -> None:
     """Run a module of the checkout in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = processes.start(*command, out=Path("said.txt"))
+    process.join()
+    assert process.exitcode == 0, Path("said.txt").read_text()

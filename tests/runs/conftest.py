@@ -15,7 +15,7 @@ from tests.small_runs import make, plan_of
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """A folder with a miniature of the prepared glyphs and the smallest backbone."""
     root = tmp_path_factory.mktemp("prepared")
@@ -55,7 +55,7 @@ def project(prepared, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(prepared, tmp_path_factory):
     """The record of a run of SeqLoRA, made once."""
     folder = tmp_path_factory.mktemp("whole")

@@ -42,7 +42,6 @@ def test_no_task_starts_that_the_allocation_would_cut_off(project, monkeypatch, 
     [
         ({"treelora": {"dropout": 0.1}}, 5),
         ({"hideprompt": {}}, 9),
-        ({"hidetreelora": {}}, 9),
         ({"derpp": {}}, 6),
     ],
 )

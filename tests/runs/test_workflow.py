@@ -1,8 +1,6 @@
 """The workflow from end to end, on a copy of the working tree."""
 
-import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -16,12 +14,11 @@ import yaml
 
 from tests.checkout import ROOT, Checkout, asking, scheduled, suite, trained
 
-# All tests share a checkout, which each leaves as it was.
+# All tests share a checkout, which each leaves as it was but for the one that is killed.
 pytestmark = pytest.mark.slow
 
 NAME = "my suite's (1).yaml"  # what a shell would not take for one word
 OUT = "results/my suite's (1)"
-MODELS = ("torch", "torchvision", "timm", "transformers", "peft", "avalanche", "datasets")
 
 
 def mine() -> dict:
@@ -39,14 +36,21 @@ def checkout(tmp_path_factory, prepared_stream):
     """A checkout in which the suite has been run, in a folder whose name has a space.
 
     The example of a method has been added to it as docs say: its file, and its name in the suite.
-    The docs, which take long, are there already; the glyphs are prepared by the workflow.
+    The docs, which take long, are there already; the glyphs are prepared by the workflow, of arrays
+    that were drawn for other tests.
     """
     checkout = Checkout(tmp_path_factory.mktemp("a checkout"))
     shutil.copy(ROOT / "examples/anchor.py", checkout.folder / "baselines")
     (checkout.folder / NAME).write_text(yaml.safe_dump(mine()))
     shutil.copytree(prepared_stream("docs"), checkout.folder / "resources/streams/docs")
-    code, checkout.first = checkout.run(sys.executable, "-m", "snakemake", *asking(NAME))
-    assert code == 0, checkout.first
+    glyphs, file = prepared_stream("glyphs"), checkout.folder / "benchmarks/streams/glyphs.py"
+    drawn = ", ".join(
+        f"dict(np.load({str(glyphs / part)!r}))" for part in ("data.npz", "pretrain.npz")
+    )
+    build, text = "data, pretrain = build()", file.read_text()
+    assert build in text
+    file.write_text(text.replace(build, f"data, pretrain = {drawn}"))
+    checkout.first = checkout.snakemake(suite=NAME)
     return checkout
 
 
@@ -80,7 +84,7 @@ def test_a_suite_leaves_every_file_and_a_failed_run_is_reported(checkout):
 
 
 def test_what_was_answered_scores_as_recorded(checkout):
-    """Without torch, on images and on text; the run that failed has answered nothing."""
+    """On images and on text; the run that failed has answered nothing."""
     code, shown = checkout.module("benchmarks.runs.rescore", NAME)
     assert code == 0 and "All 20 scores of R that were kept are the recorded ones" in shown
     assert "anchor" in shown and "treelora" in shown and "diverging" not in shown
@@ -123,27 +127,6 @@ def test_open_runs_are_made_whatever_must_be_prepared_anew(checkout):
     made = scheduled(shown)
     assert (made["prepare"], made["backbone"], made["train"]) == (2, 2, 2)
     assert code != 0 and "2 of 6 runs" in status
-
-
-def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout, tmp_path):
-    """The record made before stays; of a batch only what is open is made."""
-    records = [record_of(checkout, f"glyphs/anchor/s{seed}") for seed in (0, 1)]
-    scores = [json.loads(path.read_text())["R"] for path in records]
-    for path in records:
-        path.unlink()
-    process = checkout.fork("snakemake", *asking(NAME), out=tmp_path / "out")
-    while process.is_alive() and not records[0].exists():
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.join()
-    assert records[0].exists() and not records[1].exists()
-    before = records[0].read_bytes()
-    checkout.snakemake("--unlock", suite=NAME)
-    shown = checkout.snakemake(suite=NAME)
-    assert trained(shown) == {("anchor", "glyphs", 1)}
-    assert records[0].read_bytes() == before
-    assert [json.loads(path.read_text())["R"] for path in records] == scores
-    assert scheduled(checkout.snakemake("--dry-run", suite=NAME)) == {}
 
 
 def test_an_edited_method_is_made_anew_until_the_edit_is_undone(checkout):
@@ -195,29 +178,24 @@ def test_a_changed_label_and_changed_analysis_redraw_and_do_not_train(checkout):
     assert made == {"analyse": 1, "all": 1}
 
 
-def test_figures_are_drawn_without_torch(checkout, tmp_path):
-    """With every package of the models blocked."""
-    for package in MODELS:
-        (tmp_path / f"{package}.py").write_text("raise ImportError('blocked')")
-    blocked = {"PYTHONPATH": str(tmp_path)}
-    assert checkout.run(sys.executable, "-c", "import torch", **blocked)[0] == 1
-    out = ("--out", str(tmp_path / "drawn"))
-    command = (sys.executable, "-m", "analysis", f"{OUT}/runs.jsonl", *out)
-    code, shown = checkout.run(*command, **blocked)
-    assert code == 0, shown
-    drawn = {path.name for path in tmp_path.glob("drawn/figures/*")}
-    assert drawn == {path.name for path in checkout.files(f"{OUT}/figures/*")} != set()
-
-
-def test_failed_runs_are_made_again_on_request_only(checkout):
-    records = checkout.files("results/runs/glyphs/diverging/*/result-*.json")
-    kept = [path.read_bytes() for path in records]
-    code, shown = checkout.module("benchmarks.runs.results", "forget-failed", NAME)
-    assert code == 0, shown
-    shown = checkout.snakemake("--dry-run", suite=NAME)
-    for path, content in zip(records, kept, strict=True):
-        path.write_bytes(content)
-    assert trained(shown) == {("diverging", "glyphs", seed) for seed in (0, 1)}
+def test_a_killed_workflow_continues_with_the_run_that_was_cut_off(checkout, tmp_path):
+    """The record made before stays; of a batch only what is open is made."""
+    records = [record_of(checkout, f"glyphs/anchor/s{seed}") for seed in (0, 1)]
+    scores = [json.loads(path.read_text())["R"] for path in records]
+    for path in records:
+        path.unlink()
+    process = checkout.fork("snakemake", *asking(NAME), out=tmp_path / "out")
+    while process.is_alive() and not records[0].exists():
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    assert records[0].exists() and not records[1].exists()
+    before = records[0].read_bytes()
+    checkout.snakemake("--unlock", suite=NAME)
+    shown = checkout.snakemake("--until", "train", suite=NAME)
+    assert trained(shown) == {("anchor", "glyphs", 1)}
+    assert records[0].read_bytes() == before
+    assert [json.loads(path.read_text())["R"] for path in records] == scores
 
 
 def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
@@ -237,35 +215,6 @@ def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
         assert (spec["method"]["label"], spec["seed"]) == (method, seed)
         assert line.split()[1:3] == [method, str(seed)]
     assert checkout.files("results/first-look/curves.png")
-
-
-def test_published_results_count_as_done(checkout):
-    """Restored, they need no training, and are what was published to the byte."""
-    runs = (checkout.folder / OUT / "runs.jsonl").read_bytes()
-    folder = checkout.folder / "benchmarks/published"
-    kept = (folder / "sources.json").read_text()
-    entry = {
-        record["spec"]["method"]["name"]: record["provenance"]["sources"]
-        for record in map(json.loads, runs.splitlines())
-    }
-    (folder / "sources.json").write_text(json.dumps({"mine": entry}))
-    packed = lzma.compress(runs)
-    (folder / "mine.runs.jsonl.xz").write_bytes(packed)
-    sums = (folder / "SHA256SUMS").read_text()
-    digest = hashlib.sha256(packed).hexdigest()
-    (folder / "SHA256SUMS").write_text(f"{sums}{digest}  mine.runs.jsonl.xz\n")
-    for method in ("glyphs/anchor", "docs/treelora"):
-        for record in checkout.files(f"results/runs/{method}/*/result-*.json"):
-            record.unlink()
-    code, shown = checkout.module("benchmarks.runs.results", "restore", NAME)
-    assert code == 0 and shown.startswith("4 of 6 "), shown
-    assert "train" not in scheduled(checkout.snakemake("--dry-run", suite=NAME))
-    out = ("--out", "again.jsonl")
-    assert checkout.module("benchmarks.runs.results", "collect", NAME, *out)[0] == 0
-    assert (checkout.folder / "again.jsonl").read_bytes() == runs
-    (folder / "mine.runs.jsonl.xz").unlink()
-    (folder / "sources.json").write_text(kept)
-    (folder / "SHA256SUMS").write_text(sums)
 
 
 def test_a_backbone_is_pretrained_on_its_stream_without_options(checkout):
