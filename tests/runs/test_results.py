@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import baselines
 from analysis.records import reading
 from benchmarks.common import files
 from benchmarks.common.data_dir import data_dir
@@ -288,12 +289,19 @@ def test_a_change_that_moves_no_number_is_vouched_for(project, monkeypatch, whol
     assert f"{one.key}, seqlora on glyphs: the same numbers" in capsys.readouterr().out
 
 
+def is_present(spec):
+    """Whether the method is still of that version."""
+    method = spec["method"]
+    return method["version"] == baselines.load(method["name"], spec["modality"]).version
+
+
 def test_published_records_are_vouched_for_with_the_present_code():
+    """Those of an earlier version of a method have other keys, and are marked in tables."""
     found = {
         (suite, file)
         for suite, of_suite in published.records().items()
         for record in of_suite
-        if record["status"] == "done"
+        if record["status"] == "done" and is_present(record["spec"])
         for file in published.differing(suite, record["spec"])
     }
     assert not found, (
