@@ -31,7 +31,7 @@ def test_runs_of_a_group_take_a_gpu_each_of_those_that_it_was_given(monkeypatch)
     seen = []
     monkeypatch.setattr(gpus, "claim", lambda: seen.append("claimed"))
     monkeypatch.setattr(run.devices, "require_gpu", lambda: None)
-    monkeypatch.setattr(run, "make", lambda *_: seen.append("made"))
+    monkeypatch.setattr(run, "make", lambda *_: seen.append("made") or {"status": "done"})
     monkeypatch.setattr(sys, "argv", ["run", "spec.json", "--gpus", "1"])
     for visible in ("2", "2,3"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -41,7 +41,7 @@ def test_runs_of_a_group_take_a_gpu_each_of_those_that_it_was_given(monkeypatch)
 
 def test_a_run_without_a_promise_takes_what_there_is(monkeypatch):
     made = []
-    monkeypatch.setattr(run, "make", lambda path, *_: made.append(path))
+    monkeypatch.setattr(run, "make", lambda path, *_: made.append(path) or {"status": "done"})
     for promise in ([], ["--gpus", "0"]):
         monkeypatch.setattr(sys, "argv", ["run", "spec.json", *promise])
         run.main()
