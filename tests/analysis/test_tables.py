@@ -582,3 +582,27 @@ def test_scores_show_what_each_suite_has_varied_and_nothing_twice(tmp_path):
     assert page.count("**Scores**") == 1
     titles = [line for line in page.splitlines() if line.startswith("**One choice")]
     assert titles == ["**One choice at a time (varied)**", "**One choice at a time (deep)**"]
+
+
+@pytest.mark.parametrize("moved", ["device", "part of a task"])
+def test_costs_of_another_device_are_in_parentheses_and_never_the_best(tmp_path, moved):
+    """Also where a run was continued there, if only within a task."""
+    runs = suite(("glyphs",), ("treelora", "ewc", "seqlora"), 2)
+    tried = [{"started": "2026-01-02T00:00:00Z", "device": "other", "tasks": 0, "part": True}]
+    changes = {
+        "device": {"provenance__device": "other"},
+        "part of a task": {"provenance__tries": tried},
+    }
+    for i, run in enumerate(runs):
+        if run["spec"]["method"]["label"] == "ewc":
+            runs[i] = set_paths(run, **changes[moved])
+            for task in runs[i]["tasks"]:
+                task["train_seconds"] /= 1000
+    table = accuracy(panel_of(tmp_path, runs))
+    times = {
+        row[0].text: row[[c.key for c in table.columns].index("time_seconds")]
+        for row in table.grid()[0]
+    }
+    assert {name for name, cell in times.items() if cell.text.startswith("(")} == {"EWC"}
+    assert [name for name, cell in times.items() if cell.bold] in (["SeqLoRA"], ["TreeLoRA"])
+    assert "(In parentheses): does not compare with TreeLoRA's" in table.markdown()
