@@ -35,7 +35,7 @@ def _tests_each_time(spec: dict) -> bool:
 
 @figure(
     "The mean score over the tasks seen so far, after each task (as the paper's Figures 4a, 6a and "
-    "7a). The band is one sample standard deviation; the upper bound has learnt all tasks at once, "
+    "7a). The band is one sample standard deviation; joint has learnt all tasks at once, "
     "the floor is what outputs without any model score.",
     need=_tests_each_time,
 )

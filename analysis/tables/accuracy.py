@@ -102,7 +102,7 @@ def accuracy(panel: Panel) -> Table:
         ]
         shown += [column, *(other for other in beside if any(other.key in row for row in rows))]
     notes = [
-        "Scores in percent; mean ± sample standard deviation over seeds; best in bold, upper bound "
+        "Scores in percent; mean ± sample standard deviation over seeds; best in bold, joint "
         "apart; – is not defined. Incremental: the average incremental accuracy, a mean over time "
         "of the mean score over the tasks seen so far. Mask: class logits that compete in the "
         "training loss. Reset: the optimiser starts anew for each task.",
