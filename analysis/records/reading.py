@@ -9,21 +9,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import lzma
 import zlib
-from math import isfinite
 from pathlib import Path
 
+from analysis import strict_json
 from analysis.records.schema import SCHEMA, RecordError, check, panel, task_names
-from analysis.text import quoted, visible
+from analysis.text import visible
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks/published"
 ENDING = ".runs.jsonl.xz"  # of a suite's published records
 PACKINGS = {".gz": gzip.open, ".xz": lzma.open}
 MOST_BYTES = 2**30  # of a packed file: a small one may unpack to more than the memory
 DAMAGED = OSError, EOFError, zlib.error, lzma.LZMAError  # what unpacking says of a damaged file
-MOST_DEPTH = 100  # of a value within values: a tree over as many tasks has not more
 
 
 def published() -> dict[str, Path]:
@@ -86,7 +84,7 @@ def unpack(path: Path, content: bytes) -> bytes:
 
 def read_experiment(path: Path, kind: str) -> dict:
     """The published file of an experiment that belongs to no suite, such as "regret"."""
-    data = parse(read_bytes(path))
+    data = strict_json.parse(read_bytes(path), visible)
     if not isinstance(data, dict) or data.get("kind") != kind or data.get("schema") != SCHEMA:
         raise RecordError(
             f"{path} is no {kind} file of schema {SCHEMA}: make it with `make experiments`."
@@ -113,48 +111,9 @@ def _check_published(path: Path, digest: str) -> None:
         )
 
 
-def parse(text: bytes) -> object:
-    """JSON whose every value can be computed with and printed; ValueError says what cannot.
-
-    Text becomes `visible`. Beyond what JSON says, no key may stand twice, and numbers are finite
-    and have at most 64 bits.
-    """
-
-    def no_constant(name: str) -> None:
-        raise ValueError(f"the number {name}, which is not JSON")
-
-    def unique(pairs: list[tuple[str, object]]) -> dict:
-        whole = {visible(key): value for key, value in pairs}
-        if len(whole) < len(pairs):
-            keys = [visible(key) for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"the key {quoted(twice)} stands twice")
-        return whole
-
-    try:
-        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique)
-        return _plain(value, 0)
-    except RecursionError:
-        raise ValueError("values are nested too deeply") from None
-
-
-def _plain(value: object, depth: int) -> object:
-    if depth > MOST_DEPTH:
-        raise ValueError("values are nested too deeply")
-    if isinstance(value, dict):
-        return {key: _plain(entry, depth + 1) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry, depth + 1) for entry in value]
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError("a number that is not finite")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("a whole number of more than 64 bits")
-    return visible(value) if isinstance(value, str) else value
-
-
 def _parse(line: bytes, where: str) -> dict:
     try:
-        record = parse(line)
+        record = strict_json.parse(line, visible)
     except ValueError as error:
         reason = getattr(error, "msg", None) or str(error)
         raise RecordError(

@@ -1,9 +1,8 @@
-"""Files that survive interruption, and JSON without what only Python reads."""
+"""Files that survive interruption, and JSON in them."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import tempfile
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from analysis.text import quoted
+from analysis import strict_json
 from benchmarks.common.errors import DataError
 
 
@@ -68,46 +67,10 @@ def read_json(path: Path) -> Any:
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is no file: remove it and run again")
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return strict_json.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: run make replicate, which makes it") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): correct that first") from error
     except ValueError as error:  # of JSON or of UTF-8
         raise DataError(f"{path} is not valid JSON ({error}): delete it and run again") from error
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; ValueError for what Python alone would let pass, or choke on."""
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=unique_keys,
-            parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict:
-    """An object of JSON; of two equal keys it would keep the last one without a word."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {quoted(doubled)} stands twice")
-    return found
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-        raise ValueError(f"the whole number {quoted(text)} has more than 64 bits")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"the number {quoted(text)} is not finite")
-    return float(text)

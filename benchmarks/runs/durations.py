@@ -16,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis import strict_json
 from analysis.records import reading
 from analysis.terminal import tell
 from analysis.text import visible
-from benchmarks.common.files import parse_json, read_json
+from benchmarks.common.files import read_json
 from benchmarks.costs import training_time
 from benchmarks.runs.plan import RUNS, PlannedRun
 
@@ -98,7 +99,7 @@ def seconds(record: dict) -> float:
 def _files() -> Iterator[tuple[Path, Callable[[Path], Iterable[dict]]]]:
     """The files of records, and how to read them."""
     for path in reading.published().values():
-        yield path, lambda path: map(parse_json, reading.lines(path, path.read_bytes()))
+        yield path, lambda path: map(strict_json.parse, reading.lines(path, path.read_bytes()))
     for path in sorted(RUNS.glob("*/*/*/result*.json")):
         yield path, lambda path: [read_json(path)]
 

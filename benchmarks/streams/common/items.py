@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.strict_json import unique_keys
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError, one_sentence
-from benchmarks.common.files import unique_keys
 from benchmarks.streams.common.sources import Archive, Files, composed
 
 INSTRUCTIONS = ("configs/instruction_config.json", "configs/instruction_config_cl.json")
