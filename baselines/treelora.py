@@ -19,7 +19,10 @@ Where the paper is silent or this departs from it:
 4. the budget counts stored adapters, the paper's the nodes of the tree; by default there is none;
 5. `depth` limits what the tree and the penalty look at, and counts matrices, two in each block;
    which blocks are adapted is `layers`;
-6. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
+6. the penalty is added to the loss, as in the released code, and so goes through the optimiser and
+   its clipping; the paper writes a step of its own, of size lambda. Adam divides both gradients by
+   one measure of their size, so that lambda weighs the penalty against the loss alone;
+7. on vision the paper puts the method inside HiDe's task decomposition (appendix A.3); here it
    stands alone, with the shared classifier of all other methods; `align: true` adds HiDe's class
    statistics and alignment of that classifier, and nothing else of it.
 
@@ -84,8 +87,8 @@ class Guided:
     def state_dict(self) -> dict:
         return super().state_dict() | {
             "regulariser": self.regulariser.state_dict(),
-            "trees": self._trees,
-            "pulls": self._pulls,
+            "trees": list(self._trees),
+            "pulls": list(self._pulls),
         }
 
     def load_state_dict(self, state: Mapping) -> None:

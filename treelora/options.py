@@ -41,7 +41,8 @@ class Options:
             `depth: 10`, or None where five blocks are adapted.
         signature: what stands for a task's expected gradient (section 3.1). `adapter` is the
             low-rank weights, the sum of all updates (section 3.3, "practical implementation");
-            `gradient` the running mean of the loss's gradient with respect to them. With
+            `gradient` the running mean of the loss's gradient with respect to them, as a backward
+            pass leaves it: losses are not scaled, activations not checkpointed reentrantly. With
             `gradient`, search and tree compare gradients, which are constants: only the penalty is
             differentiated, and it compares adapters, as a gradient cannot be pulled without second
             derivatives.
@@ -49,7 +50,7 @@ class Options:
         average: the signature `adapter` accumulates the adapter over the steps, 1/T of it at each
             of an epoch's T, instead of being its last state. With `restart: epoch` that is the mean
             over the last epoch (released), with `restart: task` as many times as much as there were
-            epochs, and so is what the penalty pulls to.
+            epochs, and so is what the penalty pulls to. It is as precise as the adapter.
         accumulator_factor: `levels` accumulates the number of matrices, L, times as much: the
             released accumulator adds each whole stack once for every matrix.
         differences: the tree looks at what changed since the task before (released).
@@ -68,17 +69,20 @@ class Options:
         restart: when the statistics of the search and the accumulator start anew.
         penalty_scale: the paper does not say how the norm of equation 3 is scaled.
 
-            - `loss`: each step's norm is rescaled to the size of that step's loss. The gradient is
-              strength * loss * grad log ||g - g_k||: it holds near the target and lets go far away.
+            - `loss`: each step's norm, the sum over matrices of the mean over their entries, is
+              rescaled to that step's loss, which is positive. The gradient is strength * loss *
+              grad log of the norm: it holds near the target and lets go far away. Where matrices
+              differ in size, entries of the smaller ones are pulled harder.
             - `constant`: one factor for the whole task, so that as in equation 3 the pull is as
               strong near the target as far from it: the loss of its first step with a penalty,
-              divided by the norm of the finished tasks' adapters, ||g_k||, in the mean (by
+              divided by that norm of the finished tasks' adapters, ||g_k||, in the mean (by
               <g_k, g_k> with `inner`). The distance itself is no measure: it starts from 0 where
               the adapter is trained on.
             - `mean`: averaged over the entries of each matrix and summed over matrices. With the
               paper's lambda of 0.1 it does next to nothing beside the loss.
-            - `sum`: equation 3 to the letter, summed over all entries. Each is pulled by lambda
-              whatever the loss, whose gradient is some hundred times smaller.
+            - `sum`: equation 3 to the letter, summed over all entries. The gradient of each is
+              lambda whatever the loss, whose own is some hundred times smaller; what the optimiser
+              makes of both is its step.
             - `signed_loss`: the released form of `loss`, divided by the value with its sign, so
               that a negative inner product is made more negative.
         layerwise: rescale each matrix by itself, not the sum over all. The sum's pull on one matrix

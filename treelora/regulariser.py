@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -28,7 +29,7 @@ class TreeRegulariser:
     matrix, grow with it.
 
     Args:
-        model: has trainable LoRA adapters under PEFT's names.
+        model: has LoRA adapters under PEFT's names; those trainable now are trained on throughout.
         options: the choices; None for the defaults.
         seed: of the searches that draw.
         store_on: a device for the stored signatures other than the model's, such as "cpu" to keep
@@ -60,7 +61,7 @@ class TreeRegulariser:
         self.estimate: Tensor | None = None
         self._store_on = store_on
         self._search: Search | None = None
-        self._step: int | None = None  # None before the first task
+        self._step: int | None = None  # of the task; None between tasks
         self._hook = None
 
     def start_task(self, steps_per_epoch: int | None = None) -> None:
@@ -68,12 +69,19 @@ class TreeRegulariser:
 
         Raises:
             ValueError: the options ask for the number of steps in an epoch and it is not given.
+            RuntimeError: the adapters that are guided are frozen.
         """
         if self.options.needs_epochs and not steps_per_epoch:
             raise ValueError(
                 "these options depend on epochs: call start_task(steps_per_epoch=...), "
                 f"which was {steps_per_epoch}"
             )
+        if not any(parameter.requires_grad for parameter in self.layout.parameters):
+            raise RuntimeError(
+                "the adapters that TreeLoRA was given are frozen, so that nothing would be guided: "
+                "train these through all tasks, or make a TreeRegulariser for those that are"
+            )
+        self._forget_task()
         self._steps_per_epoch = steps_per_epoch
         self._step = 0
         self._factor: Tensor | None = None  # of the penalty, where it is constant
@@ -86,6 +94,13 @@ class TreeRegulariser:
         self._levels = torch.arange(self.layout.shape[0], device=self.signatures.device)
         if self.options.signature == "gradient":
             self._hook = register_multi_grad_hook(self.layout.parameters, self._add_gradient)
+
+    def _forget_task(self) -> None:
+        """Leave the task under way, if there is one, as also an interrupted one has hooks."""
+        self._step = None
+        if self._hook:
+            self._hook.remove()
+            self._hook = None
 
     def _restart(self) -> None:
         self.estimate, self._n_gradients, self._own_gradient = None, 0, None
@@ -116,7 +131,9 @@ class TreeRegulariser:
                 return None
 
     def penalty(self, loss: Tensor) -> Tensor | float:
-        """The penalty of this step; one search, one observation. 0 while there is no other task.
+        """The penalty of this step; one search, one observation.
+
+        0 while there is no other task, and before a `gradient` was seen since the (re)start.
 
         Raises:
             RuntimeError: no task was started.
@@ -190,7 +207,8 @@ class TreeRegulariser:
     def _sizes(self) -> Tensor:
         """What the stored adapters are in the measure of the penalty, (L,), in the mean."""
         power = 1 if self.options.similarity == "l1" else 2
-        return self.adapters.abs().pow(power).sum(dim=2).mean(dim=0).to(self._lengths.device)
+        rows = [row.abs().pow(power).sum(dim=1) for row in self.adapters]  # whole, they copy all
+        return torch.stack(rows).mean(dim=0).to(self._lengths.device)
 
     def _rows(self, store: Tensor, chosen: Tensor) -> Tensor:
         """The chosen row of each matrix, (L, D)."""
@@ -203,8 +221,11 @@ class TreeRegulariser:
     def _set_aside(self, gradient: Tensor) -> None:
         self._own_gradient = gradient
 
-    def _add_gradient(self, gradients: tuple[Tensor, ...]) -> None:
-        gradient = self.layout.stack(gradients)
+    def _add_gradient(self, gradients: Sequence[Tensor | None]) -> None:
+        pairs = zip(gradients, self.layout.parameters, strict=True)
+        gradient = _wide(
+            self.layout.stack([torch.zeros_like(p) if g is None else g for g, p in pairs])
+        )
         if self._own_gradient is not None:
             gradient, self._own_gradient = gradient - self._own_gradient, None
         self._n_gradients += 1
@@ -215,16 +236,20 @@ class TreeRegulariser:
         """Store the finished task's signature, merge beyond the budget, and grow the tree anew.
 
         Raises:
-            RuntimeError: the signature is made during training and no step was made.
+            RuntimeError: no task was started, or the signature is made during training and no step
+                was made.
+            ValueError: the signature is not finite.
         """
+        if self._step is None:
+            raise RuntimeError("end_task() came before start_task(), which begins each task")
         adapter = self.layout.read().detach()
         made_in_steps = self.options.average or self.options.signature == "gradient"
         signature = self.estimate if made_in_steps else adapter
         if signature is None:
             raise RuntimeError("end_task() came before any step of the task: there is no signature")
-        if self._hook:
-            self._hook.remove()
-            self._hook = None
+        if not signature.isfinite().all():
+            raise ValueError("the task's signature is not finite: lower the learning rate")
+        self._forget_task()
         shared = self.options.signature == "adapter"
         self.signatures = self._append(self.signatures, signature)
         self.adapters = self.signatures if shared else self._append(self.adapters, adapter)
@@ -242,7 +267,7 @@ class TreeRegulariser:
 
     def _merge_closest(self) -> None:
         """Replace the two closest adapters (L1 over all that counts) by their weighted mean."""
-        rows = self.adapters.flatten(1)
+        rows = _wide(self.adapters.flatten(1))
         distance = torch.cdist(rows, rows, p=1).fill_diagonal_(torch.inf)
         first, second = sorted(divmod(int(distance.argmin()), len(rows)))
         weights = [len(self.members[i]) for i in (first, second)]
@@ -277,17 +302,37 @@ class TreeRegulariser:
         return [rows[task] for task in sorted(rows)]
 
     def state_dict(self) -> dict:
-        """Signatures without padding, (N, P), and the tasks behind them."""
-        state = {"signatures": self.layout.flat(self.signatures), "members": self.members}
+        """Signatures without padding, (N, P), and the tasks behind them.
+
+        Of a task under way there is nothing in it: its search starts anew.
+        """
+        members = [list(tasks) for tasks in self.members]
+        state = {"signatures": self.layout.flat(self.signatures), "members": members}
         if self.adapters is not self.signatures:
             state["adapters"] = self.layout.flat(self.adapters)
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, between tasks.
+
+        Raises:
+            ValueError: the signature of the state is another one.
+        """
+        if state["members"] and ("adapters" in state) != (self.options.signature == "gradient"):
+            raise ValueError(
+                f"this state is not of the signature {self.options.signature}: load it with the "
+                "options that made it"
+            )
+        self._forget_task()
         self.signatures = self._restored(state["signatures"])
         shared = "adapters" not in state
         self.adapters = self.signatures if shared else self._restored(state["adapters"])
         self.members = [list(tasks) for tasks in state["members"]]
+        self.tree = None
         if self.members:
             self._grow()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least in single precision, in which means of many and distances are computed."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -236,8 +236,9 @@ class SoftmaxSearch(Search):
         score = score + score.min()
         if self._branches:
             side, weights = self._branches
-            branch = side[self._draw(score.sum(dim=1).softmax(dim=0))]
-            score = torch.where((side == branch)[:, None], score * weights[branch], score)
+            # `take`, as an index without dimensions would be waited for
+            branch = side.take(self._draw(score.sum(dim=1).softmax(dim=0)))
+            score = torch.where((side == branch)[:, None], score * weights.take(branch), score)
         score = score / (score.max() - score.min() + 1e-5)
         return self._draw(score.T.softmax(dim=1))
 

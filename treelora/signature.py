@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def adapted_parameters(model: nn.Module, factors: str = "AB") -> list[list[nn.Parameter]]:
     """The trainable LoRA factors of each adapted matrix, matrices in module order.
 
-    Recognises PEFT's naming (`<matrix>.lora_A.<adapter>.weight`).
+    Recognises PEFT's naming (`<matrix>.lora_A.<adapter>.weight`); adapters of embeddings, which it
+    names otherwise, are left out.
 
     Args:
         factors: "AB" for both, "A" for A alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from treelora.regulariser import TreeRegulariser
 
@@ -14,7 +15,9 @@ class TreeLoRACallback(TrainerCallback):
     Hand the same callback to a new Trainer for every task. The model must compute its loss itself
     (it is given labels), and each micro-batch of an accumulated step is a step of the search. Where
     the Trainer has losses divided by the items of the whole step, a penalty that does not follow
-    the loss (`penalty_scale` mean or sum) is divided among its micro-batches.
+    the loss (`penalty_scale` mean or sum) is divided among its micro-batches and, where their
+    losses are added up, processes; so it falls short in an epoch's last step if that has fewer. A
+    `train()` that goes on inside a task starts the task's search anew.
 
     Args:
         regulariser: over the model with its LoRA adapters.
@@ -26,8 +29,13 @@ class TreeLoRACallback(TrainerCallback):
         self._parts = 1
 
     def on_train_begin(self, args, state, control, model: nn.Module, train_dataloader, **kwargs):
-        self.regulariser.start_task(len(train_dataloader))
+        steps = len(train_dataloader) if has_length(train_dataloader) else None
+        self.regulariser.start_task(steps)
         self._parts = args.gradient_accumulation_steps
+        if args.average_tokens_across_devices:
+            self._parts *= args.world_size
+        if self._handle:  # of a training that was interrupted
+            self._handle.remove()
         self._handle = model.register_forward_hook(self._add_penalty, with_kwargs=True)
 
     def _add_penalty(self, model: nn.Module, inputs: tuple, named: dict, output):

@@ -71,10 +71,18 @@ def build_tree(signatures: Tensor, lengths: Tensor | None = None, similarity: st
     Args:
         signatures: (N, L, D), one stack of L vectors per task, padded with zeros.
         lengths: (L,), entries of each matrix that count; None if all D do.
+        similarity: `l1` or `inner`.
 
     Returns:
         The root. No leaf is deeper than L + 1.
+
+    Raises:
+        ValueError: there are no tasks, or the similarity is unknown.
     """
+    if similarity not in ("l1", "inner"):
+        raise ValueError(f"similarity must be l1 or inner, but is {similarity!r}")
+    if not len(signatures):
+        raise ValueError("a tree needs at least one task's signature, but there is none")
     n_tasks, n_levels, width = signatures.shape
     sizes = [width] * n_levels if lengths is None else lengths.tolist()
 

@@ -379,6 +379,41 @@ def test_the_gradient_signature_is_the_mean_gradient_of_the_loss_alone():
         torch.testing.assert_close(tree.adapters[task], stacks[-1])
 
 
+def test_a_task_that_is_started_again_sees_each_gradient_once():
+    model, tree = fed(1, signature="gradient", strength=5.0, penalty_scale="mean")
+    stacks = [random(3, 4, seed=step) for step in range(3)]
+    for _ in range(2):  # the first is interrupted
+        tree.start_task()
+        for stack in stacks:
+            model.fill(stack)
+            total = sum((p**2).sum() for p in model.parameters())
+            (total + tree.penalty(total)).backward()
+    torch.testing.assert_close(tree.estimate, 2 * torch.stack(stacks).mean(dim=0))
+
+
+def test_a_factor_that_no_loss_reaches_has_a_gradient_of_zeros():
+    model = tiny.Adapters(2, 3)
+    tree = TreeRegulariser(model, Options(signature="gradient"))
+    tree.start_task()
+    next(model.parameters()).sum().backward()
+    assert tree.estimate.tolist() == [[1.0] * 3, [0.0] * 3]
+
+
+def test_means_are_taken_in_single_precision():
+    """Of bfloat16, 1000 gradients of 1 and 1000 of 3 would be 1 in the mean."""
+    model = tiny.Adapters(1, 2).bfloat16()
+    tree = TreeRegulariser(model, Options(signature="gradient", budget=1))
+    for _ in range(2):
+        tree.start_task()
+        for slope in (1.0, 3.0):
+            for _ in range(1000):
+                (slope * next(model.parameters()).sum()).backward()
+                next(model.parameters()).grad = None
+        torch.testing.assert_close(tree.estimate, torch.tensor([[2.0, 2.0]]))
+        tree.end_task()
+    assert tree.members == [[0, 1]]
+
+
 def test_matrices_of_different_size_are_stacked_and_restored():
     method = tiny.method("treelora", "language")  # key-value heads make v smaller than q
     layout = method.regulariser.layout
@@ -447,6 +482,29 @@ def test_state_survives_a_file(preset, change):
         one.estimate = random(3, 4)
         penalties.append([float(torch.as_tensor(one.penalty(loss)).detach()) for _ in range(6)])
     assert penalties[0] == penalties[1]
+
+
+def test_a_state_is_that_of_its_time_and_replaces_all_there_was():
+    model, tree = fed(1)
+    state = tree.state_dict()
+    empty = TreeRegulariser(model).state_dict()
+    tree.start_task()
+    tree.end_task()
+    assert state["members"] == [[0]] and len(tree.members) == 2
+    tree.start_task()
+    tree.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="before start_task"):
+        tree.penalty(torch.ones(()))
+    tree.load_state_dict(empty)
+    tree.start_task()
+    assert tree.tree is None and tree.penalty(torch.ones(())) == 0.0
+
+
+@pytest.mark.parametrize("signature, other", [("adapter", "gradient"), ("gradient", "adapter")])
+def test_a_state_of_another_signature_is_refused(signature, other):
+    model, tree = fed(2, signature=signature)
+    with pytest.raises(ValueError, match=f"not of the signature {other}"):
+        TreeRegulariser(model, Options(signature=other)).load_state_dict(tree.state_dict())
 
 
 SCRIPT = """
@@ -529,10 +587,31 @@ def test_options_by_epoch_need_its_length():
         tree.start_task()
 
 
-def test_a_task_is_started_before_its_penalties():
-    tree = TreeRegulariser(tiny.Adapters(2, 3))
+@pytest.mark.parametrize("n_tasks", [0, 2])
+def test_each_task_is_started_before_its_penalties_and_its_end(n_tasks):
+    _, tree = fed(n_tasks)
     with pytest.raises(RuntimeError, match="before start_task"):
         tree.penalty(torch.ones(()))
+    with pytest.raises(RuntimeError, match="before start_task"):
+        tree.end_task()
+    assert len(tree.members) == n_tasks
+
+
+def test_frozen_adapters_are_not_taken_for_those_that_are_trained():
+    model, tree = fed(1)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="are frozen"):
+        tree.start_task()
+
+
+def test_what_is_not_finite_is_not_stored():
+    model, tree = fed(1)
+    tree.start_task()
+    model.fill(torch.full((3, 4), torch.nan))
+    with pytest.raises(ValueError, match="not finite"):
+        tree.end_task()
+    assert len(tree.members) == 1
 
 
 def test_a_gradient_signature_needs_a_step():

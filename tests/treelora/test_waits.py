@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
-from treelora import Options, TreeRegulariser
+from treelora import PRESETS, Options, TreeRegulariser
 
 VALUES = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select")
 
@@ -25,11 +25,18 @@ class Values(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("search", ["lcb", "lcb_flat", "random", "softmax"])
-@pytest.mark.parametrize("scale", ["loss", "mean", "constant"])
-def test_no_step_asks_for_a_value(search, scale):
+SEARCHES = ["lcb", "lcb_flat", "random", "softmax"]
+SCALES = ["loss", "mean", "constant"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"search": search, "penalty_scale": scale} for search in SEARCHES for scale in SCALES]
+    + list(PRESETS.values()),
+)
+def test_no_step_asks_for_a_value(options):
     model = tiny.Adapters(3, 4)
-    tree = TreeRegulariser(model, Options(search=search, penalty_scale=scale))
+    tree = TreeRegulariser(model, Options(**options))
     tree.load_state_dict({"signatures": torch.randn(5, 12), "members": [[n] for n in range(5)]})
     tree.start_task(steps_per_epoch=4)
     with Values() as values:
