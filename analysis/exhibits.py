@@ -51,9 +51,7 @@ EXHIBITS = (
     Exhibit("Table 3", "Scores and times on TRACE", ("trace",), SCORES),
     Exhibit("Table 4", "Depth", ("trace",), CHOICES, ("layers",)),
     Exhibit("Table 5", "Without penalty, without search", ("trace",), CHOICES, ("search",)),
-    Exhibit(
-        "Table 6", "λ and learning rate", ("cifar100",), CHOICES, ("strength", "learning_rate")
-    ),
+    Exhibit("Table 6", "λ and learning rate", ("cifar100",), CHOICES, RATES),
     Exhibit("Table 7", "Math-LLM", ("math_llm",), SCORES),
     Exhibit("Table 8", "Operations per token", (), ("tables/operations",)),
     Exhibit("Table 9", "Fifteen tasks", ("long15",), SCORES),

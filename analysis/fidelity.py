@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,8 @@ import pandas as pd
 from analysis.claims.verdict import Effect
 from analysis.records.metrics import interval
 from analysis.records.runs import Panel, Suite
-from analysis.records.variants import counterparts, difference, variants
+from analysis.records.variants import alike, counterparts, difference, variants
+from analysis.records.variants import settings as chosen
 from analysis.tables.table import Column, Table
 
 LEDGER = Path(__file__).with_name("fidelity.toml")
@@ -27,9 +28,10 @@ or contradicts itself. The points are in `analysis/fidelity.toml`; the differenc
 records in `benchmarks/published/`, whose settings are listed in [results.md](results.md).
 
 *Other choice*: what to write in a suite to get it. *Difference*: the final score with that choice
-minus the score with ours, in percentage points, paired by seed, with its 95 % t interval; of BWT,
-another definition minus the paper's, for TreeLoRA, each counting forgetting as positive. Where it
-is not plain which runs these are, their labels stand before. A dash: there is nothing to switch.
+minus the score with ours, both trained alike, in percentage points, paired by seed, with its 95 % t
+interval; of BWT, another definition minus the paper's, for TreeLoRA, each counting forgetting as
+positive. Where it is not plain which runs these are, their labels stand before. A dash: there is
+nothing to switch.
 """
 COLUMNS = {
     **{"topic": "What", "paper": "Paper", "released": "Released code", "here": "Here"},
@@ -67,13 +69,44 @@ def _measured(entry: dict, panel: Panel) -> Iterator[str]:
         yield _text((-values[metric] - values["bwt_paper"]).round(12) + 0.0)  # no minus before 0
     for method, settings in entry.get("option", {}).items():
         if label := entry.get("variant"):
-            pairs = [(label, method)] if {label, method} <= panel.finished.keys() else []
+            pairs = _under_other_names(panel, label, method, entry.get("sets_strength", False))
         else:
             near = {x for x, own in variants(panel, method).items() if own.keys() <= {"strength"}}
             pairs = [pair for pair in counterparts(panel, method, settings) if pair[1] in near]
         for label, other in pairs:
             own = f"{label} − {other} " if len(entry["option"]) > 1 or other != method else ""
+            strengths = [chosen(panel, each).get("strength", "none") for each in (label, other)]
+            if "preset" in settings and "sets_strength" not in entry and len({*strengths}) > 1:
+                own += "(strengths {} and {}) ".format(*strengths)
             yield own + _text(difference(panel, "acc", label, other))
+
+
+def _under_other_names(
+    panel: Panel, label: str, method: str, sets_strength: bool
+) -> list[tuple[str, str]]:
+    """The run that stands for many choices at once, or for none, and one that was trained alike.
+
+    If it can be, that one has the same strength, but where this is one of those choices.
+    """
+    found = variants(panel, method)
+    if found and label in panel.finished and label not in found:  # another method
+        label = alike(panel, method, label)
+        return [(label, method)] if label else []
+    if label not in found:
+        return []
+    own, training = chosen(panel, label), panel.specs[label]["train"].keys() - {"curve_tests"}
+
+    def alike_in(other: str, keys: Iterable[str]) -> bool:
+        return all(chosen(panel, other).get(key, own[key]) == own[key] for key in keys)
+
+    others = [
+        other
+        for other, changes in found.items()
+        if changes.keys() <= {*training, "curve_tests", "strength"} and alike_in(other, training)
+    ]
+    if not sets_strength:
+        others.sort(key=lambda other: not alike_in(other, ["strength"]))
+    return [(label, other) for other in others[:1]]
 
 
 def _text(values: pd.Series) -> str:

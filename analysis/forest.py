@@ -21,7 +21,7 @@ MOST = {"points": 0.4, "times": log(16), "index": 1.0}  # what lies beyond is an
 AXES = {
     "points": "Differences in points of percent, paired by seed",
     "times": "Ratios, on a logarithmic axis",
-    "index": "Agreement of trees and planted groups (adjusted Rand index)",
+    "index": "Trees against planted groups (adjusted Rand index)",
 }
 STEPS = {"points": 0.1, "times": log(2), "index": 0.5}
 
@@ -145,14 +145,15 @@ class Row:
 
 @dataclass
 class Block:
-    """A claim with its rows; without rows it was not run."""
+    """A claim with its rows; without rows it was not run, and `needs` is at `needs_y`."""
 
     lines: list[str]
     y: float
     height: float
     link: str
     rows: list[Row] = field(default_factory=list)
-    needs: str = ""
+    needs: list[str] = field(default_factory=list)
+    needs_y: float = 0
 
 
 @dataclass
@@ -212,10 +213,12 @@ def _part(layout: Layout, axis: Axis | None, own: list, y: float, link: Callable
         lines = textwrap.wrap(claim.says, layout.letters)
         beside = layout.effect is not None  # the claim stands beside its rows, else above them
         begin = y if beside else y + LINE * len(lines)
-        block = Block(lines, y, 0, link(first), needs="" if verdicts else first.would_test)
+        letters = WIDE.width if beside else layout.letters  # nothing else is in that line
+        needs = [] if verdicts else textwrap.wrap(first.would_test, letters)
+        block = Block(lines, y, 0, link(first), needs=needs, needs_y=begin)
         for i, verdict in enumerate(verdicts):
             block.rows.append(Row(verdict, axis, begin + ROW * (i + 0.5), link(verdict)))
-        rows = ROW * len(verdicts)
+        rows = ROW * len(verdicts) + LINE * len(needs)
         block.height = max(rows, LINE * len(lines)) if beside else begin - y + rows
         y += block.height + GAP
         blocks.append(block)

@@ -18,7 +18,7 @@ from analysis.verify import compare
 
 
 def text(runs: Path) -> str:
-    """In words and columns, of a file of collected records; RecordError if that is unusable."""
+    """In words and columns, of a file of collected records; DataError if that is unusable."""
     suite = read_suite(runs)
     parts = [f"{panel.stream} on {panel.backbone}:\n{_board(panel)}" for panel in suite.panels]
     found = Counter(verdict.word for verdict in judge([measure(suite)], {}))

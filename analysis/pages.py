@@ -35,6 +35,7 @@ HEADLINES = (  # the claims that the README shows
     *("accuracy", "forgetting", "speed-vision", "speed-language", "speed-same-schedule"),
     *("search", "tree", "regret"),
 )
+IN_BOLD = "These are in bold."
 TOLD = (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
 SCORES = ("method", "runs", "acc", "bwt_paper", "time_seconds")  # columns of the table accuracy
 CLAIMS_HEAD = """\
@@ -110,7 +111,7 @@ def found(verdicts: list[Verdict]) -> str:
         each = [_linked(claim, "docs/claims.md") + markdown(text) for claim, text in finding.items]
         more = [f"[{finding.more} more](docs/claims.md)"] if finding.more else []
         lines.append(f"- **{finding.title}.** {'; '.join(each + more) or 'Nothing'}.")
-    return "\n".join([*lines, f"- **Multiplicity.** {chance(verdicts)}"])
+    return "\n".join([*lines, f"- **Multiplicity.** {chance(verdicts)} {IN_BOLD}"])
 
 
 def claims_page(
@@ -126,7 +127,7 @@ def claims_page(
     """
     head = CLAIMS_HEAD.format(
         counts=counts(verdicts, measured),
-        chance=chance(verdicts),
+        chance=f"{chance(verdicts)} {IN_BOLD}",
         settings="\n".join(f"- {suite.name}: {markdown(suite.label)}" for suite in suites),
     )
     sections = [_by_setting(standings(verdicts), lasting(verdicts), "", {"paper": _paper})]
@@ -177,6 +178,7 @@ def results_page(suites: list[Suite], remarks: Mapping[str, list[str]]) -> str:
         if not is_result(panel.spec):
             chosen = tuning(panel)
             chosen.title = "Settings chosen on items held out of training"
+            chosen.notes += remarks.get(panel.suite.name, [])
             parts.append(_text(chosen))
             continue
         scores = accuracy(panel)
@@ -219,7 +221,7 @@ def _suites(suites: list[Suite]) -> str:
         row["device"] = "; ".join(sorted(set(suite.runs["device"].dropna())))
         rows.append(row)
     columns = [Column("suite", "Suite"), Column("label", "Setting"), Column("runs", "Runs")]
-    columns += [Column("hours", "Hours, one run at a time"), Column("device", "Devices")]
+    columns += [Column("hours", "Hours, added over runs"), Column("device", "Devices")]
     return _text(Table("", "", columns, rows))
 
 

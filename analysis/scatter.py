@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp, log, log10, nan
+from math import ceil, exp, hypot, log, log10, nan
 from typing import NamedTuple
 
 import pandas as pd
@@ -143,7 +143,8 @@ def _named(level: str, y: float) -> tuple[float, ...]:
 def _name(placed: list[Placed], levels: list[tuple[float, ...]]) -> None:
     """Each name beside its point, or as near as no other name, point or level's name is in the way.
 
-    Those of points without a TIME that compares are a list in the order of scores.
+    No name is nearer to another point than to its own if that can be. Those of points without a
+    TIME that compares are a list in the order of scores.
     """
     taken = levels + [(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in placed]
 
@@ -153,18 +154,33 @@ def _name(placed: list[Placed], levels: list[tuple[float, ...]]) -> None:
         left = own.text_x - (long if side < 0 else 0)
         return left, y - LINE / 2, left + long, y + LINE / 2
 
+    def nearest(own: Placed, dy: float, side: int) -> Placed:
+        left, top, right, bottom = put(own, own.y + dy, side)
+
+        def distance(point: Placed) -> float:
+            return hypot(
+                max(left - point.x, point.x - right, 0), max(top - point.y, point.y - bottom, 0)
+            )
+
+        return min(placed, key=distance)
+
     apart = sorted((p for p in placed if not p.point.seconds > 0), key=lambda p: p.y)
     for own, y in zip(apart, _spaced([p.y for p in apart]), strict=True):
         taken.append(put(own, y, -1))
     rest = [p for p in placed if p.point.seconds > 0]
     for own in sorted(rest, key=lambda p: (not p.point.marked, p.y)):
         shifts = sorted(range(-66, 67, 3), key=abs)
-        for dy, side in ((dy, side) for dy in shifts for side in (1, -1)):
-            left, top, right, bottom = box = put(own, own.y + dy, side)
-            inside = LEFT < left and right < WIDE and 0 < top and bottom < HIGH - BOTTOM
-            if inside and not any(_overlap(box, other) for other in taken):
-                break
-        taken.append(box)
+        places = [(dy, side) for dy in shifts for side in (1, -1)]
+        free = [p for p in places if _is_free(put(own, own.y + p[0], p[1]), taken)]
+        near = [p for p in free if nearest(own, *p) is own]
+        dy, side = next(iter([*near, *free]), places[-1])
+        taken.append(put(own, own.y + dy, side))
+
+
+def _is_free(box: tuple[float, ...], taken: list[tuple[float, ...]]) -> bool:
+    left, top, right, bottom = box
+    inside = LEFT < left and right < WIDE and 0 < top and bottom < HIGH - BOTTOM
+    return inside and not any(_overlap(box, other) for other in taken)
 
 
 def _spaced(heights: list[float]) -> list[float]:

@@ -24,7 +24,8 @@ RULE = (
     "Undecided: it reaches into both, or all seeds say the same, which does not tell how others "
     "would differ; how many seeds would tell assumes that mean and spread stay as they are. Not "
     "run: no suite has the runs.",
-    "A claim about several effects needs all of them; the least favourable is shown. p is "
+    "A claim about several effects needs all of them. Of those that fail the surest is shown, else "
+    "the least favourable; claims.csv, which `make figures` leaves, has all. p is "
     "two-sided, from the nearest end of where the claim holds: the largest of a claim that is "
     "supported, and of one that fails the smallest times the number of effects, as any might have "
     "failed by chance. Above 0.05 that is undecided.",
@@ -253,7 +254,8 @@ def csv(verdicts: list[Verdict]) -> str:
     """Raw values: scores as fractions, ratios not as logarithms.
 
     A claim holds between `region_low` and `region_high`; the paper's own effect is from `paper_low`
-    to `paper_high`.
+    to `paper_high`. Behind the effect that decides come the `other` ones that the claim is about,
+    each with a p of its own, and those `beside` it.
     """
     columns = ("claim", "place", "verdict", "what", "unit", "n", "mean", "low", "high")
     columns += ("region_low", "region_high", "paper_low", "paper_high", "p", "paper", "would_test")
@@ -265,10 +267,13 @@ def csv(verdicts: list[Verdict]) -> str:
             rows.append(row)
             continue
         raw, (low, high) = _unlogged(effect), effect.region
-        ends = {"region_low": raw(low), "region_high": raw(high), "p": verdict.p}
-        ends |= {f"paper_{end}": raw(getattr(verdict.paper, end)) for end in ("low", "high")}
-        rows.append(row | _raw(effect) | ends)
-        others = [replace(e, what=e.named) for e in verdict.effects if e.beside]
-        rows += [row | {"verdict": "beside", "would_test": ""} | _raw(e) for e in others]
+        row |= {f"paper_{end}": raw(getattr(verdict.paper, end)) for end in ("low", "high")}
+        judged = row | {"region_low": raw(low), "region_high": raw(high)}
+        rows.append(judged | _raw(effect) | {"p": verdict.p})
+        row["would_test"] = judged["would_test"] = ""
+        others = [e for e in verdict.judged if e is not effect]
+        rows += [judged | {"verdict": "other", "p": e.p} | _raw(e) for e in others]
+        beside = [replace(e, what=e.named) for e in verdict.effects if e.beside]
+        rows += [row | {"verdict": "beside"} | _raw(e) for e in beside]
     frame = pd.DataFrame(rows, columns=columns)
     return to_csv(frame.astype({"n": "Int64"}))

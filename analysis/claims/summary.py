@@ -92,8 +92,8 @@ def _listed(words: list[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def findings(verdicts: list[Verdict], most: int = 3) -> list[Finding]:
-    """What stands for the paper, what against it, and what is open: the first claims of each."""
+def findings(verdicts: list[Verdict]) -> list[Finding]:
+    """What stands for the paper, what against it, and what is open: three claims of each."""
     found = standings(verdicts)
     told = [
         (title, [(s.claim, f": {_effects(own)}") for s in found if (own := s.of(w))])
@@ -105,7 +105,7 @@ def findings(verdicts: list[Verdict], most: int = 3) -> list[Finding]:
         for s in sorted(undecided, key=lambda s: _nearest(s.verdicts).p)
     ]
     found = [*told, ("Undecided", items)]
-    return [Finding(t, each[:most], len(each[most:])) for t, each in found]
+    return [Finding(t, each[:3], len(each[3:])) for t, each in found]
 
 
 def _nearest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -163,7 +163,7 @@ class Chance(NamedTuple):
             f"{self.tested} verdicts by claim and setting rest on {self.n_effects} effects with a "
             "spread over seeds. With each at the edge of where its claim holds, up to "
             f"{chance} would be supported by chance and as many not. Of {self.decided} decided, "
-            f"{stay} so by Holm's correction, in bold in the tables."
+            f"{stay} so by Holm's correction."
         )
 
 

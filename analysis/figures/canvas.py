@@ -48,7 +48,6 @@ def canvas(
     names: Iterable[str] = (),
     says: str = "",
     wide: float = ONE,
-    right: float = 0.08,
     bottom: float = 0.36,
 ) -> tuple:
     """A figure and its axes, `high` without margins, and below them room for a legend of `names`.
@@ -58,7 +57,7 @@ def canvas(
     below = ROW * _shape(names, wide)[1] + 0.04
     whole, bottom = high + bottom + below + 0.08, bottom + below
     figure = sheet(wide, whole, says)
-    inner = (left / wide, bottom / whole, (wide - left - right) / wide, high / whole)
+    inner = (left / wide, bottom / whole, (wide - left - 0.08) / wide, high / whole)
     return figure, figure.add_axes(inner)
 
 

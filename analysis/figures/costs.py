@@ -23,6 +23,7 @@ from analysis.figures.canvas import (
 from analysis.figures.lettering import width
 from analysis.records.language import mean_floor
 from analysis.records.runs import Panel
+from analysis.tables.setting import partly_timed
 from analysis.tables.table import plain
 
 
@@ -36,7 +37,9 @@ def fig4b(panel: Panel) -> Figure:
     called = names(panel, [label for label in panel.drawn if not panel.is_untrained(label)])
     methods, bars = looks(panel), []
     left = LETTER * max(map(width, called.values()), default=1) + 0.16
-    fig, axes = canvas(max(0.3 + 0.14 * len(called), 0.8), left, says=says(panel))
+    fig, axes = canvas(
+        max(0.3 + 0.14 * len(called), 0.8), left, says=says(panel, notes=partly_timed(panel))
+    )
     for y, label in enumerate(called):
         values = panel.estimates[label]
         train, rest, total = (
@@ -83,7 +86,9 @@ def fig4c(panel: Panel) -> Figure:
             points[label] = speed, score
     called = names(panel, [*points, *(label for label, _ in levels)])
     listed = [*called.values(), *([FLOOR["label"]] if floor else [])]
-    fig, axes = canvas(1.75, 0.38, listed, says(panel, notes=_elsewhere(panel)))
+    fig, axes = canvas(
+        1.75, 0.38, listed, says(panel, notes=_elsewhere(panel) + partly_timed(panel))
+    )
     for label, (speed, score) in points.items():
         look = methods[label]._replace(line="")
         if panel.is_upper_bound(label):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.errors import DataError
 from analysis.records.reading import read_experiment
-from analysis.records.schema import RecordError
 
 TASK = 10  # Table 8 counts at the tenth task
 TABLE8_MODEL = "llama-2-7b"
@@ -33,7 +33,7 @@ def load(path: Path) -> Accounting:
     data = read_experiment(path, "accounting")
     rows = pd.DataFrame(data["rows"])
     if not ((rows["model"] == TABLE8_MODEL) & (rows["task"] == TASK)).any():
-        raise RecordError(f"{path} lacks {TABLE8_MODEL} at task {TASK}: count it with the defaults")
+        raise DataError(f"{path} lacks {TABLE8_MODEL} at task {TASK}: count it with the defaults")
     return Accounting(data["settings"], data["provenance"], rows)
 
 

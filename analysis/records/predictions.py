@@ -25,8 +25,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from analysis.errors import DataError
 from analysis.records.reading import DAMAGED, read_bytes, unpack
-from analysis.records.schema import SCHEMA, RecordError
+from analysis.records.schema import SCHEMA
 from analysis.text import visible
 
 
@@ -94,7 +95,7 @@ def joined(paths: Iterable[Path]) -> bytes:
     """The content of a file with the runs of all these, which are packed together, being alike.
 
     Raises:
-        RecordError: as for `read`.
+        DataError: as for `read`.
     """
     texts = []
     for path in paths:
@@ -113,7 +114,7 @@ def read(path: Path) -> list[Predictions]:
     """All runs of a file, in its order.
 
     Raises:
-        RecordError: the file is truncated, holds something else, or is not what a SHA256SUMS beside
+        DataError: the file is truncated, holds something else, or is not what a SHA256SUMS beside
             it lists.
     """
     with _whole(path):
@@ -138,10 +139,10 @@ def of_record(found: dict[str, list[Predictions]], record: dict) -> Predictions 
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
-    except RecordError:
+    except DataError:
         raise
     except (*DAMAGED, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecordError(
+        raise DataError(
             f"{path} holds no predictions or is damaged ({visible(str(error))}): delete it, and "
             "make its runs again or restore them."
         ) from error

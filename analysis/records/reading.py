@@ -14,7 +14,8 @@ import zlib
 from pathlib import Path
 
 from analysis import strict_json
-from analysis.records.schema import SCHEMA, RecordError, check, panel, task_names
+from analysis.errors import DataError
+from analysis.records.schema import SCHEMA, check, panel, task_names
 from analysis.text import visible
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks/published"
@@ -35,7 +36,7 @@ def read(path: Path) -> tuple[list[dict], str]:
 
     All text in them is `visible`.
 
-    Raises RecordError with one sentence for a file that is missing, empty, truncated, of another
+    Raises DataError with one sentence for a file that is missing, empty, truncated, of another
     schema, not made by this project, or different from the digest in a SHA256SUMS beside it, and
     for what `schema.RECORD` does not allow.
     """
@@ -43,7 +44,7 @@ def read(path: Path) -> tuple[list[dict], str]:
     numbered = enumerate(lines(path, content), start=1)
     records = [_parse(line, f"{path}, line {number}") for number, line in numbered]
     if not records:
-        raise RecordError(f"{path} holds no record: collect the suite again.")
+        raise DataError(f"{path} holds no record: collect the suite again.")
     _check_together(path, records)
     return records, hashlib.sha256(content).hexdigest()
 
@@ -52,10 +53,10 @@ def read_bytes(path: Path) -> bytes:
     """The content of a plain file, which has the digest that a SHA256SUMS beside it lists."""
     try:
         if path.exists() and not path.is_file():
-            raise RecordError(f"{path} is no plain file: give a runs.jsonl.")
+            raise DataError(f"{path} is no plain file: give a runs.jsonl.")
         content = path.read_bytes()
     except OSError as error:
-        raise RecordError(
+        raise DataError(
             f"{path} cannot be read ({error.strerror}): give a runs.jsonl that "
             "`python -m benchmarks.runs.results collect` has written."
         ) from None
@@ -64,11 +65,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def lines(path: Path, content: bytes) -> list[bytes]:
-    """Those of a file's content, which is packed as its name says; RecordError if damaged."""
+    """Those of a file's content, which is packed as its name says; DataError if damaged."""
     try:
         return unpack(path, content).splitlines()
     except DAMAGED as error:
-        raise RecordError(f"{path} is damaged ({error}): restore it.") from None
+        raise DataError(f"{path} is damaged ({error}): restore it.") from None
 
 
 def unpack(path: Path, content: bytes) -> bytes:
@@ -86,7 +87,7 @@ def read_experiment(path: Path, kind: str) -> dict:
     """The published file of an experiment that belongs to no suite, such as "regret"."""
     data = strict_json.parse(read_bytes(path), visible)
     if not isinstance(data, dict) or data.get("kind") != kind or data.get("schema") != SCHEMA:
-        raise RecordError(
+        raise DataError(
             f"{path} is no {kind} file of schema {SCHEMA}: make it with `make experiments`."
         )
     return data
@@ -100,12 +101,12 @@ def _check_published(path: Path, digest: str) -> None:
     listed = {words[1]: words[0] for words in lines if len(words) == 2}
     expected = listed.get(path.name) or listed.get(f"*{path.name}")
     if expected is None:
-        raise RecordError(
+        raise DataError(
             f"{path} is not listed in {sums}: published files are added with "
             "`python -m benchmarks.runs.results publish`."
         )
     if expected != digest:
-        raise RecordError(
+        raise DataError(
             f"{path} has the digest {digest[:12]}, but {sums} lists {expected[:12]}: "
             "the file was changed after it was published, so restore it."
         )
@@ -116,7 +117,7 @@ def _parse(line: bytes, where: str) -> dict:
         record = strict_json.parse(line, visible)
     except ValueError as error:
         reason = getattr(error, "msg", None) or str(error)
-        raise RecordError(
+        raise DataError(
             f"{where}: corrupt or truncated ({reason}); collect the suite again."
         ) from None
     check(record, where)
@@ -132,20 +133,20 @@ def _check_together(path: Path, records: list[dict]) -> None:
         label, seed = spec["method"]["label"], spec["seed"]
         for what in ((label, key), (label, seed, panel(spec))):
             if what in seen:
-                raise RecordError(
+                raise DataError(
                     f"{path}, line {number}: {label} with seed {seed} (key {key}) "
                     f"stands already on line {seen[what]}; collect the suite again."
                 )
             seen[what] = number
         if (name := record["suite"]["name"]) != suite:
-            raise RecordError(
+            raise DataError(
                 f"{path}, line {number}: belongs to the suite {name!r}, but the file began with "
                 "another one; collect one suite per file."
             )
         if record["status"] == "done":
             size = len(task_names(record))
             if sizes.setdefault(panel(spec), size) != size:
-                raise RecordError(
+                raise DataError(
                     f"{path}, line {number}: has {size} tasks, but an earlier run on this stream "
                     f"and backbone has {sizes[panel(spec)]}; collect the suite again."
                 )

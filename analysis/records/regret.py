@@ -154,15 +154,12 @@ def fitted(values: pd.Series, x=None) -> Estimate:
     return interval(slopes(x, resampled(np.stack(values.to_list()))))
 
 
-def improvement(
-    regret: Regret, n: int | None = None, t: int | None = None
-) -> dict[tuple[str, float], Estimate]:
-    """Regret of the tree over that of the flat search, with N = n at T = t, both or the largest.
+def improvement(regret: Regret, n: int, t: int) -> dict[tuple[str, float], Estimate]:
+    """Regret of the tree over that of the flat search, with N = n at T = t.
 
     By structure and gamma, with the interval; below 1 the tree is better. Seeds are paired: both
     search the same trees.
     """
-    n, t = n or regret.arms[-1], t or regret.settings["horizon"]
     ratios = {}
     for family in regret.families:
         pair = [regret.values(policy, *family, t=t)[n] for policy in ("tree", "lcb_flat")]

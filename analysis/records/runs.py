@@ -2,7 +2,8 @@
 
 In a notebook:
 
-    from analysis.records.runs import load
+    from analysis.errors import DataError
+from analysis.records.runs import load
     runs = load("benchmarks/published/cifar.runs.jsonl.xz")
     runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
 
@@ -74,7 +75,7 @@ RAW = ["R", "record"]
 
 
 def load(*paths: str | Path) -> pd.DataFrame:
-    """The runs of one or more files of records; raises RecordError for a file that is unusable."""
+    """The runs of one or more files of records; raises DataError for a file that is unusable."""
     return pd.concat([frame(read(Path(path))[0]) for path in paths], ignore_index=True)
 
 

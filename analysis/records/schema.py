@@ -9,15 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis.errors import DataError
 from analysis.text import quoted, visible
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "skipped")
 LONGEST_NAME = 200  # bytes of what becomes the name of a folder
-
-
-class RecordError(ValueError):
-    """A file of records that cannot be used; its text is one sentence for the user."""
 
 
 class Kind(NamedTuple):
@@ -167,11 +164,11 @@ RECORD = {
 
 
 def check(record: dict, where: str) -> None:
-    """RecordError, which begins with `where`, for what is no record of this project."""
+    """DataError, which begins with `where`, for what is no record of this project."""
     if not isinstance(record, dict) or "schema" not in record:
-        raise RecordError(f"{where}: not a result record of this project (no schema).")
+        raise DataError(f"{where}: not a result record of this project (no schema).")
     if record["schema"] != SCHEMA:
-        raise RecordError(
+        raise DataError(
             f"{where}: the record has schema {quoted(record['schema'])}, but this version reads "
             f"schema {SCHEMA}: use the version that wrote it."
         )
@@ -192,7 +189,7 @@ def _check(value: object, shape: object, place: str, done: bool, where: str) -> 
     own = {dict: "an object", list: "a list"}.get(type(shape))
     if not (isinstance(value, type(shape)) if own else shape.fits(value)):
         words = f"{own or shape.words}{' or null' if or_null else ''}"
-        raise RecordError(f"{where}: {place} must be {words}, but is {quoted(value)}.")
+        raise DataError(f"{where}: {place} must be {words}, but is {quoted(value)}.")
     if own == "a list":
         for index, entry in enumerate(value):
             _check(entry, shape[0], f"{place}[{index}]", done, where)
@@ -203,24 +200,24 @@ def _check(value: object, shape: object, place: str, done: bool, where: str) -> 
             if name in value:
                 _check(value[name], inner, at, done, where)
             elif key == name or (done and key[-1] == "!"):
-                raise RecordError(f"{where}: not a result record of this project: it lacks {at}.")
+                raise DataError(f"{where}: not a result record of this project: it lacks {at}.")
 
 
 def _check_scores(record: dict, where: str) -> None:
     """Whether R is the lower triangle of a square over the tasks, or what was asked for of it."""
     size, rows = len(task_names(record)), record["R"]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise RecordError(f"{where}: R must be a list of lists, but is {quoted(rows)}.")
+        raise DataError(f"{where}: R must be a list of lists, but is {quoted(rows)}.")
     if size == 0 or [len(row) for row in rows] != [size] * size:
         shape = f"{len(rows)} rows of {sorted({len(row) for row in rows})}"
-        raise RecordError(f"{where}: R must be {size} x {size} scores, but has {shape}.")
+        raise DataError(f"{where}: R must be {size} x {size} scores, but has {shape}.")
     for score in (score for row in rows for score in row):
         if score is not None and not SCORE.fits(score):
-            raise RecordError(f"{where}: scores must lie in [0, 1], but R holds {quoted(score)}.")
+            raise DataError(f"{where}: scores must lie in [0, 1], but R holds {quoted(score)}.")
     R = scores(record)
     final = record["spec"]["train"].get("evaluate") == "final" and not np.isnan(R.diagonal()).any()
     if not (complete(R) or only_last_row(R) or final) or np.isnan(R[-1]).any():
-        raise RecordError(
+        raise DataError(
             f"{where}: R of a finished run must hold its lower triangle or only its last row, and "
             "with evaluate: final the diagonal beside that."
         )
@@ -230,18 +227,18 @@ def _check_parts(record: dict, where: str) -> None:
     """Whether the other parts of a finished run are about its tasks."""
     size = len(task_names(record))
     if len(record["tasks"]) not in (1, size):
-        raise RecordError(
+        raise DataError(
             f"{where}: tasks must have an entry for each of {size} tasks or one for all, but has "
             f"{len(record['tasks'])}."
         )
     if len(task_groups(record)) != size:
-        raise RecordError(f"{where}: {size} tasks have {len(task_groups(record))} groups.")
+        raise DataError(f"{where}: {size} tasks have {len(task_groups(record))} groups.")
     if unknown := {point["task"] for point in record.get("test_curve") or ()} - set(range(size)):
-        raise RecordError(f"{where}: test_curve has the task {max(unknown)}, but there are {size}.")
+        raise DataError(f"{where}: test_curve has the task {max(unknown)}, but there are {size}.")
     trees = (record.get("diagnostics") or {}).get("trees") or []
     grown = [sorted(tree["tasks"]) == list(range(n)) for n, tree in enumerate(trees, start=1)]
     if trees and (len(trees) != size or not all(grown)):
-        raise RecordError(f"{where}: there must be a tree after each of {size} tasks, over these.")
+        raise DataError(f"{where}: there must be a tree after each of {size} tasks, over these.")
 
 
 def task_names(record: dict) -> list[str]:

@@ -158,7 +158,7 @@ def _scoring(panel: Panel) -> list[str]:
             f"floor of all tasks: the same by one rule for all ({', '.join(sorted(blind[0]))}), "
             "which is not told the task, as no method is."
         )
-    if "legal_share" in panel.values and panel.values["legal_share"].notna().any():
+    if panel.values["legal_share"].notna().any():
         notes.append("Legal: final outputs that are an option of the task, right or wrong.")
     if error := language.standard_error(panel):
         sizes = sorted(entry["n_test"] for entry in tested.values() if entry.get("n_test"))
@@ -234,7 +234,8 @@ def tasks(panel: Panel) -> Table:
     done = [(run, task_names(run.record)) for run in panel.done.itertuples()]
     by_name = len({frozenset(names) for _, names in done}) == 1
     first = done[0][1] if done else panel.task_names
-    by_name &= len(set(first)) == len(first)
+    places = [f"task{place}" for place in range(1, len(first) + 1)]
+    by_name &= len(set(first)) == len(first) and first != places
     names = first if by_name else range(1, len(first) + 1)
     shown = [Column(f"task {name}", str(name), percent) for name in names]
     seen = []

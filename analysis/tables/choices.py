@@ -28,8 +28,10 @@ def ablations(panel: Panel) -> Table:
         Column("time_seconds", "TIME s ↓", plain),
         Column("ms_per_step", "ms/step ↓", plain),
     ]
-    rows = []
+    rows, scores = [], []
     for name in dict.fromkeys(panel.runs["name"]):
+        if len(variants(panel, name)) > 1:
+            scores.append(f"{panel.titles[name]} {percent(panel.estimates[name]['acc'].mean)}")
         for label, changes in variants(panel, name).items():
             base = chosen(panel, name)
             changes = {key: value for key, value in changes.items() if key != "curve_tests"}
@@ -45,10 +47,10 @@ def ablations(panel: Panel) -> Table:
             rows.append(((many, len(changes), row["changed"], name, sizes, row["value"]), row))
     rows = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     note = (
-        "Base: the value in the row with the method's own name (table accuracy), where none sets "
-        "no limit. Δ: minus that row, paired by seed: mean ± sample standard deviation [95 % "
-        "paired t interval], in percentage points. Times are of runs that may have shared their "
-        "processor."
+        "Base: the value in the row with the method's own name; none of layers, depth and budget "
+        f"sets no limit. Its {panel.score}: {'; '.join(scores)}. Δ: minus that row, paired by "
+        "seed: mean ± sample standard deviation [95 % paired t interval], in percentage points. "
+        "Times are of runs that may have shared their processor."
     )
     none = "No method of this panel stands here with other settings as well."
     notes = [note] if rows else [none]
@@ -63,7 +65,7 @@ def settings(panel: Panel) -> Table:
         Column("name", "Implementation"),
         Column("version", "Version"),
         *(Column(key, key.replace("_", " ")) for key in varying),
-        Column("config", "Configuration"),
+        Column("config", "Configuration", wide=True),
     ]
     rows = []
     for label, runs in panel.methods.items():

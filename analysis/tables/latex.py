@@ -94,7 +94,7 @@ def typeset(table: Table, narrow: bool = False) -> str:
     document with one column. A `narrow` one is as wide as one column and has of its columns what
     fits, the `main` ones first.
     """
-    most, grid = ONE if narrow else TWO, table.grid()
+    most, grid = ONE if narrow else TWO, table.grid
     texts = [
         [column.title, *(cell.text + "X" * cell.bold for cell in cells)]
         for column, *cells in zip(table.columns, *chain.from_iterable(grid), strict=True)

@@ -75,7 +75,9 @@ def setting_notes(panel: Panel) -> list[str]:
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     seen = panel.modality == "vision" and labels != ["none"]
     unlike = " (the paper's have seen none)" if seen else ""
-    mixed = " Times from different devices or thread counts do not compare." + _partly_timed(panel)
+    mixed = " ".join(
+        [" Times from different devices or thread counts do not compare.", *partly_timed(panel)]
+    )
     parts = [
         f"{stream.get('n_tasks', len(panel.task_names))} tasks",
         words(limits) or "all data",
@@ -96,14 +98,14 @@ def setting_notes(panel: Panel) -> list[str]:
     ]
 
 
-def _partly_timed(panel: Panel) -> str:
+def partly_timed(panel: Panel) -> list[str]:
     """Of which seeds the TIME of a method is, if some were made on another device."""
     partly: dict[str, list[str]] = {}
     for label, runs in panel.timed.items():
         if len(runs) < len(panel.finished[label]):
             partly.setdefault(", ".join(map(str, runs["seed"])), []).append(panel.titles[label])
     found = (f"{', '.join(rows)} of seeds {seeds}" for seeds, rows in partly.items())
-    return f" TIME is on one device: {'; '.join(found)}." if partly else ""
+    return [f"TIME is on one device: {'; '.join(found)}."] if partly else []
 
 
 def _devices(panel: Panel) -> list[str]:

@@ -133,12 +133,9 @@ class Table:
     marked: Collection[str] = ()
     elsewhere: Collection[str] = ()
 
+    @cached_property
     def grid(self) -> list[list[list[Cell]]]:
         """The printed cells above and, where there are any, below the rule."""
-        return self._printed
-
-    @cached_property
-    def _printed(self) -> list[list[list[Cell]]]:
         best = {column.key: self._best(column) for column in self.columns}
         groups = [(self.rows, best), (self.below, {})]
         return [
@@ -179,17 +176,18 @@ class Table:
 
     def csv(self) -> str:
         """Raw values (scores as fractions), with spread and interval in columns of their own."""
-        rows = []
-        for row in [*self.rows, *self.below]:
-            flat = dict(self.facts)
-            for column in self.columns:
-                value, key = row.get(column.key), column.key
-                if column.show is None:
-                    flat[key] = value
-                    continue
-                known = value if isinstance(value, Estimate) else Estimate(nan)
-                flat |= {key: known.mean, f"{key}_sd": known.sd}
-                if column.signed:
-                    flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
-            rows.append(flat)
-        return csv(pd.DataFrame(rows))
+        rows = [self._flat(row) for row in [*self.rows, *self.below]]
+        return csv(pd.DataFrame(rows, columns=list(self._flat({}))))
+
+    def _flat(self, row: dict) -> dict[str, object]:
+        flat = dict(self.facts)
+        for column in self.columns:
+            value, key = row.get(column.key), column.key
+            if column.show is None:
+                flat[key] = value
+                continue
+            known = value if isinstance(value, Estimate) else Estimate(nan)
+            flat |= {key: known.mean, f"{key}_sd": known.sd}
+            if column.signed:
+                flat |= {f"{key}_low": known.low, f"{key}_high": known.high}
+        return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from analysis.catalogue import table
@@ -22,14 +23,14 @@ class Choice(NamedTuple):
         score: its mean final score, NaN if no trial finished.
         worst: the lowest one.
         trials: that finished.
-        edge: whether its rate is the lowest or the highest that was tried.
+        edge: what of it is the lowest or the highest that was tried.
     """
 
     settings: Settings
     score: float
     worst: float
     trials: int
-    edge: bool
+    edge: list[str]
 
 
 def choices(panel: Panel) -> dict[str, Choice]:
@@ -48,10 +49,14 @@ def _choice(panel: Panel, labels: list[str]) -> Choice:
     varied = [key for key in first if any(own[key] != first[key] for own in tried.values())]
     scores = {label: panel.estimates[label]["acc"].mean for label in labels}
     best = max(labels, key=lambda label: (scores[label], -tried[label]["learning_rate"]))
-    rates = [own["learning_rate"] for own in tried.values()]
     chosen = {key: tried[best][key] for key in varied}
-    edge = tried[best]["learning_rate"] in (min(rates), max(rates))
+    edge = [key for key in varied if chosen[key] in _ends(own[key] for own in tried.values())]
     return Choice(chosen, scores[best], min(scores.values()), len(labels), edge)
+
+
+def _ends(values: Iterable[object]) -> tuple:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return (min(numbers), max(numbers)) if numbers else ()
 
 
 @table(need=lambda spec: spec["stream"].get("holdout"))
@@ -72,13 +77,12 @@ def tuning(panel: Panel) -> Table:
             "chosen": words(own.settings),
             "score": Estimate(own.score),
             "worst": Estimate(own.worst),
-            "edge": "yes" if own.edge else "",
+            "edge": ", ".join(own.edge).replace("_", " "),
         }
         for name, own in choices(panel).items()
     ]
     notes = [
-        "Edge of the grid: the rate is the lowest or highest tried, so that a better one may lie"
-        " beyond."
+        "Edge of the grid: what is the lowest or highest tried, so that better may lie beyond."
     ]
     return Table(
         f"tuning-{panel.slug}",

@@ -63,6 +63,11 @@ class Backbone(ABC):
             DataError: there are none, or they cannot be used.
         """
 
+    @property
+    def source(self) -> str:
+        """Link to where the weights were published."""
+        return f"[{self.url.split('/')[2]}]({self.url})"
+
     @abstractmethod
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """Find or download the weights and check them: `weights`, a path, and `weights_sha256`.

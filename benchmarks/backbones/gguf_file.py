@@ -68,11 +68,6 @@ class GgufFile(CausalModel):
             )
         return dataclasses.replace(backbone, architecture=_configuration(source))
 
-    @property
-    def source(self) -> str:
-        """Link to the archive."""
-        return f"[{self.url.split('/')[2]}]({self.url})"
-
     pinned = "sha256"
 
     def fingerprint(self, data_dir: Path | None) -> str:

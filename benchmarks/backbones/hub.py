@@ -99,9 +99,8 @@ class HubModel(CausalModel):
         )
 
     @property
-    def source(self) -> str:
-        """Link to the repository."""
-        return f"[huggingface.co](https://huggingface.co/{self.repo})"
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repo}"
 
     pinned = "revision"
 
@@ -141,7 +140,7 @@ class HubModel(CausalModel):
             f"{DATA_DIR_VARIABLE} names"
         )
         access = (
-            f"ask for access at https://huggingface.co/{self.repo}, make a token at "
+            f"ask for access at {self.url}, make a token at "
             f"https://huggingface.co/settings/tokens and set HF_TOKEN, or {put}"
         )
         target = DOWNLOADS / self.name

@@ -101,11 +101,6 @@ class TimmFile(Backbone):
         )
 
     @property
-    def source(self) -> str:
-        """Link to the published file."""
-        return f"[{self.url.split('/')[2]}]({self.url})"
-
-    @property
     def pinned(self) -> str:
         """How the published file is pinned, in words."""
         if self.sha256:

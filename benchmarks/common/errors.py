@@ -6,15 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from analysis.errors import DataError
 from analysis.terminal import flush
 from analysis.text import visible
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message is one sentence for the user."""
-
-    def __str__(self) -> str:
-        return visible(super().__str__())
 
 
 class Postponed(DataError):

@@ -172,14 +172,16 @@ def plain_loop(name: str, o: argparse.Namespace) -> Callable[[Samples], None]:
     return epoch
 
 
-def shared_loop(method_name: str, name: str, data: Samples, o: argparse.Namespace) -> Callable:
+def shared_loop(
+    method_name: str, name: str, data: Samples, finished: int, o: argparse.Namespace
+) -> Callable:
     """An epoch of a method in the shared loop, with finished tasks behind it, as many each time."""
-    method = method_of(method_name, network_of(name), o.finished_tasks + 1, o)
+    method = method_of(method_name, network_of(name), finished + 1, o)
     few = Samples(data.x[: o.batch_size], data.y[: o.batch_size])
-    for index in range(o.finished_tasks):
+    for index in range(finished):
         method.learn(Task(index, "finished", few, 1))
     method.end = lambda task: None
-    return lambda data: method.learn(Task(o.finished_tasks, "timed", data, 1))
+    return lambda data: method.learn(Task(finished, "timed", data, 1))
 
 
 def samples(name: str, network: nn.Module, n: int) -> Samples:
@@ -196,7 +198,9 @@ def loop(o: argparse.Namespace) -> dict:
         network, n = network_of(name), o.batch_size * o.steps
         data = samples(name, network, n)
         epochs = {"plain": plain_loop(name, o)}
-        epochs |= {m: shared_loop(m, name, data, o) for m in ("seqlora", "treelora")}
+        epochs |= {
+            m: shared_loop(m, name, data, o.finished_tasks, o) for m in ("seqlora", "treelora")
+        }
         measures = {key: partial(clocked, o.device, work, data) for key, work in epochs.items()}
         seconds = turns(measures, o.rounds)
         cost, _ = lora_passes(name, None, N_TOKENS)
@@ -345,13 +349,10 @@ def one_of_many(o: argparse.Namespace, start: Barrier, seconds: Queue) -> None:
     torch.set_num_threads(o.threads)
     network = network_of(o.backbone, "cpu")
     data = samples(o.backbone, network, o.batch_size * o.steps)
-    method = method_of(o.method, network, 2, o)
-    few = Samples(data.x[: o.batch_size], data.y[: o.batch_size])
-    method.learn(Task(0, "finished", few, 1))
-    method.end = lambda task: None
+    epoch = shared_loop(o.method, o.backbone, data, 1, o)
     for n in range(o.rounds + 1):  # the first warms up
         start.wait()
-        took = clocked(o.device, method.learn, Task(1, "timed", data, 1))
+        took = clocked(o.device, epoch, data)
         if n:
             seconds.put(took)
 

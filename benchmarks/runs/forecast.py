@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from snakemake.utils import available_cpu_count
 
 from analysis.records.counterparts import cells
 from benchmarks import backbones
@@ -78,17 +79,11 @@ def machine(
         return Machine(at_once, together, has_gpu=slurm.has_gpus(settings))
     if cores != "all" and not (cores.isdecimal() and int(cores)):
         raise DataError(f"CORES is all or a number of cores, but is {cores!r}: correct it")
-    n_cores = _own_cores() if cores == "all" else int(cores)
+    n_cores = available_cpu_count() if cores == "all" else int(cores)
     at_once = max(1, n_cores // threads)
     if "gpu" in (settings.get("resources") or {}):
         at_once = min(at_once, max(1, len(gpus.slots())))
     return Machine(at_once, together, has_gpu=devices.find() == "cuda")
-
-
-def _own_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Forecast:
@@ -280,7 +275,7 @@ def main() -> None:
     if o.runs_per_gpu:
         found = gpus.names() if devices.find() == "cuda" else []
         available = memory.available_bytes("cuda") if found else 0
-        print(runs_per_gpu(plan, available, _own_cores() // max(1, len(found))))
+        print(runs_per_gpu(plan, available, available_cpu_count() // max(1, len(found))))
         return
     here = machine(o.profile, o.cores, plan.threads, o.together, o.gpus)
     print(Forecast(plan, here, o.tflops).text(o.runs))

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.records.predictions import n_cells
-from analysis.records.schema import RecordError
-from benchmarks.common.errors import DataError
 
 Keep = Literal["all", "adapters"]
 
@@ -44,7 +42,4 @@ def _is_there(what: Keep, record_path: Path, record: dict) -> bool:
         return len(list(adapters(record_path).glob("*"))) >= len(record["tasks"])
     path = predictions(record_path)
     n_scores = sum(score is not None for row in record["R"] for score in row)
-    try:
-        return path.exists() and n_cells(path) == n_scores
-    except RecordError as error:
-        raise DataError(str(error)) from error
+    return path.exists() and n_cells(path) == n_scores

@@ -12,7 +12,6 @@ import torch
 
 from analysis.records import predictions
 from analysis.records.predictions import Cell, Predictions
-from analysis.records.schema import RecordError
 from analysis.terminal import tell
 from baselines.common.inside import Unlike
 from baselines.common.task import Task
@@ -209,10 +208,7 @@ class Run:
 
     def _restore_cells(self, R: list[list[float | None]]) -> bool:
         """Whether the predictions behind the scores so far are there, as far as they are kept."""
-        try:
-            runs = predictions.by_key(self.answers_path).get(self.key, ())
-        except RecordError as error:
-            raise DataError(str(error)) from error
+        runs = predictions.by_key(self.answers_path).get(self.key, ())
         found = {place: cell for run in runs for place, cell in run.cells.items()}
         places = [(i, j) for i, row in enumerate(R) for j, s in enumerate(row) if s is not None]
         self.cells = {place: found[place] for place in places if place in found}

@@ -10,7 +10,6 @@ are equal to the bit, the method is vouched for again; otherwise it is named and
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from analysis.records import reading
 from analysis.records.predictions import Predictions, by_key, file_of
 from benchmarks import streams
+from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError, as_exit
 from benchmarks.common.files import read_json, write_bytes, write_json
 from benchmarks.runs import sources
@@ -33,18 +33,12 @@ PACKAGES = ("analysis", "baselines", "benchmarks", "treelora")
 
 def records() -> dict[str, list[dict]]:
     """The published records of each suite; DataError if a file is not what SHA256SUMS lists."""
-    try:
-        return {suite: reading.read(file)[0] for suite, file in reading.published().items()}
-    except reading.RecordError as error:
-        raise DataError(str(error)) from error
+    return {suite: reading.read(file)[0] for suite, file in reading.published().items()}
 
 
 def predictions(suite: str) -> dict[str, list[Predictions]]:
     """The published predictions of a suite by the keys of its runs; DataError as for `records`."""
-    try:
-        return by_key(file_of(reading.published()[suite]))
-    except reading.RecordError as error:
-        raise DataError(str(error)) from error
+    return by_key(file_of(reading.published()[suite]))
 
 
 def differing(suite: str, spec: Mapping) -> list[str]:
@@ -62,10 +56,7 @@ def vouch(specs: Mapping[str, list[Mapping]]) -> None:
             present.setdefault(spec["method"]["name"], {}).update(sources.of(spec))
         entries[suite] = entries.get(suite, {}) | present
     write_json(reading.PUBLISHED / "sources.json", entries)
-    sums = "".join(
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n"
-        for p in sorted(reading.PUBLISHED.glob("*.json*"))
-    )
+    sums = "".join(f"{sha256_of(p)}  {p.name}\n" for p in sorted(reading.PUBLISHED.glob("*.json*")))
     write_bytes(reading.PUBLISHED / "SHA256SUMS", sums.encode())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis.text import quoted
 from benchmarks.common import bundled
+from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
 
@@ -70,7 +71,7 @@ def provenance() -> dict:
         "commit": commit or _git("rev-parse", "HEAD"),
         "dirty": _differs_from_bundle() if commit else _differs_from_commit(),
         "source_digest": code.hexdigest(),
-        "lock_digest": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        "lock_digest": sha256_of(lock) if lock.exists() else None,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "python": ".".join(map(str, sys.version_info[:3])),
     }

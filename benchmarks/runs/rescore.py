@@ -90,11 +90,8 @@ def _runs(suite: str) -> list[tuple[dict, Predictions | None]]:
     path = own if own.is_file() else reading.published().get(name)
     if path is None:
         raise DataError(f"{suite} has no results here: make replicate SUITE={suite} makes them")
-    try:
-        records, _ = reading.read(path)
-        found = predictions.by_key(predictions.file_of(path))
-    except reading.RecordError as error:
-        raise DataError(str(error)) from error
+    records, _ = reading.read(path)
+    found = predictions.by_key(predictions.file_of(path))
     done = [record for record in records if record["status"] == "done"]
     return [(record, predictions.of_record(found, record)) for record in done]
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from analysis.records import predictions, reading
-from analysis.records.schema import RecordError
 from benchmarks import streams
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
@@ -63,10 +62,7 @@ def collect(plan: Plan, out: Path) -> None:
         rows.append((record, None))
     rows.sort(key=lambda row: _place(row[0]))
     text = "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r, _ in rows)
-    try:
-        answers = predictions.joined(path for _, path in rows if path)
-    except RecordError as error:
-        raise DataError(str(error)) from error
+    answers = predictions.joined(path for _, path in rows if path)
     write_bytes(predictions.file_of(out), answers)
     write_bytes(out, text.encode())
 
@@ -172,7 +168,7 @@ def n_restorable(plan: Plan) -> int:
     wanted = {run.key: run.spec for run in plan.runs if run.is_open()}
     found = set()
     for suite, path in reading.published().items() if wanted else ():
-        with suppress(RecordError):  # `restore` says which file is damaged
+        with suppress(DataError):  # `restore` says which file is damaged
             lines = reading.lines(path, path.read_bytes())
             keys = {key.decode() for line in lines for key in _KEY.findall(line)}
             keys &= wanted.keys() - found

@@ -191,7 +191,9 @@ def _partitions() -> list[Partition]:
         models = tuple(model for model, _ in gpus if model)
         number = sum(int(count) for _, count in gpus)
         sizes = (int(re.match(r"\d+", size)[0]) for size in (cpus, megabytes))
-        found.append(Partition(name, state == "up", minutes(limit), *sizes, number, models))
+        seconds = _seconds(limit)
+        minutes = None if seconds is None else seconds // 60
+        found.append(Partition(name, state == "up", minutes, *sizes, number, models))
     return found
 
 
@@ -215,12 +217,6 @@ def seconds_left() -> int | None:
         return None
     code, said = _ask("squeue", "--noheader", "--job", job, "--format", "%L")
     return None if code else _seconds(said.strip())
-
-
-def minutes(limit: str) -> int | None:
-    """A duration as Slurm writes it, such as 1-12:00:00; None if it is no number."""
-    seconds = _seconds(limit)
-    return None if seconds is None else seconds // 60
 
 
 def _seconds(text: str) -> int | None:

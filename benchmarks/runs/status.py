@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from analysis.records import predictions
-from analysis.records.schema import RecordError
 from analysis.text import visible
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.errors import DataError, as_exit
@@ -89,7 +88,7 @@ def _place(run: PlannedRun, known: dict) -> str:
     """
     learnt, n_tasks, where = 0, run.spec["stream"]["n_tasks"], ""
     answers = run.state.with_suffix(".jsonl.gz")
-    with suppress(RecordError):
+    with suppress(DataError):
         for own in predictions.by_key(answers).get(run.key, ()):
             learnt = 1 + max((after for after, _ in own.cells), default=-1)
             where = f", {visible(own.tasks[learnt])}" if learnt < len(own.tasks) else ""
@@ -156,10 +155,7 @@ def _results(plan: Plan) -> str:
     """What they say, once all are collected."""
     from analysis import outcome  # which `make status` need not wait for
 
-    try:
-        return outcome.text(Path("results") / plan.name / "runs.jsonl")
-    except RecordError as error:
-        raise DataError(str(error)) from error
+    return outcome.text(Path("results") / plan.name / "runs.jsonl")
 
 
 if __name__ == "__main__":

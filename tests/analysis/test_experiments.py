@@ -9,8 +9,8 @@ import pytest
 
 from analysis.catalogue import FIGURES, TABLES, about
 from analysis.draw import EXPERIMENTS, PUBLISHED
+from analysis.errors import DataError
 from analysis.records import accounting, regret
-from analysis.records.schema import RecordError
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def test_the_accounting_leads_to_the_papers_tables(published):
 def test_another_file_or_another_digest_is_refused(tmp_path, name, load):
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps({"kind": "speed", "schema": 1}))
-    with pytest.raises(RecordError, match=f"no {name} file"):
+    with pytest.raises(DataError, match=f"no {name} file"):
         load(path)
     (tmp_path / "SHA256SUMS").write_text(f"odd line\n{'0' * 64}  {name}.json\n")
-    with pytest.raises(RecordError, match="changed after it was published"):
+    with pytest.raises(DataError, match="changed after it was published"):
         load(path)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_records import record, suite_of, write
 
+from analysis.errors import DataError
 from analysis.records import bootstrap
 from analysis.records.predictions import Cell, Predictions, by_key, file_of, joined, of_record, read
 from analysis.records.runs import read_suite
-from analysis.records.schema import RecordError
 from analysis.tables.accuracy import differences
 
 N_TASKS, N_ITEMS = 10, 20  # a task
@@ -175,7 +175,7 @@ def test_what_is_no_prediction_is_named(tmp_path, changes):
         return path
 
     assert read(written({}))[0].cells == {(1, 1): Cell([1, 2], [1, 0.5])}
-    with pytest.raises(RecordError, match="own.predictions.jsonl.gz holds no predictions or is da"):
+    with pytest.raises(DataError, match="own.predictions.jsonl.gz holds no predictions or is da"):
         read(written(changes))
 
 
@@ -185,7 +185,7 @@ def test_what_is_no_prediction_is_named(tmp_path, changes):
 def test_a_damaged_file_of_predictions_is_named(tmp_path, content):
     path = tmp_path / "own.predictions.jsonl.gz"
     path.write_bytes(content)
-    with pytest.raises(RecordError, match="holds no predictions or is damaged"):
+    with pytest.raises(DataError, match="holds no predictions or is damaged"):
         read(path)
     path.write_bytes(b"")
     assert read(path) == []  # of a suite that kept none

@@ -25,10 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
+from analysis.errors import DataError
 from analysis.records import language, metrics, reading, trees
 from analysis.records.reading import read
 from analysis.records.runs import frame, load, read_suite, slugs
-from analysis.records.schema import RecordError
 from analysis.records.trees import agreement
 from analysis.records.variants import counterparts, find, plain, sweep, variants
 from analysis.text import pathless, quoted, suggest, visible
@@ -90,10 +90,10 @@ def test_a_matrix_with_gaps_is_read_where_its_run_asked_for_no_more(tmp_path):
     run = with_gaps(record())
     assert np.isnan(panel_of(tmp_path, [run]).runs["forgetting"]).all()
     undone = set_paths(run, spec__train__evaluate=None)
-    with pytest.raises(RecordError, match="lower triangle"):
+    with pytest.raises(DataError, match="lower triangle"):
         panel_of(tmp_path, [undone])
     run["R"][4][4] = None
-    with pytest.raises(RecordError, match="evaluate: final the diagonal"):
+    with pytest.raises(DataError, match="evaluate: final the diagonal"):
         panel_of(tmp_path, [run])
 
 
@@ -298,7 +298,7 @@ def without(key):
 def test_bad_records_are_refused(tmp_path, spoil, said):
     source = write(tmp_path / "runs.jsonl", SMALL[:2])
     source.write_text("".join(f"{line}\n" for line in spoil(source.read_text().splitlines())))
-    with pytest.raises(RecordError) as error:
+    with pytest.raises(DataError) as error:
         read(source)
     assert said in str(error.value) and str(source) in str(error.value)
     assert str(error.value).count("\n") == 0
@@ -313,11 +313,11 @@ def test_packed_records_are_read_unless_they_are_damaged(tmp_path, packing, monk
     assert read(packed)[0] == read(plain)[0]
     for damaged in (content[:-9], content[:40] + b"?" + content[41:], plain.read_bytes(), b""):
         packed.write_bytes(damaged)
-        with pytest.raises(RecordError, match=f"{packed} (is damaged|holds no record)"):
+        with pytest.raises(DataError, match=f"{packed} (is damaged|holds no record)"):
             read(packed)
     packed.write_bytes(content)
     monkeypatch.setattr(reading, "MOST_BYTES", 1000)
-    with pytest.raises(RecordError, match="is damaged .more than 1,000 bytes unpacked"):
+    with pytest.raises(DataError, match="is damaged .more than 1,000 bytes unpacked"):
         read(packed)
 
 
@@ -350,10 +350,10 @@ def test_published_files_must_have_their_digest(tmp_path):
     sums.write_text(f"{digest}  demo.jsonl\n")
     assert read_suite(source).digest == digest
     sums.write_text(f"{'0' * 64}  demo.jsonl\n")
-    with pytest.raises(RecordError, match="changed after it was published"):
+    with pytest.raises(DataError, match="changed after it was published"):
         read_suite(source)
     sums.write_text(f"{digest}  other.jsonl\n")
-    with pytest.raises(RecordError, match="is not listed in"):
+    with pytest.raises(DataError, match="is not listed in"):
         read_suite(source)
 
 
