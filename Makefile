@@ -60,7 +60,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 #: TOGETHER=3       seeds of a method that one process makes, one after the other
 #: JOB_MINUTES=0    of short runs of several methods that go through one process; 0: none do
 #: STATE_MINUTES=15 after which the state inside a task is saved; 0: never
-#: DEADLINE=2026-03-01T18:00  no task starts that would not end before
+#: DEADLINE=2026-03-01T18:00  before which runs save where they stand, and stop
 #: RUNS_PER_GPU=1   of PROFILE=profiles/gpu; auto: as many as fit into its memory and have a core
 #: PYTHON=PROGRAM   makes the environment, else the first of Python 3.11, 3.12 and 3.13 that can
 #: TREELORA_DATA=DIRECTORY    is searched for data and weights before any download

@@ -31,11 +31,10 @@ LONGEST = by_default["runtime"].value if "runtime" in by_default else None
 ON_CLUSTER = isinstance(LONGEST, int)
 of_train = workflow.resource_settings._parsed_overwrite_resources.get("train", {})
 GIVEN = of_train["gpu"].value if "gpu" in of_train else 1  # by the scheduler, see the rule train
-ON_GPU = bool(GIVEN) if ON_CLUSTER else bool(names())
-expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_GPU)
 
 try:
     check_names(config, KNOWN)
+    ON_GPU = bool(GIVEN) if ON_CLUSTER else bool(names())
     plan = load_plan(config["suite"])
     # Only what is open is a job. Of a run that is made, the record is a file like any other: nothing
     # makes it again, and no stream or backbone that must be prepared anew hides those that are open.
@@ -45,6 +44,7 @@ try:
         limits = workflow.global_resources
         slots = limits["gpu"].value if "gpu" in limits else workflow.cores
         at_once = max(1, min(workflow.cores // plan.threads, slots))
+    expected_seconds = functools.partial(jobs.seconds, on_gpu=ON_GPU)
     packed = jobs.pack(unmade, config["job_minutes"], expected_seconds, at_once)
     batches = {batch.name: batch for batch in packed}
     open_runs = [run for batch in batches.values() for run in batch.open_runs()]
@@ -78,7 +78,7 @@ still_open = {run.directory for run in open_runs}
 RECORDS = [run.record for run in plan.runs if run.directory not in still_open]
 OUT = f"results/{plan.name}"
 # A profile may count the GPUs of this machine, which may have none.
-GPU = " --own-gpu" if names() and not ON_CLUSTER else ""  # or all would share the first
+GPU = " --own-gpu" if ON_GPU and not ON_CLUSTER else ""  # or all would share the first
 EXHIBITS = [f"{OUT}/{name}" for name in files([run.spec for run in plan.runs + plan.skipped])]
 TARGETS = MARKERS + EXHIBITS  # markers as well, or Snakemake would not miss a deleted record
 
@@ -86,13 +86,23 @@ TARGETS = MARKERS + EXHIBITS  # markers as well, or Snakemake would not miss a d
 # What a job asks a scheduler for beside what its profile says.
 ASKED = {}
 if ON_CLUSTER:
+    asked_seconds = functools.partial(jobs.asked_seconds, on_gpu=ON_GPU)
     ASKED["runtime"] = lambda wildcards, attempt: jobs.minutes(
-        batches[wildcards.batch], attempt, LONGEST, expected_seconds
+        batches[wildcards.batch], attempt, LONGEST, asked_seconds
     )
 if "slurm_extra" not in by_default:  # a job that is tried again keeps off nodes of faulty GPUs
     ASKED["slurm_extra"] = lambda _: slurm.excluded_nodes()
 
 logger.addFilter(jobs.outcomes(batches, durations.Pace(plan.runs, open_runs)))
+
+
+onerror:
+    left = sum(run.is_open() for run in plan.runs)
+    if left:
+        print(
+            f"{left} of {len(plan.runs)} runs are still open: run the same command again; above or "
+            "in results/batches stands why they were not made"
+        )
 
 
 onsuccess:

@@ -166,8 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suite", help="a suite's name, or the path of a suite file")
-    name = Path(parser.parse_args(arguments).suite)
-    name = name.stem if name.suffix in (".yaml", ".yml") else str(name)
+    name = reading.suite_name(parser.parse_args(arguments).suite)
     published = reading.published()
     if name not in published:
         raise ValueError(f"No results of {quoted(name)} are published: {suggest(name, published)}")

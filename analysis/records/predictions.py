@@ -7,9 +7,10 @@ one is a cell of R, task `task` after task `after`, both counted from 0 in the o
      "cells": 19}
     {"after": 0, "task": 0, "outputs": [3, 2], "scores": [1, 0], "inferred": [0, 0]}
 
-An item's id is its place among all test items of the prepared stream, so that items pair over
-seeds and methods. A class is a label of the prepared stream. `inferred` are the tasks that a method
-took the items for, if it says so. Files put together are a file of all their runs.
+An item's id is its place among all test items of the prepared stream, or among all its training
+items where some of those are held out and tested, so that items pair over seeds and methods. A
+class is a label of the prepared stream. `inferred` are the tasks that a method took the items for,
+if it says so. Files put together are a file of all their runs.
 """
 
 from __future__ import annotations

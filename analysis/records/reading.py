@@ -31,6 +31,12 @@ def published() -> dict[str, Path]:
     return {file.name.removesuffix(ENDING): file for file in files}
 
 
+def suite_name(suite: str) -> str:
+    """Of a suite that is given by its name, or by the path of its file."""
+    path = Path(suite)
+    return path.stem if path.suffix in (".yaml", ".yml") else suite
+
+
 def read(path: Path) -> tuple[list[dict], str]:
     """The checked records of a file, and the SHA-256 of the file.
 

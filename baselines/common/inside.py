@@ -3,7 +3,7 @@
 What a method keeps between tasks is its `state_dict`; in a task there is more: moments, generators,
 what hooks have gathered. A method is therefore brought to the task's first step as ever, and then
 each tensor, number, text and generator of it is put back by its place. Objects themselves are
-those that are there.
+those that are there, as are members of an enumeration and arrays of texts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.utils.data import Dataset
 
 from baselines.common.task import Setting, Task
 
-PLAIN = (str, bytes, bool, int, float, type(None))
+PLAIN = {str, bytes, bool, int, float, type(None)}  # and nothing derived from them
 # Whose objects are left as they are, functions among them.
 LIBRARIES = frozenset(
     {"torch", "transformers", "timm", "peft", "numpy", "builtins", "collections", "functools"}
@@ -31,7 +32,7 @@ LEFT = ("left",)  # as it is
 
 
 class Unlike(Exception):
-    """What is there is not built as what was saved."""
+    """What is there is not built as what was saved, or as what can be."""
 
 
 class Writer:
@@ -56,7 +57,7 @@ class Writer:
         self._leave = set(map(id, leave))
 
     def __call__(self, value: Any) -> Any:
-        if isinstance(value, PLAIN):
+        if type(value) in PLAIN:
             return value
         if id(value) in self._leave or isinstance(value, Task | Dataset | Setting):
             return LEFT
@@ -75,8 +76,10 @@ class Writer:
             frozen = isinstance(value, nn.Parameter) and not value.requires_grad
             fixed = frozen and id(value) not in self._trained
             return (None, None) if fixed else ("tensor", lambda: value.detach().clone())
-        if isinstance(value, np.ndarray):
-            return "array", lambda: torch.from_numpy(value.copy())
+        if isinstance(value, np.ndarray | np.generic):
+            kind = "array" if isinstance(value, np.ndarray) else "scalar"
+            numbers = value.dtype.kind in "biufc"
+            return (kind, lambda: torch.from_numpy(np.array(value))) if numbers else (None, None)
         if isinstance(value, torch.Generator):
             return "generator", value.get_state
         if isinstance(value, np.random.Generator):
@@ -89,14 +92,14 @@ class Writer:
         if type(value) is self._made.get(name):
             return "made", lambda: (name, self._attributes(value, set(vars(value))))
         if isinstance(value, dict):
-            return "dict", lambda: [(self(k), self(v)) for k, v in value.items()]
+            return "dict", lambda: self._pairs(value)
         if isinstance(value, list | deque):
             return "list", lambda: [self(part) for part in value]
         if isinstance(value, tuple):
             return "tuple", lambda: [self(part) for part in value]
         if isinstance(value, set):
             return "set", lambda: [self(part) for part in value]
-        if isinstance(value, type) or not hasattr(value, "__dict__"):
+        if isinstance(value, type | Enum) or not hasattr(value, "__dict__"):
             return None, None
         own = type(value).__module__.partition(".")[0] not in LIBRARIES
         if isinstance(value, nn.Module):
@@ -106,6 +109,13 @@ class Writer:
         else:
             return None, None
         return "object", lambda: self._attributes(value, names)
+
+    def _pairs(self, value: dict) -> list[tuple]:
+        pairs = [(self(key), self(part)) for key, part in value.items()]
+        if any(key is LEFT for key, _ in pairs):
+            kinds = ", ".join(sorted({type(key).__name__ for key in value}))
+            raise Unlike(f"a dict by {kinds}")
+        return pairs
 
     def _attributes(self, value: Any, names: set[str]) -> dict:
         parts = {name: self(part) for name, part in vars(value).items() if name in names}
@@ -131,7 +141,7 @@ class Reader:
         Raises:
             Unlike: an object was there when it was saved, and there is none now.
         """
-        if isinstance(saved, PLAIN):
+        if type(saved) in PLAIN:
             return saved
         kind, *rest = saved
         if kind == "left":
@@ -159,6 +169,9 @@ class Reader:
 
     def _array(self, there, content, number):
         return self._note(number, content.numpy())
+
+    def _scalar(self, there, content, number):
+        return self._note(number, content.numpy()[()])
 
     def _generator(self, there, content, number):
         there = there if isinstance(there, torch.Generator) else torch.Generator()

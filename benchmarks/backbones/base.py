@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from analysis.text import quoted, suggest
 from benchmarks.common import bundled
 from benchmarks.common.errors import DataError
+from benchmarks.common.files import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,7 @@ NORMALISATIONS = {
     "cifar": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 DOWNLOADS = Path("resources/downloads")
+PREPARED = Path("resources/backbones")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 OWN = "a user's own"  # pre-training of what a user names by a file, a folder or a commit
 Labels = Literal["none", "in21k", "in1k", "own", "unknown"]
@@ -79,6 +81,12 @@ class Backbone(ABC):
     def bundled(self) -> dict:
         """The manifest of what a bundle has brought of it; empty in any other checkout."""
         return bundled.manifest("backbones", self.name)
+
+    @property
+    def prepared(self) -> Path | None:
+        """Its weights as they were prepared here, which a run needs alone; None before that."""
+        manifest = PREPARED / self.name / "manifest.json"
+        return Path(read_json(manifest)["weights"]) if manifest.is_file() else None
 
     def digest(self, data_dir: Path | None) -> str:
         """`fingerprint`, or that of the weights that a bundle has brought."""

@@ -55,18 +55,14 @@ class GgufFile(CausalModel):
                 "directory without its suffix (letters, digits, _, . and -)"
             )
         backbone = cls(name=name, architecture={}, file=file, pretraining=OWN)
-        if backbone.bundled:
-            config = model_folder.config(Path(backbone.bundled["weights"]))
-            return dataclasses.replace(backbone, architecture=config)
         data = data_dir()
-        source = backbone._local(data)
-        if source is None:
-            there = [PREFIX + path.stem for path in data.glob("*.gguf")] if data else []
-            raise DataError(
-                f"{name} needs {file}.gguf: put it into the folder that {DATA_DIR_VARIABLE} names"
-                f"{f'; {suggest(name, there)}' if there else ''}"
-            )
-        return dataclasses.replace(backbone, architecture=_configuration(source))
+        if (source := backbone._local(data)) and not backbone.bundled:
+            config = _configuration(source)
+        elif backbone.prepared:
+            config = model_folder.config(backbone.prepared)
+        else:
+            raise DataError(backbone._missing(data))
+        return dataclasses.replace(backbone, architecture=config)
 
     pinned = "sha256"
 
@@ -77,7 +73,16 @@ class GgufFile(CausalModel):
         if local and local.suffix == ".gguf":
             [own] = remembered([local], "sha256")
             self._check_digest(own, local)
+        if own is None:
+            raise DataError(self._missing(data_dir))
         return digest_of([model_folder.READING, own])
+
+    def _missing(self, data_dir: Path | None) -> str:
+        there = [PREFIX + path.stem for path in data_dir.glob("*.gguf")] if data_dir else []
+        return (
+            f"{self.name} needs {self.file}.gguf: put it into the folder that {DATA_DIR_VARIABLE} "
+            f"names{f'; {suggest(self.name, there)}' if there else ''}"
+        )
 
     def _check_digest(self, found: str, file: Path) -> None:
         if self.sha256 not in (None, found):

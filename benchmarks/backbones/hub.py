@@ -64,7 +64,7 @@ class HubModel(CausalModel):
             pretraining=OWN,
         )
         data = data_dir()
-        if folder := backbone.folder(data):
+        if folder := backbone.folder(data) or backbone.prepared:
             config = model_folder.config(folder)
         elif revision:
             config = model_folder.read_json(backbone._from_hub("config.json"))
@@ -105,9 +105,15 @@ class HubModel(CausalModel):
     pinned = "revision"
 
     def fingerprint(self, data_dir: Path | None) -> str:
-        """Repository and commit, or the content of a folder, checked once for each state of it."""
+        """Repository and commit, or the content of a folder, checked once for each state of it.
+
+        Raises:
+            DataError: there is neither, or the folder cannot be used.
+        """
         folder = self.folder(data_dir)
         if folder is None:
+            if not self.revision:
+                raise DataError(self._missing(data_dir))
             return digest_of([model_folder.READING, self.repo, self.revision])
         stats = [(path.name, path.stat()) for path in model_folder.files(folder)]
         state = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

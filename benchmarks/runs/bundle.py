@@ -113,6 +113,9 @@ def _check_commit(plan: Plan) -> str:
     if facts["dirty"]:
         raise DataError("a bundle is of a commit, and the code here is another one's: commit it")
     named = {plan.file.absolute()}.union(*(sources.files(run.spec) for run in plan.runs))
+    tuned = {run.spec["method"].get("tuned", "").partition("/")[0] for run in plan.runs}
+    beside = (plan.file.absolute().with_name(f"{suite}.yaml") for suite in tuned)
+    named |= {file for file in beside if file.is_file()}  # the suites that chose settings
     texts = {run.spec["train"].get("general") for run in plan.runs} - {None, general.DOCS}
     tracked = _git("ls-files", "-z").split("\0")
     for file in sorted(named.union(map(os.path.abspath, texts))):

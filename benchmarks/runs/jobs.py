@@ -21,6 +21,12 @@ def seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
     return expected(run.spec, _known_seconds(), on_gpu=on_gpu).seconds
 
 
+def asked_seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
+    """Twice what was recorded of its like; ten times an estimate, which small steps exceed."""
+    found = expected(run.spec, _known_seconds(), on_gpu=on_gpu)
+    return found.seconds and found.seconds * (10 if found.is_estimate else 2)
+
+
 def pack(
     batches: Iterable[Batch],
     minutes: float,
@@ -46,7 +52,7 @@ def pack(
     left = 0.0  # seconds, in the last of them
     for batch, taken in zip(batches, times, strict=True):
         if packed and taken <= left:
-            packed[-1] = Batch(packed[-1].runs + batch.runs)
+            packed[-1] = Batch(packed[-1].runs + batch.runs, batch.suite)
             left -= taken
         else:
             packed.append(batch)
@@ -70,13 +76,13 @@ def minutes(
     batch: Batch,
     attempt: int,
     longest: int,
-    seconds: Callable[[PlannedRun], float | None] = seconds,
+    seconds: Callable[[PlannedRun], float | None],
 ) -> int:
-    """Twice what its runs are expected to take and 20 more, all of it times the attempt.
+    """What its runs ask for, and 20 minutes more, all of it times the attempt.
 
     The longest time where that is more, or is not known.
     """
-    taken = 20 + 2 * _sum(map(seconds, batch.open_runs())) / 60
+    taken = 20 + _sum(map(seconds, batch.open_runs())) / 60
     return min(longest, attempt * math.ceil(taken)) if math.isfinite(taken) else longest
 
 

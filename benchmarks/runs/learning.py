@@ -287,7 +287,7 @@ class Run:
             if stops or 0 < self.state_seconds <= time.monotonic() - saved_at:
                 saving["seconds"] += self._save_inside(task, beside, saving)
                 saved_at = time.monotonic()
-            if stops:
+            if stops and self.state_seconds:
                 raise Postponed(
                     f"the allocation ends too soon for the rest of task {task.index + 1}: what was "
                     f"learnt of it is saved, run it again"
@@ -310,7 +310,11 @@ class Run:
             "tries": self.record["tries"],
             "device": self.device,
         }
-        save_state(self.inside_path, self.key, self.method.loop.snapshot(beside), measured)
+        try:
+            save_state(self.inside_path, self.key, self.method.loop.snapshot(beside), measured)
+        except (DataError, Unlike) as error:
+            tell(f"no state inside a task is saved, as the method keeps what cannot be: {error}")
+            self.state_seconds = 0
         return time.perf_counter() - start
 
     def _resume(self, task: Task) -> dict:

@@ -150,12 +150,14 @@ class Batch:
     """Runs for one process, one after the other; imports cost as much as a small run."""
 
     runs: list[PlannedRun]
+    suite: str = ""
 
     @property
     def name(self) -> str:
-        """The same whatever of it is done."""
+        """The same whatever of it is done; another for another suite, which may be made beside."""
         more = "-and-more" if len({run.label for run in self.runs}) > 1 else ""
-        return f"{self.runs[0].label}{more}-{digest_of([run.key for run in self.runs])[:12]}"
+        digest = digest_of([self.suite, *(run.key for run in self.runs)])
+        return f"{self.runs[0].label}{more}-{digest[:12]}"
 
     def title(self) -> str:
         """What of it is to be done, in words, for a line of progress."""
@@ -234,7 +236,7 @@ class Plan:
         for run in self.runs:
             rows.setdefault((run.stream, run.backbone, run.label), []).append(run)
         return [
-            Batch(row[first : first + together])
+            Batch(row[first : first + together], self.name)
             for row in rows.values()
             for first in range(0, len(row), together)
         ]

@@ -85,7 +85,7 @@ def rescore(suite: str, metric: str = OWN) -> tuple[pd.DataFrame, Table]:
 
 def _runs(suite: str) -> list[tuple[dict, Predictions | None]]:
     """The finished runs of a suite, each with what it answered if that was kept."""
-    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    name = reading.suite_name(suite)
     own = Path("results", name, "runs.jsonl")
     path = own if own.is_file() else reading.published().get(name)
     if path is None:
@@ -159,16 +159,17 @@ def _gold(spec: str) -> Gold:
     if not (folder / "manifest.json").exists():
         raise DataError(f"the data of {asked['name']} is not here: {remedy}")
     manifest = read_json(folder / "manifest.json")
+    tested = "train" if asked.get("holdout") else "test"
     if manifest["fingerprint"] != asked["digest"]:
         raise DataError(f"the data in {folder} is not that of these runs: delete it, {remedy}")
     with one_sentence(f"the data in {folder} cannot be read", f"delete it, {remedy}"):
         if manifest["modality"] == "vision":
             own = [name for task in manifest.get("tasks", ()) for name in task["classes"]]
             with np.load(folder / "data.npz", allow_pickle=False) as arrays:
-                labels = arrays["test_labels"].tolist()
+                labels = arrays[f"{tested}_labels"].tolist()
             return Gold(labels, [], {}, manifest.get("classes") or own)
         tasks = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    items = [item for task in tasks for item in task["test"]]
+    items = [item for task in tasks for item in task[tested]]
     answers, prompts = ([item[part] for item in items] for part in ("answer", "prompt"))
     return Gold(answers, prompts, {task["name"]: task["metric"] for task in tasks}, [])
 
@@ -218,7 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     cells, table = rescore(options.suite, options.metric)
     stem = f"rescored-{Path(options.metric).stem}"
-    folder = Path("results") / Path(options.suite).stem
+    folder = Path("results") / reading.suite_name(options.suite)
     write_bytes(folder / f"{stem}.csv", csv(cells).encode())
     write_bytes(folder / f"{stem}.md", table.markdown().encode())
     print(table.markdown(), end="")

@@ -98,7 +98,7 @@ def _make(
         tell(f"{folder} starts over: its code has changed since {state.name}")
         state.unlink()
         state.with_suffix(".jsonl.gz").unlink(missing_ok=True)
-    (folder / lease.ATTEMPT).touch()
+    (folder / lease.ATTEMPT).write_text(run.device)
     try:
         run.make()
         write_bytes(kept.predictions(path), run.predictions().pack())
@@ -187,7 +187,8 @@ def main() -> None:
         "--deadline",
         type=seconds_since_1970,
         metavar="TIME",
-        help="start no task that would not end before, nor before the Slurm job ends",
+        help="stop before, as before the Slurm job ends, with what was learnt of a task saved, or "
+        "without --state-minutes with no task begun that would not end",
     )
     parser.add_argument(
         "--state-minutes",

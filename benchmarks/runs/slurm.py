@@ -107,7 +107,11 @@ def check(profile: Path, threads: int) -> list[str]:
     of_train = _pairs(_pairs(asked.get("set-resources")).get("train"))
     asked = {"gpu": 1} | _pairs(asked.get("default-resources")) | of_train
     everywhere = _partitions()
-    name = str(asked.get("slurm_partition") or _default_partition())
+    name = asked.get("slurm_partition") or _default_partition()
+    if not name:
+        names = ", ".join(sorted({partition.name for partition in everywhere}))
+        return [*found, f"{file} has no slurm_partition, and Slurm no default: name one of {names}"]
+    name = str(name)
     partitions = [p for p in everywhere if p.name in name.split(",")]  # one job, where it fits
     if not partitions:
         names = ", ".join(sorted({partition.name for partition in everywhere}))
@@ -172,7 +176,7 @@ def _refusal(asked: dict, threads: int, partition: str) -> list[str]:
     command += [f"--{name}={value}" for name, value in options.items()]
     command += [*shlex.split(str(asked.get("slurm_extra") or "")), "--wrap", "true"]
     code, said = _ask(*command)
-    reason = said.strip().splitlines()[0].partition("error: ")[2] if "error: " in said else said
+    reason = said.partition("error: ")[2].partition("\n")[0] or said
     return [] if code == 0 else [f"Slurm would not take a job: {' '.join(reason.split())}"]
 
 

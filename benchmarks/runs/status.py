@@ -93,8 +93,9 @@ def _place(run: PlannedRun, known: dict) -> str:
             learnt = 1 + max((after for after, _ in own.cells), default=-1)
             where = f", {visible(own.tasks[learnt])}" if learnt < len(own.tasks) else ""
     place = f": task {min(learnt + 1, n_tasks)} of {n_tasks}{where}"
-    seconds = expected(run.spec, known).seconds
-    begun = (answers, Path(run.directory) / lease.ATTEMPT)
+    begun = answers, attempt = answers, Path(run.directory) / lease.ATTEMPT
+    on_gpu = attempt.exists() and attempt.read_text() == "cuda"
+    seconds = expected(run.spec, known, on_gpu=on_gpu).seconds
     times = [path.stat().st_mtime for path in begun if path.exists()]
     if seconds is None or not times:
         return place

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from benchmarks.backbones import gguf_file
 from benchmarks.backbones.gguf_file import GgufFile
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_json
 from tests.outside import SHAPE, config, network
 from tests.vocabularies import byte_level
 
@@ -158,7 +160,12 @@ def test_a_real_file_becomes_the_network_it_was_made_of(data, tmp_path):
     write(data / "tiny.Q4_1.gguf", own)
     (data / "generation_config.json").write_text('{"eos_token_id": 7}')  # another model's
     backbone = backbones.find(NAME)
-    manifest = backbone.prepare(tmp_path / "out", data)
+    out = Path("resources/backbones", NAME)
+    out.mkdir(parents=True)
+    manifest = backbone.prepare(out, data)
+    write_json(out / "manifest.json", manifest)
+    (data / "tiny.Q4_1.gguf").unlink()
+    backbone = backbones.find(NAME)  # a run needs what was prepared alone
     model, tokenizer = backbone.load(manifest), backbone.tokenizer(manifest)
     ids = torch.arange(3, 30)[None]
     with torch.no_grad():

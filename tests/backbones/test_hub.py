@@ -1,6 +1,7 @@
 """Language models of folders and of the hub: what is read, what is refused, and no code is run."""
 
 import json
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -12,6 +13,7 @@ from baselines.common.lora import LoraSettings, add_lora
 from benchmarks import backbones
 from benchmarks.backbones import hub, model_folder
 from benchmarks.common.errors import DataError
+from benchmarks.common.files import write_json
 from tests.outside import change, network, save
 
 NAME = "hf-tiny-llama"
@@ -49,6 +51,18 @@ def test_names_lead_to_folders_or_say_what_is_missing(data, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(DataError, match="holds no model.safetensors"):
         digest(data)
+
+
+def test_a_run_needs_what_was_prepared_alone(data, monkeypatch):
+    """Not the folder that it was prepared from, nor TREELORA_DATA."""
+    out = Path("resources/backbones", NAME)
+    save(data)
+    out.mkdir(parents=True)
+    write_json(out / "manifest.json", backbones.find(NAME).prepare(out, data))
+    monkeypatch.delenv("TREELORA_DATA")
+    assert backbones.find(NAME).adapted_matrices == 4
+    with pytest.raises(DataError, match="names no commit"):  # a plan asks for the folder
+        backbones.find(NAME).fingerprint(None)
 
 
 @pytest.mark.parametrize(

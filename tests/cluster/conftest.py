@@ -77,8 +77,10 @@ class Project(Checkout):
         self.profile()
 
     def profile(self, default=(), train=(), **options):
-        """Write profiles/mine as a copy of the Slurm profile, with changes."""
-        settings = yaml.safe_load((self.folder / "profiles/slurm/config.yaml").read_text())
+        """Write profiles/mine as a copy of the user's own or of the Slurm profile, with changes."""
+        profiles = [ROOT / "profiles" / name / "config.yaml" for name in ("mine", "slurm")]
+        found = next(profile for profile in profiles if profile.exists())  # with its partition
+        settings = yaml.safe_load(found.read_text())
         settings["default-resources"] |= {"mem_mb": 2000, **dict(default)}
         settings["set-resources"] = {"train": {"gpu": 0, **dict(train)}}
         settings |= {

@@ -69,7 +69,7 @@ def suite(data):
                 "stream": words,
                 "backbone": {"name": "hf-tiny-llama"},
                 "train": train,
-                "methods": {"seqlora": {"rank": 2}},
+                "methods": {"seqlora": {"rank": 2, "tuned": "pilot/seqlora"}},
             },
         ],
     }
@@ -83,6 +83,7 @@ class Source(Checkout):
         self.data = {"TREELORA_DATA": str(data)}
         shutil.copy(folder / "examples/anchor.py", folder / "mine.py")
         (folder / SUITE).write_text(yaml.safe_dump(suite(data)))
+        shutil.copy(folder / "benchmarks/suites/docs_pilot.yaml", folder / "pilot.yaml")
         git(folder, "init", "--quiet")
         git(folder, "add", ".")
         git(folder, "commit", "--quiet", "--message", "all")
@@ -198,7 +199,10 @@ def test_where_it_is_unpacked_runs_are_made_and_know_their_commit(source, unpack
 
 @pytest.mark.parametrize(
     "file, said",
-    [(SUITE, f"needs .*{SUITE}"), ("mine.py", "needs .*mine.py"), ("Makefile", "commit it")],
+    [
+        *((file, f"needs .*{file}") for file in (SUITE, "mine.py", "pilot.yaml")),
+        ("Makefile", "commit it"),
+    ],
 )
 def test_what_the_commit_does_not_have_is_named(file, said, source):
     before = git(source.folder, "rev-parse", "HEAD")

@@ -1,12 +1,13 @@
 """Which batches share a job of Snakemake, and how long it asks for."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from benchmarks.common.errors import DataError
-from benchmarks.runs import jobs
-from benchmarks.runs.plan import Batch
+from benchmarks.runs import durations, jobs
+from benchmarks.runs.plan import Batch, load_plan
 from tests.small_runs import plan_of
 
 MINUTE = 60
@@ -50,8 +51,25 @@ def test_what_is_no_number_of_minutes_is_named(value):
 def test_a_job_asks_for_more_at_each_attempt_and_never_for_more_than_the_limit(project):
     (batch,) = batches(project, ("seqlora",))
     asked = [jobs.minutes(batch, attempt, 100, lambda run: 10 * MINUTE) for attempt in (1, 2)]
-    assert asked == [60, 100]
+    assert asked == [40, 80]
     assert jobs.minutes(batch, 1, 100, lambda run: None) == 100
+
+
+def test_what_was_recorded_is_doubled_and_an_estimate_is_not_trusted(project, monkeypatch):
+    (run,) = plan_of({"seqlora": {"epochs": 7}}, seeds=(0,)).runs
+    estimate = jobs.seconds(run)
+    assert jobs.asked_seconds(run) == 10 * estimate > 0
+    recorded = {(durations._kind(run.spec), durations.ON_CPU): 100.0}
+    monkeypatch.setattr(jobs, "_known_seconds", lambda: recorded)
+    assert jobs.asked_seconds(run) == 200
+
+
+def test_two_suites_with_the_same_runs_have_jobs_of_their_own(project):
+    plan = plan_of({"seqlora": {}})
+    Path("own.yaml").rename("other.yaml")
+    (own,), (other,) = plan.batches(1), load_plan("other.yaml").batches(1)
+    assert [run.record for run in own.runs] == [run.record for run in other.runs]
+    assert own.name != other.name
 
 
 def test_hours_of_a_cpu_do_not_share_a_job_as_seconds_of_a_gpu(project):

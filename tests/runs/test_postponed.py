@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from baselines.common.inside import Unlike
+from baselines.common.loop import Loop
 from benchmarks.common import devices
 from benchmarks.common.errors import DataError, FaultyGPU, Postponed
 from benchmarks.runs import deadline, lease
@@ -75,6 +77,19 @@ def test_a_run_stopped_inside_a_task_goes_on_there(project, monkeypatch, capsys,
         assert task["train_seconds"] > 0
     assert len(record["provenance"]["tries"]) == tries
     assert not [path for path in Path(one.directory).iterdir() if path.suffix == ".pt"]
+
+
+def test_a_method_whose_state_inside_a_task_cannot_be_saved_is_made_without(
+    project, monkeypatch, capsys, whole
+):
+    def snapshot(*_):
+        raise Unlike("a dict by Phase")
+
+    monkeypatch.setattr(Loop, "snapshot", snapshot)
+    (one,) = plan_of({"seqlora": {}}).runs
+    record = runner.make(Path(one.write_spec()), state_minutes=1e-9)
+    assert record["R"] == whole["R"]
+    assert capsys.readouterr().err.count("keeps what cannot be: a dict by Phase") == 1
 
 
 @pytest.mark.parametrize("device", ["the same", "another"])

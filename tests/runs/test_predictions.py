@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from analysis.records import predictions, reading
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import read_json, write_json
 from benchmarks.runs import kept, learning, rescore, results
+from benchmarks.runs.plan import load_plan
 from benchmarks.runs.status import describe
 from tests.small_runs import make, plan_of
 
@@ -157,6 +159,18 @@ def test_scoring_again_gives_what_was_recorded(folder):
     assert len(cells) == 2 * (5 + 5 + 3) and (cells["score"] == cells["recorded"]).all()
     assert {row["method"] for row in table.rows} == set(METHODS)
     assert "All 26 scores of R that were kept are the recorded ones exactly" in table.markdown()
+
+
+def test_items_that_training_left_out_are_scored_again_too(folder):
+    plan_of({"seqlora": {}}, epochs=1)
+    document = yaml.safe_load(Path("own.yaml").read_text())
+    document["experiments"][0]["stream"]["holdout"] = 2
+    Path("own.yaml").write_text(yaml.safe_dump(document))
+    plan = load_plan("own.yaml")
+    assert make(plan.runs[0])["status"] == "done"
+    results.collect(plan, Path("results/own/runs.jsonl"))
+    cells, _ = rescore.rescore("own")
+    assert len(cells) == 5 and (cells["score"] == cells["recorded"]).all()
 
 
 def test_another_metric_may_be_a_file(folder):

@@ -84,6 +84,19 @@ def test_what_else_slurm_has_against_a_job_is_asked_of_itself(cluster, tmp_path)
     assert check(tmp_path) == ["Slurm would not take a job: Invalid qos specification"]
 
 
+def test_the_reason_may_stand_below_what_a_site_says(cluster, tmp_path):
+    cluster(
+        "sbatch", "echo 'Welcome'; echo 'sbatch: error: Invalid qos'; echo 'sbatch: bye'; exit 1"
+    )
+    assert check(tmp_path) == ["Slurm would not take a job: Invalid qos"]
+
+
+def test_without_a_default_partition_one_is_to_be_named(cluster, tmp_path):
+    cluster("sinfo", f'case "$*" in *%P*) echo gpu;; *) echo "{SINFO}";; esac')
+    (found,) = check(tmp_path, slurm_partition=None)
+    assert "no slurm_partition, and Slurm no default: name one of batch, gpu, old" in found
+
+
 def test_a_cluster_that_keeps_no_accounts_is_asked_for_none(cluster, tmp_path):
     cluster("sacctmgr", "echo 'You are not running a supported accounting_storage plugin'; exit 1")
     assert check(tmp_path, slurm_account="whatever") == []

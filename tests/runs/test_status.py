@@ -10,9 +10,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from analysis.records import reading
 from benchmarks.common.files import write_bytes, write_json
-from benchmarks.runs import jobs, published, results
+from benchmarks.runs import jobs, lease, published, results, status
 from benchmarks.runs import run as runner
-from benchmarks.runs.durations import Pace
+from benchmarks.runs.durations import Expected, Pace
 from benchmarks.runs.status import describe
 from tests.small_runs import plan_of
 
@@ -45,6 +45,19 @@ def test_a_running_run_says_how_far_it_is_and_a_dead_one_is_not_running(project,
     assert rows["seqlora"].endswith("1 done, 1 running") and rows["gem"].endswith("2 open")
     after = describe(plan)
     assert "1 done, 1 failed, 2 open" in after and "running" not in after
+
+
+def test_what_a_cpu_took_is_not_said_of_a_gpu(project, whole, monkeypatch):
+    plan = plan_of({"seqlora": {}}, seeds=(0,))
+    (one,) = plan.runs
+    attempt = Path(one.directory, lease.ATTEMPT)
+    attempt.parent.mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(status, "expected", lambda *_, on_gpu: asked.append(on_gpu) or Expected(9))
+    for device in ("cpu", "cuda"):
+        attempt.write_text(device)
+        assert "left" in status._place(one, {})
+    assert asked == [False, True]
 
 
 def _before(look):
