@@ -245,6 +245,7 @@ def without(key):
         (without("tasks"), "lacks tasks"),
         (with_text('"seed": 0', '"seed": 0, "seed": 1'), "the key 'seed' stands twice"),
         (with_text('"last_loss": 0.4', '"last_loss": 1e999'), "a number is not finite"),
+        (with_text('"last_loss": 0.4', '"last_loss": NaN'), "a number is not finite"),
         (with_text('"last_loss": 0.4', f'"last_loss": {2**63}'), "more than 64 bits"),
         (with_text('"last_loss": 0.4', f'"last_loss": {"9" * 5000}'), "line 1: corrupt"),
         (with_text('"last_loss": 0.4', f'"last_loss": {"[" * 200}{"]" * 200}'), "too deeply"),

@@ -76,12 +76,7 @@ def test_a_plan_tells_what_is_recorded_from_what_is_estimated(project, monkeypat
             "belongs to run 'abc'",
         ),
         ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
-        ('{"schema": 18446744073709551616}', "more than 64 bits"),
-        ('{"schema": 1e999}', "is not finite"),
-        ('{"schema": NaN}', "is not finite"),
-        ("[" * 10**5, "nested too deeply"),
         ("\ufeff{}", "is not valid JSON"),
-        ("9" * 5000, "more than 64 bits"),
     ],
 )
 def test_a_corrupt_or_foreign_record_is_named_and_kept(project, content, sentence):
