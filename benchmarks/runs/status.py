@@ -93,10 +93,10 @@ def _place(run: PlannedRun, known: dict) -> str:
             learnt = 1 + max((after for after, _ in own.cells), default=-1)
             where = f", {visible(own.tasks[learnt])}" if learnt < len(own.tasks) else ""
     place = f": task {min(learnt + 1, n_tasks)} of {n_tasks}{where}"
-    begun = answers, attempt = answers, Path(run.directory) / lease.ATTEMPT
+    attempt = Path(run.directory) / lease.ATTEMPT
     on_gpu = attempt.exists() and attempt.read_text() == "cuda"
     seconds = expected(run.spec, known, on_gpu=on_gpu).seconds
-    times = [path.stat().st_mtime for path in begun if path.exists()]
+    times = [path.stat().st_mtime for path in (answers, attempt) if path.exists()]
     if seconds is None or not times:
         return place
     left = seconds * (1 - learnt / n_tasks) - (time.time() - max(times))
