@@ -100,8 +100,8 @@ onerror:
     left = sum(run.is_open() for run in plan.runs)
     if left:
         print(
-            f"{left} of {len(plan.runs)} runs are still open: run the same command again; above or "
-            "in results/batches stands why they were not made"
+            f"{left} of {len(plan.runs)} runs are still open: what failed stands above or in "
+            "results/batches, and the same command goes on"
         )
 
 

@@ -74,7 +74,8 @@ def _measured(entry: dict, panel: Panel) -> Iterator[str]:
             near = {x for x, own in variants(panel, method).items() if own.keys() <= {"strength"}}
             pairs = [pair for pair in counterparts(panel, method, settings) if pair[1] in near]
         for label, other in pairs:
-            own = f"{label} − {other} " if len(entry["option"]) > 1 or other != method else ""
+            plain = other == method and label == entry.get("variant", label)
+            own = "" if plain and len(entry["option"]) == 1 else f"{label} − {other} "
             strengths = [chosen(panel, each).get("strength", "none") for each in (label, other)]
             if "preset" in settings and "sets_strength" not in entry and len({*strengths}) > 1:
                 own += "(strengths {} and {}) ".format(*strengths)
@@ -97,7 +98,7 @@ def _under_other_names(
     own, training = chosen(panel, label), panel.specs[label]["train"].keys() - {"curve_tests"}
 
     def alike_in(other: str, keys: Iterable[str]) -> bool:
-        return all(chosen(panel, other).get(key, own[key]) == own[key] for key in keys)
+        return all(chosen(panel, other).get(key, own.get(key)) == own.get(key) for key in keys)
 
     others = [
         other

@@ -334,5 +334,5 @@ class TreeRegulariser:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """At least in single precision, in which means of many and distances are computed."""
+    """At least in single precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

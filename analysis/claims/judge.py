@@ -25,7 +25,7 @@ RULE = (
     "would differ; how many seeds would tell assumes that mean and spread stay as they are. Not "
     "run: no suite has the runs.",
     "A claim about several effects needs all of them. Of those that fail the surest is shown, else "
-    "the least favourable; claims.csv, which `make figures` leaves, has all. p is "
+    "the least favourable; claims.csv, which make figures leaves, has all. p is "
     "two-sided, from the nearest end of where the claim holds: the largest of a claim that is "
     "supported, and of one that fails the smallest times the number of effects, as any might have "
     "failed by chance. Above 0.05 that is undecided.",

@@ -2,8 +2,7 @@
 
 In a notebook:
 
-    from analysis.errors import DataError
-from analysis.records.runs import load
+    from analysis.records.runs import load
     runs = load("benchmarks/published/cifar.runs.jsonl.xz")
     runs.groupby(["stream", "method"])[["acc", "time_seconds"]].agg(["mean", "std"])
 

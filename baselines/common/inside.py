@@ -3,7 +3,7 @@
 What a method keeps between tasks is its `state_dict`; in a task there is more: moments, generators,
 what hooks have gathered. A method is therefore brought to the task's first step as ever, and then
 each tensor, number, text and generator of it is put back by its place. Objects themselves are
-those that are there, as are members of an enumeration and arrays of texts.
+those that are there, as are arrays of texts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ LIBRARIES = frozenset(
 )
 NOT_OURS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "training"}
 LEFT = ("left",)  # as it is
+NOTHING = object()  # is there now
 
 
 class Unlike(Exception):
@@ -78,8 +79,7 @@ class Writer:
             return (None, None) if fixed else ("tensor", lambda: value.detach().clone())
         if isinstance(value, np.ndarray | np.generic):
             kind = "array" if isinstance(value, np.ndarray) else "scalar"
-            numbers = value.dtype.kind in "biufc"
-            return (kind, lambda: torch.from_numpy(np.array(value))) if numbers else (None, None)
+            return (kind, lambda: _numbers(value)) if value.dtype.kind in "biufc" else (None, None)
         if isinstance(value, torch.Generator):
             return "generator", value.get_state
         if isinstance(value, np.random.Generator):
@@ -92,14 +92,16 @@ class Writer:
         if type(value) is self._made.get(name):
             return "made", lambda: (name, self._attributes(value, set(vars(value))))
         if isinstance(value, dict):
-            return "dict", lambda: self._pairs(value)
+            return "dict", lambda: [(self(k), self(v)) for k, v in value.items()]
         if isinstance(value, list | deque):
             return "list", lambda: [self(part) for part in value]
         if isinstance(value, tuple):
             return "tuple", lambda: [self(part) for part in value]
         if isinstance(value, set):
             return "set", lambda: [self(part) for part in value]
-        if isinstance(value, type | Enum) or not hasattr(value, "__dict__"):
+        if isinstance(value, Enum):
+            raise Unlike(f"{value!r}, a member of an enumeration")
+        if isinstance(value, type) or not hasattr(value, "__dict__"):
             return None, None
         own = type(value).__module__.partition(".")[0] not in LIBRARIES
         if isinstance(value, nn.Module):
@@ -109,13 +111,6 @@ class Writer:
         else:
             return None, None
         return "object", lambda: self._attributes(value, names)
-
-    def _pairs(self, value: dict) -> list[tuple]:
-        pairs = [(self(key), self(part)) for key, part in value.items()]
-        if any(key is LEFT for key, _ in pairs):
-            kinds = ", ".join(sorted({type(key).__name__ for key in value}))
-            raise Unlike(f"a dict by {kinds}")
-        return pairs
 
     def _attributes(self, value: Any, names: set[str]) -> dict:
         parts = {name: self(part) for name, part in vars(value).items() if name in names}
@@ -139,12 +134,14 @@ class Reader:
         """What is to stand in the place of `there`.
 
         Raises:
-            Unlike: an object was there when it was saved, and there is none now.
+            Unlike: something was there when it was saved, and there is nothing now.
         """
         if type(saved) in PLAIN:
             return saved
         kind, *rest = saved
         if kind == "left":
+            if there is NOTHING:
+                raise Unlike("what was left as it is")
             return there
         if kind == "again":
             return self._found[rest[0]]
@@ -197,21 +194,24 @@ class Reader:
             vars(value).update(vars(there))
         self._note(number, value)
         for part, saved in parts.items():
-            vars(value)[part] = self(vars(value).get(part), saved)
+            vars(value)[part] = self(vars(value).get(part, NOTHING), saved)
         return value
 
     def _dict(self, there, content, number):
         found = self._note(number, there if isinstance(there, dict) else {})
         before = dict(found)
-        keys = [self(None, key) for key, _ in content]
-        parts = [self(before.get(key), part) for key, (_, part) in zip(keys, content, strict=True)]
+        keys = [self(NOTHING, key) for key, _ in content]
+        parts = [
+            self(before.get(key, NOTHING), part)
+            for key, (_, part) in zip(keys, content, strict=True)
+        ]
         found.clear()
         found.update(zip(keys, parts, strict=True))
         return found
 
     def _list(self, there, content, number):
         found = self._note(number, there if isinstance(there, list | deque) else [])
-        before = list(found) + [None] * len(content)
+        before = list(found) + [NOTHING] * len(content)
         parts = [self(before[i], part) for i, part in enumerate(content)]
         found.clear()
         found.extend(parts)
@@ -219,21 +219,28 @@ class Reader:
 
     def _tuple(self, there, content, number):
         alike = isinstance(there, tuple) and len(there) == len(content)
-        before = there if alike else [None] * len(content)
+        before = there if alike else [NOTHING] * len(content)
         parts = [self(b, part) for b, part in zip(before, content, strict=True)]
         make = getattr(type(there), "_make", tuple) if alike else tuple
         return self._note(number, make(parts))
 
     def _set(self, there, content, number):
-        return self._note(number, {self(None, part) for part in content})
+        return self._note(number, {self(NOTHING, part) for part in content})
 
     def _object(self, there, content, number):
         if not hasattr(there, "__dict__"):
             raise Unlike("an object")
         self._note(number, there)
         for name, part in content.items():
-            vars(there)[name] = self(vars(there).get(name), part)
+            vars(there)[name] = self(vars(there).get(name, NOTHING), part)
         return there
+
+
+def _numbers(array: np.ndarray | np.generic) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(array))
+    except (TypeError, ValueError) as error:  # a longdouble, another order of bytes
+        raise Unlike(f"an array of {array.dtype}") from error
 
 
 def _copied(state: Any) -> Any:

@@ -84,9 +84,10 @@ class Backbone(ABC):
 
     @property
     def prepared(self) -> Path | None:
-        """Its weights as they were prepared here, which a run needs alone; None before that."""
+        """Its weights as they were prepared here; None if they are not, or lie there no more."""
         manifest = PREPARED / self.name / "manifest.json"
-        return Path(read_json(manifest)["weights"]) if manifest.is_file() else None
+        weights = Path(read_json(manifest)["weights"]) if manifest.is_file() else None
+        return weights if weights and weights.exists() else None
 
     def digest(self, data_dir: Path | None) -> str:
         """`fingerprint`, or that of the weights that a bundle has brought."""

@@ -30,7 +30,7 @@ from benchmarks.runs.evaluate import TestCurve, answer, legal_share
 from benchmarks.runs.kept import Keep
 from benchmarks.runs.model_card import Learnt
 from benchmarks.runs.record import now, provenance, without_curve
-from benchmarks.runs.state import load_state, save_state
+from benchmarks.runs.state import check_state, load_state, save_state
 from benchmarks.scoring.without_a_model import blind_floor, floor
 from benchmarks.streams.common.tasks import RESOURCES, TaskData, load_stream, union, union_epochs
 
@@ -311,10 +311,13 @@ class Run:
             "device": self.device,
         }
         try:
-            save_state(self.inside_path, self.key, self.method.loop.snapshot(beside), measured)
+            inside = self.method.loop.snapshot(beside)
+            check_state(inside, "its state")
         except (DataError, Unlike) as error:
             tell(f"no state inside a task is saved, as the method keeps what cannot be: {error}")
             self.state_seconds = 0
+        else:
+            save_state(self.inside_path, self.key, inside, measured)
         return time.perf_counter() - start
 
     def _resume(self, task: Task) -> dict:

@@ -168,11 +168,12 @@ def n_restorable(plan: Plan) -> int:
     wanted = {run.key: run.spec for run in plan.runs if run.is_open()}
     found = set()
     for suite, path in reading.published().items() if wanted else ():
+        lines: list[bytes] = []
         with suppress(DataError):  # `restore` says which file is damaged
             lines = reading.lines(path, path.read_bytes())
-            keys = {key.decode() for line in lines for key in _KEY.findall(line)}
-            keys &= wanted.keys() - found
-            found |= {key for key in keys if not published.differing(suite, wanted[key])}
+        keys = {key.decode() for line in lines for key in _KEY.findall(line)}
+        keys &= wanted.keys() - found
+        found |= {key for key in keys if not published.differing(suite, wanted[key])}
     return len(found)
 
 

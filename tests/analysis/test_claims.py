@@ -1,7 +1,9 @@
 """The paper's claims: the rule, each verdict, what stands beside it, and where it is shown."""
 
+import io
 from math import exp, inf, isnan, log
 
+import pandas as pd
 import pytest
 from fake_records import NOISE, panel_of, record, seeds, set_paths, suite_of, with_tasks
 
@@ -202,7 +204,9 @@ def test_methods_that_the_paper_lacks_stand_beside(tmp_path):
     compared = {e.what.split()[2].strip(",").lower().replace("-", "") for e in verdict.effects}
     assert compared == {*OTHERS, "ranpac", "ncm"}
     assert verdict.beside in claims.table([verdict]).markdown()
-    rows = [line.split(",")[2:4] for line in claims.csv([verdict]).splitlines()[1:]]
+    table = pd.read_csv(io.StringIO(claims.csv([verdict])))
+    rows = table[["verdict", "what"]].itertuples(index=False)
+    assert table["p"].notna().sum() == len(verdict.judged)  # of each the claim is about
     more = ["other"] * (len(verdict.judged) - 1)
     assert [word for word, _ in rows] == ["supported", *more, "beside", "beside"]
 

@@ -90,5 +90,28 @@ def test_differences_are_measured_where_a_run_differs_in_just_these_settings(tmp
     )
     by_label = {"option": {"treelora": {"preset": "released"}}, "variant": "dice"}
     assert "+10.00 points" in fidelity.measured(by_label, suites)
+    by_label["variant"] = "both"  # minus the one of its strength, if that is not part of it
+    assert fidelity.measured(by_label, suites).startswith("glyphs (demo): both − strong −5.00")
+    with_strength = fidelity.measured(by_label | {"sets_strength": True}, suites)
+    assert with_strength.startswith("glyphs (demo): +15.00 points")
     assert fidelity.measured({"metric": "bwt_standard"}, suites).startswith("glyphs (demo): +")
     assert fidelity.measured({}, suites) == ""
+
+
+def test_what_is_compared_was_trained_alike(tmp_path):
+    records = [
+        *seeds("treelora", 0.5),
+        *tree(0.6, label="preset", train={"learning_rate": 0.1}, config={"search": "random"}),
+        *tree(0.7, label="fast", train={"learning_rate": 0.1}, config={"strength": 0.5}),
+        *seeds("seqlora", 0.2, train={"learning_rate": 0.1}),
+        *seeds("seqlora-slow", 0.4, method="seqlora"),
+    ]
+    suites = [suite_of(tmp_path, records)]
+    preset = {"option": {"treelora": {"preset": "paper"}}, "variant": "preset"}
+    assert fidelity.measured(preset, suites).startswith(
+        "glyphs (demo): preset − fast (strengths 0.1 and 0.5) −10.00 points"
+    )
+    other = {"option": {"treelora": {"search": "none"}}, "variant": "seqlora"}
+    assert fidelity.measured(other, suites).startswith(
+        "glyphs (demo): seqlora-slow − treelora −10.00 points"
+    )

@@ -1,5 +1,6 @@
 """The overview: what is said of all claims, how they are drawn, and where exhibits are found."""
 
+import math
 from math import isnan, log, nan
 from xml.etree import ElementTree
 
@@ -10,9 +11,10 @@ from analysis import exhibits, overview, pages
 from analysis.claims.judge import judge, measure
 from analysis.claims.summary import MIXED, Standing, chance, counts, findings, standings
 from analysis.claims.verdict import ALIKE, CLAIMS, Effect, Reported, Verdict
+from analysis.figures.lettering import width
 from analysis.forest import NARROW, WIDE, forest
 from analysis.records.metrics import Estimate
-from analysis.scatter import HIGH, Point, board, scatter
+from analysis.scatter import HIGH, LETTER, Point, board, scatter
 from analysis.scatter import WIDE as SCATTER_WIDE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -137,6 +139,25 @@ def test_points_of_a_scatter_are_inside_and_their_names_apart():
     assert all(0 < x < SCATTER_WIDE and 0 < y < HIGH for x, y in names)
     hollow = [c for c in root.iter(f"{SVG}circle") if c.get("fill") == "none"]
     assert len(hollow) == 1
+
+
+def test_a_name_is_nearest_to_its_own_point():
+    """Two near each other, of which the lower one has no room beside it."""
+    crowd = [Point(f"m{i}", 0.30 + 0.02 * i, 10, "#000000") for i in range(4)]
+    root = ElementTree.fromstring(scatter("x", "ACC", [*crowd, Point("far", 0.5, 99, "#000")], {}))
+    places, own = {}, {}
+    for group in root.iter(f"{SVG}g"):
+        (circle,), (text,) = group.iter(f"{SVG}circle"), group.iter(f"{SVG}text")
+        places[text.text] = float(circle.get("cx")), float(circle.get("cy"))
+        long = LETTER * width(text.text)
+        left = float(text.get("x")) - (long if text.get("text-anchor") == "end" else 0)
+        own[text.text] = left, left + long, float(text.get("y")) - 3.5
+    for name, (left, right, y) in own.items():
+
+        def distance(point, left=left, right=right, y=y):
+            return math.hypot(max(left - point[0], point[0] - right, 0), y - point[1])
+
+        assert min(places, key=lambda other: distance(places[other])) == name
 
 
 def test_no_name_stands_on_that_of_a_level():

@@ -512,6 +512,11 @@ def test_every_published_table_fits_its_page(tmp_path):
         assert not re.findall("Overfull .hbox.*|.*Float too large.*", done.stdout)
 
 
+def test_a_table_without_rows_has_its_columns_in_its_csv():
+    columns = [Column("method", "Method"), Column("acc", "ACC", percent, signed=True)]
+    assert Table("t", "t", columns, []).csv() == "method,acc,acc_sd,acc_low,acc_high\n"
+
+
 def trial(label, score, **config):
     """A run of a grid with one seed, tested on images that training left out."""
     rate = config.pop("learning_rate")

@@ -53,8 +53,7 @@ def test_names_lead_to_folders_or_say_what_is_missing(data, tmp_path):
         digest(data)
 
 
-def test_a_run_needs_what_was_prepared_alone(data, monkeypatch):
-    """Not the folder that it was prepared from, nor TREELORA_DATA."""
+def test_a_run_needs_no_data_directory(data, monkeypatch):
     out = Path("resources/backbones", NAME)
     save(data)
     out.mkdir(parents=True)
@@ -63,6 +62,9 @@ def test_a_run_needs_what_was_prepared_alone(data, monkeypatch):
     assert backbones.find(NAME).adapted_matrices == 4
     with pytest.raises(DataError, match="names no commit"):  # a plan asks for the folder
         backbones.find(NAME).fingerprint(None)
+    (data / "tiny-llama").rename(data / "elsewhere")
+    with pytest.raises(DataError, match="names no commit"):
+        backbones.find(NAME)
 
 
 @pytest.mark.parametrize(

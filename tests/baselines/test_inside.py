@@ -45,12 +45,21 @@ def test_arrays_of_numbers_are_put_back_and_those_of_texts_are_left():
     assert there.counts.tolist() == [1, 2] and there.names.tolist() == ["a", "b"]
 
 
-def test_members_of_an_enumeration_are_left():
-    there = gone_on(SimpleNamespace(phase=Phase.FIRST), SimpleNamespace(phase=Phase.LAST))
-    assert there.phase is Phase.LAST and Phase.LAST.value == "last"
+@pytest.mark.parametrize(
+    "value",
+    [Phase.FIRST, [Phase.FIRST], {Phase.FIRST: 1.0}, {(1, Phase.FIRST): 1.0}, np.longdouble(1)],
+    ids=str,
+)
+def test_what_could_not_be_put_back_is_not_saved(value):
+    with pytest.raises(Unlike, match="enumeration|an array of"):
+        Writer()(SimpleNamespace(state=value))
 
 
-def test_a_dict_by_what_is_left_is_not_saved():
-    with pytest.raises(Unlike, match="a dict by Phase"):
-        Writer()({Phase.FIRST: 1.0})
+@pytest.mark.parametrize("saved", [{len: 1.0}, [len], {1: len}, {len}, (len,)], ids=str)
+def test_what_was_left_must_be_there(saved):
+    with pytest.raises(Unlike, match="left as it is"):
+        gone_on(saved, type(saved)())
+
+
+def test_a_number_of_numpy_may_be_a_name():
     assert gone_on({np.int64(3): 1.0}, {}) == {3: 1.0}

@@ -399,8 +399,8 @@ def test_a_factor_that_no_loss_reaches_has_a_gradient_of_zeros():
     assert tree.estimate.tolist() == [[1.0] * 3, [0.0] * 3]
 
 
-def test_means_are_taken_in_single_precision():
-    """Of bfloat16, 1000 gradients of 1 and 1000 of 3 would be 1 in the mean."""
+def test_gradients_are_averaged_in_single_precision():
+    """In bfloat16, 1000 gradients of 1 and 1000 of 3 would be 1 in the mean."""
     model = tiny.Adapters(1, 2).bfloat16()
     tree = TreeRegulariser(model, Options(signature="gradient", budget=1))
     for _ in range(2):
