@@ -39,7 +39,7 @@ class CausalModel(Backbone):
         if (found := layers(self.name, config)) != self.n_layers:
             raise DataError(
                 f"{folder} is not {self.name}: it has {found} layers and should have "
-                f"{self.n_layers}"
+                f"{self.n_layers}: copy the model as it was published, or name it hf-..."
             )
         with at(str(folder)), torch.device("meta"):
             language.build(config)

@@ -95,7 +95,8 @@ def check_shapes(state: Mapping[str, Tensor], network: nn.Module, source: Path) 
         if key in state and state[key].shape != own.shape:
             raise DataError(
                 f"{source} holds another architecture's weights: {key} is "
-                f"{tuple(state[key].shape)} and should be {tuple(own.shape)}"
+                f"{tuple(state[key].shape)} and should be {tuple(own.shape)}: take the file of the "
+                "architecture that its name says"
             )
 
 
@@ -107,13 +108,15 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     except RuntimeError as error:
         raise DataError(
             f"the weights in {source} do not fit {type(model.network).__name__}: "
-            f"{str(error).splitlines()[1].strip()}"
+            f"{str(error).splitlines()[1].strip()}: take the file of the architecture that its "
+            "name says"
         ) from error
     missing = [key for key in missing if key not in model.derived]
     if missing or unexpected:
         raise DataError(
             f"the weights in {source} are another architecture's: "
-            f"missing {missing[:3] or 'nothing'}, unexpected {unexpected[:3] or 'nothing'}"
+            f"missing {missing[:3] or 'nothing'}, unexpected {unexpected[:3] or 'nothing'}: take "
+            "the file of the architecture that its name says"
         )
 
 

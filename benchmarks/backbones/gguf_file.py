@@ -87,7 +87,8 @@ class GgufFile(CausalModel):
     def _check_digest(self, found: str, file: Path) -> None:
         if self.sha256 not in (None, found):
             raise DataError(
-                f"{file} is not {self.name}: its SHA-256 is {found} and should be {self.sha256}"
+                f"{file} is not {self.name}: its SHA-256 is {found} and should be {self.sha256}: "
+                "copy it as it was published"
             )
 
     def _local(self, data_dir: Path | None) -> Path | None:

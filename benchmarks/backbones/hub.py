@@ -49,7 +49,8 @@ class HubModel(CausalModel):
                 or the repository cannot be read.
         """
         found = re.fullmatch(rf"{PREFIX}(\w[\w.-]*?)(?:@([0-9a-f]{{40}}))?", name)
-        if not found or len(name.encode()) > _LONGEST_NAME:
+        leaves = found and {".", ".."} & set(found[1].split("--"))
+        if not found or leaves or len(name.encode()) > _LONGEST_NAME:
             raise DataError(
                 f"{name[:_LONGEST_NAME]!r} should be {PREFIX} and the name of a folder in the data "
                 f"directory (letters, digits, _, . and -), or {PREFIX}organisation--model@ and the "

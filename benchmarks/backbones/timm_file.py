@@ -33,6 +33,9 @@ N_VALUES = 8
 TOLERANCE = 0.02
 
 
+REMEDY = "take the file as it was published; one of your own is named timm-..."
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimmFile(Backbone):
     """A plain vision transformer and the file of its weights.
@@ -43,8 +46,8 @@ class TimmFile(Backbone):
     every run.
 
     Attributes:
-        file: name without suffix of the file in the data directory, as its publisher calls it; a
-            pattern.
+        file: name without suffix of the file in the data directory, as its publisher calls it.
+        also: another name under which it is published.
         url: where the weights are otherwise downloaded from; None if they must be there.
         sha256: hex digest of what `url` gives.
         entry, prefix: where a pickled checkpoint keeps the network; see `checkpoints.read`.
@@ -55,6 +58,7 @@ class TimmFile(Backbone):
 
     modality: Literal["vision"] = "vision"
     file: str
+    also: str | None = None
     url: str | None = None
     sha256: str | None = None
     entry: str | None = None
@@ -122,10 +126,9 @@ class TimmFile(Backbone):
 
     def _local(self, data_dir: Path | None) -> Path | None:
         """The user's own file; a download does not count, so that fetching it changes no digest."""
-        for suffix in SUFFIXES if data_dir else ():
-            for found in sorted(data_dir.glob(self.file + suffix)):
-                return found
-        return None
+        stems = filter(None, (self.file, self.also) if data_dir else ())
+        found = (data_dir / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
+        return next((file for file in found if file.is_file()), None)
 
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """A pickle is kept in `out` as safetensors, the trunk alone, so that runs never open it."""
@@ -133,7 +136,7 @@ class TimmFile(Backbone):
 
         source = self._local(data_dir)
         if source is None:
-            name = self.file.replace("*", "") + "".join(Path(self.url).suffixes)
+            name = self.file + "".join(Path(self.url).suffixes)
             source = DOWNLOADS / name
             fetch(self.url, self.sha256, source)
         model = self.build()
@@ -158,11 +161,14 @@ class TimmFile(Backbone):
         if not told and found != self.classes:
             raise DataError(
                 f"{source} is not {self.name}: its classifier has {found or 'no'} classes and "
-                f"should have {self.classes or 'none'}; the trunk may have seen other labels"
+                f"should have {self.classes or 'none'}; the trunk may have seen other labels: "
+                f"{REMEDY}"
             )
         scales = [v for k, v in state.items() if "norm" in k and k.endswith("weight")]
         if all((scale.float() - 1).abs().max() < 1e-3 for scale in scales):
-            raise DataError(f"{source} holds a random initialisation: no normalisation is trained")
+            raise DataError(
+                f"{source} holds a random initialisation, as no normalisation is trained: {REMEDY}"
+            )
 
     def _features(self, model: nn.Module, source: Path) -> list[float]:
         """The first values of the first fixed image; refused if no features or not its own."""
@@ -180,6 +186,6 @@ class TimmFile(Backbone):
             if any(abs(a - b) > most for a, b in zip(values, self.features, strict=True)):
                 raise DataError(
                     f"{source} is not {self.name}: its features on the fixed images begin with "
-                    f"{values} and should with {self.features}"
+                    f"{values} and should with {self.features}: {REMEDY}"
                 )
         return values

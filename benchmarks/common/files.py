@@ -24,6 +24,14 @@ def require_plain(path: Path) -> None:
         raise DataError(f"{path} is a folder, a pipe, a socket or a device, no file: remove it")
 
 
+def expanded(path: str) -> Path:
+    """A path as the user writes it, with ~ for a home; DataError if there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path} begins with the home of nobody known: write it out") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; an older version survives a failure."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -143,7 +143,7 @@ def estimate(spec: dict) -> Estimate:
             model,
             samples=train.get("test_batch_size") or TEST_BATCH_SIZE,
             prompt_tokens=needs.prompt_tokens,
-            new_tokens=stream.get("max_new_tokens") or needs.answer_tokens,
+            new_tokens=stream.get("max_new_tokens") or ANSWER_TOKENS,
             loaded=loaded,
         ),
     )

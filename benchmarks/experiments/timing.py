@@ -480,8 +480,15 @@ def command() -> argparse.ArgumentParser:
 @as_exit()
 def main() -> None:
     o = command().parse_args()
+    for name in ("threads", *PARTS[o.measure]):
+        values = getattr(o, name)
+        for value in values if isinstance(values, list) else [values]:
+            if type(value) is int and value < 1:
+                raise DataError(f"--{name.replace('_', '-')} is at least 1, but is {value}")
     check_writable(o.out.absolute().parent)
-    before = read_json(o.out)["parts"] if o.out.exists() else {}
+    before = read_json(o.out) if o.out.exists() else {"kind": "timing", "parts": {}}
+    if not isinstance(before, dict) or before.get("kind") != "timing":
+        raise DataError(f"{o.out} holds no times: name another file by --out")
     torch.set_num_threads(o.threads)
     o.device = devices.find()
     measured = {
@@ -493,7 +500,7 @@ def main() -> None:
         **{name: getattr(o, name) for name in PARTS[o.measure]},
         **o.measure(o),
     }
-    data = {"schema": 1, "kind": "timing", "parts": before | {o.part: measured}}
+    data = {"schema": 1, "kind": "timing", "parts": before["parts"] | {o.part: measured}}
     write_json(o.out, data)
 
 

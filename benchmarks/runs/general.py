@@ -22,6 +22,7 @@ from benchmarks.backbones import BACKBONES
 from benchmarks.backbones.tokenizer import Tokenizer
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError, one_sentence
+from benchmarks.common.files import expanded
 from benchmarks.streams.common.sources import content, remembered
 from benchmarks.streams.common.tasks import RESOURCES
 
@@ -34,7 +35,7 @@ _MOST_BYTES = 1 << 24  # that are read of a file
 
 def located(place: str, folder: Path) -> str:
     """A file that a suite in that folder names, as it is from the current one."""
-    return place if place == DOCS else os.path.relpath(folder / Path(place).expanduser())
+    return place if place == DOCS else os.path.relpath(folder / expanded(place))
 
 
 def digest(place: str) -> str:

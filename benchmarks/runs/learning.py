@@ -116,7 +116,7 @@ class Run:
         if language:
             self.record["stream"] |= _facts(spec["stream"], self.data)
         if isinstance(self.backbone, backbones.CausalModel):
-            fits = memory.check(spec, self.device)
+            fits = memory.check(spec | {"stream": spec["stream"] | self._lengths()}, self.device)
             tell(f"{self.manifest['name']}: {fits}")
         network = self._network()
         self._general_before(network)
@@ -141,6 +141,12 @@ class Run:
         if spec["train"].get("checkpointing"):
             network.save_memory()
         return network.split_qkv()
+
+    def _lengths(self) -> dict[str, int]:
+        """Of the longest answers, as options would limit them to that."""
+        trained = (int((task.train.y != -100).sum(dim=1).max()) for task in self.data)
+        tested = (task.max_new_tokens for task in self.data)
+        return {"max_answer_tokens": max(trained), "max_new_tokens": max(tested)}
 
     def _general_before(self, network: torch.nn.Module) -> None:
         """Note the general ability of the backbone, where that is asked for."""

@@ -46,6 +46,7 @@ import baselines
 from analysis.text import quoted, suggest, visible
 from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
+from benchmarks.common.files import expanded
 from benchmarks.common.options import NonEmpty, at, check_names, field_names, parse
 from benchmarks.runs import general, suite_text
 from benchmarks.runs.kept import Keep
@@ -237,7 +238,7 @@ def _runs(
 def _from_here(place: Any, folder: Path) -> Any:
     """A path as it is from the current folder, where runs are made; anything else as it is."""
     is_path = isinstance(place, str) and ("/" in place or place.endswith(".py"))
-    return os.path.relpath(folder / Path(place).expanduser()) if is_path else place
+    return os.path.relpath(folder / expanded(place)) if is_path else place
 
 
 def _check_limits(stream: Stream, n_tasks: int) -> None:

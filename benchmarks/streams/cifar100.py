@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.text import quoted
 from benchmarks.common.errors import DataError, one_sentence
 from benchmarks.streams.common import canonical
 from benchmarks.streams.common.base import VisionStream
@@ -77,9 +78,15 @@ class Cifar100(VisionStream):
         if kind is None:
             kind, files = "archive", [canonical.download(URLS, SHA256, ARCHIVE, self.data_dir)]
         classes, splits, source = _READERS[kind](files)
+        classes = ["crab" if name == "cra" else name for name in classes]  # as copies have it
         if len(classes) != len(CLASSES):
             raise canonical.incomplete(
                 f"CIFAR-100 needs {len(CLASSES)} classes, {files[0].parent} names {len(classes)}"
+            )
+        if other := [pair for pair in zip(classes, CLASSES, strict=True) if len({*pair}) > 1]:
+            raise canonical.incomplete(
+                f"{files[0].parent} has the class {quoted(other[0][0])} where CIFAR-100 has "
+                f"{other[0][1]}"
             )
         arrays = {}
         for name, (images, labels) in splits.items():

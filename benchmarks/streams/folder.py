@@ -23,6 +23,7 @@ from pydantic import Field
 
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
+from benchmarks.common.files import expanded
 from benchmarks.streams.common import pictures
 from benchmarks.streams.common.base import VisionOptions, VisionStream
 from benchmarks.streams.common.sources import Files, digest_of_files, files_in, folders_in
@@ -62,7 +63,7 @@ class Folder(VisionStream):
         classes, splits, paths = self._found
         return pictures.store(
             out,
-            Files(Path(path).expanduser(), paths),
+            Files(expanded(path), paths),
             "folder",
             classes,
             splits,
@@ -75,7 +76,7 @@ class Folder(VisionStream):
     @cached_property
     def _found(self) -> tuple[list[str], Splits, dict[str, Path]]:
         """The classes, their split, and where each image is by its name there."""
-        path, fraction = Path(self.options.path).expanduser(), self.options.test_fraction
+        path, fraction = expanded(self.options.path), self.options.test_fraction
         if not path.is_dir():
             found = "no folder" if path.exists() else "not there"
             raise DataError(

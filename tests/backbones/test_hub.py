@@ -368,6 +368,13 @@ def test_what_a_repository_lacks_is_said_before_its_weights_are_fetched(reposito
     assert not [path for path in fetched if path.endswith(".safetensors")]
 
 
+@pytest.mark.parametrize("name", ["x--..", "x--.", "x--.."])
+def test_no_name_leads_out_of_the_data_directory(name, data):
+    (data.parent / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="should be hf- and the name of a folder"):
+        backbones.find(f"hf-{name}")
+
+
 @pytest.mark.parametrize("name", ["a--b--c", "a..b", "a-", "x" * 100])
 def test_what_the_hub_would_not_take_for_a_name_is_said(name, data):
     with pytest.raises(DataError, match="names no repository of the hub"):

@@ -300,6 +300,13 @@ def test_the_vit_ti_of_the_data_directory_is_recognised(tmp_path):
     assert manifest["labels"] == "in1k" and manifest["weights"].startswith(str(data))
     state = load_file(manifest["weights"])
     state["blocks.11.mlp.fc2.weight"] = state["blocks.11.mlp.fc2.weight"].flip(0)
-    save_file(state, tmp_path / "vit_tiny_patch16_224.other.safetensors")
+    save_file(state, tmp_path / "vit_tiny_patch16_224.fp16.safetensors")
     with pytest.raises(DataError, match="is not vit-ti: its features"):
         backbone.prepare(tmp_path, tmp_path)
+
+
+def test_a_checkpoint_of_ones_own_is_not_taken_for_a_published_one(tmp_path):
+    backbone = backbones.find("vit-ti")
+    for name in ("mine", "augreg_in21k"):
+        (tmp_path / f"vit_tiny_patch16_224.{name}.safetensors").write_bytes(b"")
+    assert backbone.fingerprint(tmp_path) == backbone.fingerprint(None)

@@ -84,6 +84,21 @@ def test_a_gpu_has_its_name_and_its_peak(part, gpu, small, tmp_path):
     assert all(row["peak_bytes"] > 0 for row in found["rows"] if "peak_bytes" in row)
 
 
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--threads", "0", "loop"], "--threads is at least 1, but is 0"),
+        (["penalty", "--rounds", "0"], "--rounds is at least 1, but is 0"),
+        (["loop"], "holds no times"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before(arguments, said, tmp_path, monkeypatch):
+    (tmp_path / "other.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["timing", "--out", str(tmp_path / "other.json"), *arguments])
+    with pytest.raises(SystemExit, match=said):
+        timing.main()
+
+
 def test_schedules_are_compared_with_seqlora(tmp_path):
     with pytest.raises(SystemExit, match="seqlora"):
         measure(tmp_path / "timing.json", "schedules", "--methods gem")

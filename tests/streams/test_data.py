@@ -93,6 +93,10 @@ def test_held_out_training_items_are_tested_and_not_learnt(tmp_path, monkeypatch
         assert own.gold == [item["answer"] for item in items[9:]]
         assert list(own.items) == places and own.options == {"6", "7"}
     assert whole[0].options == {"6", "7"}
+    leaks = [items[0], *items[:10], items[0]]  # of which the last one is held out
+    write_json(folder / "data.json", [task | {"train": leaks}, task | {"name": "b"}])
+    (own, _), _ = data.load_stream(spec | {"holdout": 1}, 0, TOKENIZER)
+    assert [prompt for prompt, _ in own.examples] == [item["prompt"] for item in items[1:10]]
     free = [item | {"answer": str(i // 3)} for i, item in enumerate(items)]
     write_json(folder / "data.json", [task | {"train": free}] * 2)
     assert data.load_stream(spec, 0, TOKENIZER)[0][0].options == set()

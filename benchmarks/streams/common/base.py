@@ -146,6 +146,11 @@ class LanguageOptions(Options):
 
     def __post_init__(self):
         self.check_holdout("test_per_task", "items")
+        if self.boundary == "released" and self.max_answer_tokens:
+            raise DataError(
+                "max_answer_tokens is for boundary: exact, as the released code cuts no answer: "
+                "leave one of the two out"
+            )
 
     @property
     def reading(self) -> dict[str, Any]:

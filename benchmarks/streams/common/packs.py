@@ -30,7 +30,7 @@ from analysis.text import suggest
 from benchmarks.common.data_dir import DATA_DIR_VARIABLE
 from benchmarks.common.digests import digest_of
 from benchmarks.common.errors import DataError
-from benchmarks.common.files import require_plain, write_bytes
+from benchmarks.common.files import expanded, require_plain, write_bytes
 from benchmarks.common.progress import Progress
 from benchmarks.scoring import text_metrics
 from benchmarks.streams.common import sources
@@ -174,7 +174,7 @@ class TextStream(LanguageStream):
 
 def _own(path: str) -> Path:
     """The user's folder or archive; DataError if it is not there."""
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.exists():
         looked = place.absolute()
         raise DataError(f"path {path} is not there (as {looked}): correct it, or leave it out")

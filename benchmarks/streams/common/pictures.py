@@ -76,10 +76,10 @@ def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
             # In MPO, telephones keep the brightness beside the photograph; in PSD it is layers.
             one = opened.format in ("MPO", "PSD") or getattr(opened, "n_frames", 1) == 1
             done = [] if one else ["of several frames, the first"]
-            opened.load()
             turn = None
             with suppress(Exception):  # a damaged tag is no damaged picture
                 turn = _TURNS.get(opened.getexif().get(0x0112))
+            opened.load()
             if opened.mode.startswith("I") or opened.mode == "F":
                 image = _scaled(opened, where)
                 done.append("scaled to 8 bits")
@@ -92,7 +92,8 @@ def decode(content: bytes, where: str) -> tuple[Image, list[str]]:
                 image = opened
             image = image.convert("RGB")
             if turn:
-                image = image.transpose(Image.Transpose[turn])
+                if opened.format != "TIFF":  # which Pillow turns as it loads it
+                    image = image.transpose(Image.Transpose[turn])
                 done.append("turned upright")
     return image, done
 

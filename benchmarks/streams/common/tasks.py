@@ -252,8 +252,12 @@ def _language(options: LanguageOptions, seed: int, folder: Path, tokenizer) -> l
 def _text_task(task: dict, places: Sequence[int], options: LanguageOptions, tokenizer) -> TaskData:
     """A task of data.json as token ids, limited as asked."""
     learnt, tested, held_out = _shares(options)
+    shares = {"train": task["train"][learnt], "test": task[tested][held_out]}
+    if options.holdout and not getattr(options, "keep_leaks", None):
+        asked = {item["prompt"] for item in shares["test"]}
+        shares["train"] = [item for item in shares["train"] if item["prompt"] not in asked]
     items = {}
-    for part, given in (("train", task["train"][learnt]), ("test", task[tested][held_out])):
+    for part, given in shares.items():
         limit = getattr(options, f"{part}_per_task")
         _require(f"{part}_per_task", limit, len(given), task["name"])
         items[part] = [(item["prompt"], item["answer"]) for item in given[:limit]]
