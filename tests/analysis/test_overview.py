@@ -14,7 +14,7 @@ from analysis.claims.verdict import ALIKE, CLAIMS, Effect, Reported, Verdict
 from analysis.figures.lettering import width
 from analysis.forest import NARROW, WIDE, forest
 from analysis.records.metrics import Estimate
-from analysis.scatter import HIGH, LETTER, Point, board, scatter
+from analysis.scatter import HIGH, LETTER, LINE, Point, board, scatter
 from analysis.scatter import WIDE as SCATTER_WIDE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -142,9 +142,13 @@ def test_points_of_a_scatter_are_inside_and_their_names_apart():
 
 
 def test_a_name_is_nearest_to_its_own_point():
-    """Two near each other, of which the lower one has no room beside it."""
-    crowd = [Point(f"m{i}", 0.30 + 0.02 * i, 10, "#000000") for i in range(4)]
-    root = ElementTree.fromstring(scatter("x", "ACC", [*crowd, Point("far", 0.5, 99, "#000")], {}))
+    """Where names that are merely free would stand beside another point."""
+    crowd = {
+        **{"InfLoRA": (0.464, 32), "CODA-Prompt": (0.443, 31)},
+        **{"O-LoRA": (0.433, 45), "DualPrompt": (0.406, 29)},
+    }
+    points = [Point(name, *place, "#000000") for name, place in crowd.items()]
+    root = ElementTree.fromstring(scatter("x", "ACC", points, {}))
     places, own = {}, {}
     for group in root.iter(f"{SVG}g"):
         (circle,), (text,) = group.iter(f"{SVG}circle"), group.iter(f"{SVG}text")
@@ -155,7 +159,8 @@ def test_a_name_is_nearest_to_its_own_point():
     for name, (left, right, y) in own.items():
 
         def distance(point, left=left, right=right, y=y):
-            return math.hypot(max(left - point[0], point[0] - right, 0), y - point[1])
+            beside, above = max(left - point[0], point[0] - right, 0), abs(point[1] - y) - LINE / 2
+            return math.hypot(beside, max(above, 0))
 
         assert min(places, key=lambda other: distance(places[other])) == name
 

@@ -42,8 +42,12 @@ def test_a_local_folder_runs_from_a_suite_file_alone(
             return original(self, *arguments)
 
         monkeypatch.setattr(LanguageModel, name, spy)
+    asked, check = [], memory.check
+    monkeypatch.setattr(memory, "check", lambda *a: asked.append(a[0]["stream"]) or check(*a))
     [record] = made(suite(kind, tmp_path, **changes), data)
     assert record["status"] == "done", record["error"]
+    longest = {asked[0][name] for name in ("max_answer_tokens", "max_new_tokens")}
+    assert all(0 < n < memory.ANSWER_TOKENS for n in longest)  # as they are, and not as assumed
     assert {(name, what) for name, *_, what in seen} == {
         ("save_memory", torch.bfloat16),
         ("generate_from", torch.bfloat16),
