@@ -1,8 +1,7 @@
 """Language models as GGUF files, llama.cpp's format: dequantised once, into a folder of their own.
 
 A user's own is named by its file in the data directory, `gguf-my-model.Q4_K_M` for
-`my-model.Q4_K_M.gguf`. transformers reads it with the package `gguf`, which the lock does not have;
-a run reads the folder and needs it no more.
+`my-model.Q4_K_M.gguf`. A run reads the folder, and neither the file nor its format.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from benchmarks.common.options import at
 from benchmarks.streams.common.sources import DIGESTS, Archive, recall, remember, remembered
 
 PREFIX = "gguf-"  # begins the name of a user's own file
-PACKAGE = "gguf==0.19.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class GgufFile(CausalModel):
 
     @classmethod
     def named(cls, name: str) -> GgufFile:
-        """The model that `gguf-FILE` stands for; DataError without such a file or its package."""
+        """The model that `gguf-FILE` stands for; DataError without such a file."""
         file = name.removeprefix(PREFIX)
         if not re.fullmatch(r"\w[\w.-]{0,150}", file):
             raise DataError(
@@ -99,7 +97,6 @@ class GgufFile(CausalModel):
 
     def find_weights(self, out: Path, data_dir: Path | None) -> dict:
         """The weights in float32, configuration and tokenizer are written into `out`/model."""
-        require_package()
         source, folder = self._local(data_dir), out / "model"
         if source is None:
             archive = DOWNLOADS / self.url.rpartition("/")[2]
@@ -123,17 +120,6 @@ class GgufFile(CausalModel):
         return folder / f"{self.file}.gguf"
 
 
-def require_package() -> None:
-    """DataError unless GGUF files can be read here."""
-    from transformers.utils import is_gguf_available
-
-    if not is_gguf_available():
-        raise DataError(
-            "the package gguf, with which a GGUF file is read, is not installed: install it with "
-            f"`.venv/bin/python -m pip install {PACKAGE}`"
-        )
-
-
 def _configuration(file: Path) -> dict:
     """What the file says of its network as the entries of a config.json, checked to make one.
 
@@ -155,7 +141,6 @@ def _read(file: Path) -> dict:
 
     from benchmarks.backbones import language
 
-    require_package()
     with one_sentence(f"{file} cannot be read", "take another file"):
         config, _ = PreTrainedConfig.get_config_dict(
             file.parent, gguf_file=file.name, local_files_only=True
