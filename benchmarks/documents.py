@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from pathlib import Path
 
 from analysis import fidelity, pages
 from analysis.claims.judge import judge, measure
@@ -15,10 +14,9 @@ from analysis.records.reading import PUBLISHED, published
 from analysis.records.runs import read_suite
 from benchmarks import backbones
 from benchmarks.common.errors import as_exit
-from benchmarks.common.files import read_json, write_bytes
+from benchmarks.common.files import ROOT, read_json, write_bytes
 from benchmarks.experiments import timing_page
 
-ROOT = Path(__file__).parents[1]
 MARKS = "<!-- {0}:begin -->", "<!-- {0}:end -->"  # around what is made in the README
 MADE = "<!-- Made by `make docs`: edits here are lost. -->\n\n"
 BACKBONES = """\

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from benchmarks.common import archive
 from benchmarks.common.digests import sha256_of
-from benchmarks.common.files import read_json
+from benchmarks.common.files import ROOT, read_json
 
-ROOT = Path(__file__).parents[2]
 FACTS = "bundle.json"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from analysis import strict_json
 from benchmarks.common.errors import DataError
 
+ROOT = Path(__file__).parents[2]  # of the checkout
+
 
 def require_plain(path: Path) -> None:
     """DataError for what is no file; a pipe would be waited for, a device never ends.

@@ -30,10 +30,10 @@ from benchmarks.common.archive import Source, readable
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError, as_exit
-from benchmarks.common.files import read_json, write_bytes
+from benchmarks.common.files import ROOT, read_json, write_bytes
 from benchmarks.runs import general, sources
 from benchmarks.runs.plan import Plan, load_plan
-from benchmarks.runs.record import ROOT, provenance
+from benchmarks.runs.record import provenance
 from benchmarks.streams.common.tasks import RESOURCES
 
 DIST, WHEELS = Path("dist"), Path("wheels")

@@ -23,10 +23,9 @@ from analysis.records.predictions import Predictions, by_key, file_of
 from benchmarks import streams
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError, as_exit
-from benchmarks.common.files import read_json, write_bytes, write_json
+from benchmarks.common.files import ROOT, read_json, write_bytes, write_json
 from benchmarks.runs import sources
 from benchmarks.runs.durations import seconds
-from benchmarks.runs.record import ROOT
 
 PACKAGES = ("analysis", "baselines", "benchmarks", "treelora")
 

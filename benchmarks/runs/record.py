@@ -13,10 +13,9 @@ from analysis.text import quoted
 from benchmarks.common import bundled
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError
-from benchmarks.common.files import read_json, write_json
+from benchmarks.common.files import ROOT, read_json, write_json
 
 SCHEMA = 1
-ROOT = Path(__file__).parents[2]
 _KEYS = {"schema", "status", "error", "key", "spec"}
 _PACKAGES = ("torch", "timm", "transformers", "peft", "avalanche-lib", "numpy")
 _CODE = ("treelora", "baselines", "benchmarks")

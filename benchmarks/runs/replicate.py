@@ -30,10 +30,8 @@ import pandas as pd
 from analysis.records.runs import load
 from analysis.text import quoted
 from benchmarks.common.errors import DataError
-from benchmarks.common.files import write_bytes
+from benchmarks.common.files import ROOT, write_bytes
 from benchmarks.runs import slurm, sources
-
-ROOT = Path(__file__).parents[2]
 
 
 def replicate(

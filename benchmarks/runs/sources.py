@@ -23,8 +23,8 @@ from typing import Any
 import baselines
 from benchmarks import streams
 from benchmarks.common.digests import digest_of
+from benchmarks.common.files import ROOT
 
-ROOT = Path(__file__).parents[2]
 _OURS = ("baselines", "treelora")
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
