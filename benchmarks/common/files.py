@@ -53,10 +53,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys sorted, no NaN."""
+def as_json(value: Any) -> bytes:
+    """JSON, keys sorted, no NaN."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, (text + "\n").encode())
+    return f"{text}\n".encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_bytes(path, as_json(value))
 
 
 def check_writable(*folders: str | Path) -> None:

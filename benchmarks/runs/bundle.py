@@ -10,7 +10,6 @@ brought. The same commit and data make the same archive.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
@@ -30,10 +29,10 @@ from benchmarks.common.archive import Source, readable
 from benchmarks.common.data_dir import add_data_dir_option
 from benchmarks.common.digests import sha256_of
 from benchmarks.common.errors import DataError, as_exit
-from benchmarks.common.files import ROOT, read_json, write_bytes
+from benchmarks.common.files import ROOT, as_json, read_json, write_bytes
 from benchmarks.runs import general, sources
 from benchmarks.runs.plan import Plan, load_plan
-from benchmarks.runs.record import provenance
+from benchmarks.runs.record import git, provenance
 from benchmarks.streams.common.tasks import RESOURCES
 
 DIST, WHEELS = Path("dist"), Path("wheels")
@@ -80,12 +79,12 @@ def write(
             is not prepared; the packages cannot be fetched; there is no room.
     """
     commit = _check_commit(plan)
-    tracked = _git("ls-files", "-z").rstrip("\0").split("\0")
+    tracked = git("ls-files", "-z").rstrip("\0").split("\0")
     there = [
         Part("code", {path: ROOT / path for path in tracked}),
         Part("specs", {path: Path(path) for path in [run.write_spec() for run in plan.runs]}),
     ]
-    time = int(_git("show", "-s", "--format=%ct", commit))
+    time = int(git("show", "-s", "--format=%ct", commit))
     DIST.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=DIST) as folder:
         parts = [*_streams(plan), *_backbones(plan)]
@@ -100,7 +99,7 @@ def write(
             facts[kind] |= manifest
         files = {path: source for part in there for path, source in part.files.items()}
         target = DIST / f"treelora-{plan.name}-{commit[:12]}.tar"
-        digest = archive.write(target, files | {bundled.FACTS: _json(facts)}, time)
+        digest = archive.write(target, files | {bundled.FACTS: as_json(facts)}, time)
     write_bytes(Path(f"{target}.sha256"), f"{digest}  {target.name}\n".encode())
     return target, there, left_out
 
@@ -117,7 +116,7 @@ def _check_commit(plan: Plan) -> str:
     beside = (plan.file.absolute().with_name(f"{suite}.yaml") for suite in tuned)
     named |= {file for file in beside if file.is_file()}  # the suites that chose settings
     texts = {run.spec["train"].get("general") for run in plan.runs} - {None, general.DOCS}
-    tracked = _git("ls-files", "-z").split("\0")
+    tracked = git("ls-files", "-z").split("\0")
     for file in sorted(named.union(map(os.path.abspath, texts))):
         if os.path.relpath(file, ROOT) not in tracked:
             raise DataError(
@@ -155,7 +154,7 @@ def _backbones(plan: Plan) -> list[Part]:
                 below = file.relative_to(weights if whole else weights.parent)
                 files[str(folder / "weights" / below)] = file
             manifest["weights"] = str(folder / "weights" / ("" if whole else weights.name))
-            files[str(folder / "manifest.json")] = _json(manifest)
+            files[str(folder / "manifest.json")] = as_json(manifest)
         brought = "backbones", {name: manifest}
         parts.append(Part(f"backbone {name}", files, "its weights", brought))
     return parts
@@ -198,14 +197,6 @@ def _packages(folder: Path, time: int) -> Part:
     files[str(WHEELS / LOCKS[0])] = lock.encode()
     files[str(WHEELS / "python")] = f"{sys.version_info.major}.{sys.version_info.minor}\n".encode()
     return Part("packages", files, "a package index")
-
-
-def _json(value: dict) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=ROOT, text=True)
 
 
 @as_exit()

@@ -67,7 +67,7 @@ def provenance() -> dict:
     lock = ROOT / "requirements.lock"
     commit = bundled.facts().get("commit")
     return {
-        "commit": commit or _git("rev-parse", "HEAD"),
+        "commit": commit or git("rev-parse", "HEAD"),
         "dirty": _differs_from_bundle() if commit else _differs_from_commit(),
         "source_digest": code.hexdigest(),
         "lock_digest": sha256_of(lock) if lock.exists() else None,
@@ -79,8 +79,8 @@ def provenance() -> dict:
 def _differs_from_commit() -> bool:
     """Where git does not answer it is not known to be committed."""
     untracked = [f"{folder}/*.{kind}" for folder in _CODE for kind in ("py", "toml")]
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return changed != "" or _git("ls-files", "--others", "--", *untracked) != ""
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return changed != "" or git("ls-files", "--others", "--", *untracked) != ""
 
 
 def _differs_from_bundle() -> bool:
@@ -104,8 +104,8 @@ def is_committed(file: Path) -> bool:
     if bundled.facts():
         return bundled.is_intact(file)
     named = ("--", file.name)
-    tracked = _git("ls-files", "--error-unmatch", *named, folder=file.parent)
-    return bool(tracked) and _git("status", "--porcelain", *named, folder=file.parent) == ""
+    tracked = git("ls-files", "--error-unmatch", *named, folder=file.parent)
+    return bool(tracked) and git("status", "--porcelain", *named, folder=file.parent) == ""
 
 
 def sources_in(path: Path) -> dict[str, str]:
@@ -117,7 +117,8 @@ def sources_in(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _git(*arguments: str, folder: Path | None = None) -> str | None:
+def git(*arguments: str, folder: Path | None = None) -> str | None:
+    """What git says in a folder, by default the checkout; None where it does not answer."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder or ROOT, capture_output=True, text=True, timeout=20

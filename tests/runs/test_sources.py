@@ -121,7 +121,7 @@ def test_code_that_git_does_not_track_is_uncommitted(tmp_path, monkeypatch):
     (tmp_path / "baselines/notes.txt").touch()
     assert not dirty()
     with monkeypatch.context() as unknown:
-        unknown.setattr(record, "_git", lambda *_, **__: None)  # as where git is not installed
+        unknown.setattr(record, "git", lambda *_, **__: None)  # as where git is not installed
         assert dirty()
     for file in ("baselines/new.py", "baselines/common/new.toml", "baselines/ignored.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
