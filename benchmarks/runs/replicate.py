@@ -27,11 +27,13 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.records.reading import suite_name
 from analysis.records.runs import load
 from analysis.text import quoted
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import ROOT, write_bytes
-from benchmarks.runs import slurm, sources
+from benchmarks.common.options import at
+from benchmarks.runs import slurm, sources, suite_text
 
 
 def replicate(
@@ -57,12 +59,10 @@ def replicate(
     Raises:
         DataError: what is wrong with the suite, before anything is made; or a run cannot be made.
     """
-    if isinstance(suite, dict):
-        suite = _saved(suite, name)
-    elif Path(suite).suffix in (".yaml", ".yml"):
-        suite = Path(suite).absolute()
-    name = suite.stem if isinstance(suite, Path) else suite
-    _check(str(suite))
+    suite = str(_saved(suite, name) if isinstance(suite, dict) else suite)
+    if (name := suite_name(suite)) != suite:  # it is a path
+        suite = str(Path(suite).absolute())
+    _check(suite)
     runs = f"results/{name}/runs.jsonl"
     _make(runs, "--cores", str(cores), "--config", f"suite={suite}", profile=profile)
     made = load(ROOT / runs)
@@ -71,8 +71,8 @@ def replicate(
 
 def _saved(document: dict, name: str) -> Path:
     """The file of a suite that is a dict: JSON, which is YAML as suites are read."""
-    if not name or Path(name).name != name:
-        raise DataError(f"a suite's name is that of a file, but is {quoted(name)}: leave / out")
+    with at(quoted(name)):
+        suite_text.check_name(name)
     try:
         text = json.dumps(document, indent=1, ensure_ascii=False, default=_plain)
         data = text.encode()

@@ -34,7 +34,6 @@ import itertools
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +152,7 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
     path = find(name)
     content = suite_text.read(path)
     with at(path.name):
-        _check_name(path.stem)
+        suite_text.check_name(path.stem)
         document = parse(_Document, content)
         runs = []
         for i, experiment in enumerate(document.experiments):
@@ -169,19 +168,6 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
             )
     keep = tuple(sorted(set(document.keep)))
     return Suite(path.stem, document.label, document.threads, document.reference, keep, runs)
-
-
-def _check_name(name: str) -> None:
-    """A suite's name becomes that of a folder, and a word of Snakemake's, which knows patterns."""
-    harmless = all(
-        c in "._+-(),'" or unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "Zs"
-        for c in name
-    )
-    if not harmless or name[:1] in ".-+" or name in ("runs", "specs") or len(name.encode()) > 150:
-        raise DataError(
-            "results are kept under a suite's name, which can have letters, digits, spaces and "
-            ". _ + - ( ) , ' and must not begin with a dot or be runs or specs: rename the file"
-        )
 
 
 def _check_unique(runs: list[RunSpec]) -> None:

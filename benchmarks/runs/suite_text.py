@@ -1,4 +1,4 @@
-"""The text of a suite file: YAML in which what is written is what is meant.
+"""A suite file's name and its text: YAML in which what is written is what is meant.
 
 YAML alone keeps the last of two entries of one name without a word, reads `no:` and `1:` as a
 truth value and a number where a name stands, 010 as 8, 1:30 as 90 and 2024-05-01 as a date, and
@@ -9,6 +9,7 @@ are decimal.
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ _NUMBERS = {
     r"|[-+]?(0|[1-9][0-9]*)[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
 _OTHER = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
+
+
+def check_name(name: str) -> None:
+    """A suite's name becomes that of a folder, and a word of Snakemake's, which knows patterns."""
+    harmless = all(
+        c in "._+-(),'" or unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "Zs"
+        for c in name
+    )
+    if not harmless or name[:1] in ".-+" or name in ("runs", "specs") or len(name.encode()) > 150:
+        raise DataError(
+            "results are kept under a suite's name, which can have letters, digits, spaces and "
+            ". _ + - ( ) , ' and must not begin with a dot or be runs or specs: rename it"
+        )
 
 
 def read(path: Path) -> Any:

@@ -30,7 +30,7 @@ def test_a_dict_is_read_back_as_it_was(here, monkeypatch):
     assert suite_text.read(path) == {"label": "a\n'b'", **rows, **plain}
 
 
-@pytest.mark.parametrize("name", ["../try", "a/b", "", "/try"])
+@pytest.mark.parametrize("name", ["../try", "a/b", "", "/try", "runs"])
 def test_a_name_that_leads_elsewhere_is_refused(here, name):
     with pytest.raises(DataError, match="name"):
         replicate({"label": "x"}, name)

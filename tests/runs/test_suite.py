@@ -341,7 +341,7 @@ def test_a_harmless_file_name_is_accepted(tmp_path, name):
     "name", ["$(touch x)", "`x`", "a;b", "{run}", "a\nb", "\x1b[2J", "..", "-x", "runs", "a" * 200]
 )
 def test_a_file_name_that_is_no_plain_name_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match="rename the file") as caught:
+    with pytest.raises(DataError, match="rename it") as caught:
         written(tmp_path, WRITTEN, f"{name}.yaml")
     assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
 
