@@ -4,18 +4,14 @@ import re
 from snakemake.logging import logger
 
 from analysis.draw import files
+from benchmarks import backbones
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
 from benchmarks.common.options import check_names
 from benchmarks.runs import durations, jobs, slurm, sources
 from benchmarks.runs.deadline import seconds_since_1970
 from benchmarks.runs.gpus import names
-from benchmarks.runs.plan import (
-    backbone_inputs,
-    load_plan,
-    pretrain_inputs,
-    require_packages,
-)
+from benchmarks.runs.plan import backbone_inputs, load_plan, require_packages
 
 # `suite` is a name in benchmarks/suites or the path of a suite file. Runs that differ in their seed
 # only go through one process, at most `together` of them, as imports take as long as a small run;
@@ -166,7 +162,8 @@ rule prepare:
 
 rule pretrain:
     input:
-        lambda wildcards: pretrain_inputs(wildcards.backbone),
+        lambda wildcards: "resources/streams/"
+        f"{backbones.find(wildcards.backbone).pretrain_stream}/manifest.json",
     output:
         "resources/pretrained/{backbone}.safetensors",
     log:

@@ -19,7 +19,7 @@ from benchmarks.runs import general, sources
 from benchmarks.runs.kept import Keep, inside, missing
 from benchmarks.runs.record import read_record, sources_in
 from benchmarks.runs.spec import RunSpec
-from benchmarks.runs.suite import SUITES, find, load_suite
+from benchmarks.runs.suite import SUITES, Suite, load_suite
 
 RUNS = Path("results/runs")
 BATCHES = Path("results/batches")
@@ -171,32 +171,24 @@ class Batch:
     def open_runs(self) -> list[PlannedRun]:
         return [run for run in self.runs if run.is_open()]
 
-    def inputs(self) -> list[str]:
-        """Files without which it cannot start: specs, and manifests of data and weights."""
-        prepared = {
-            f"resources/{kind}/manifest.json"
-            for run in self.runs
-            for kind in (f"streams/{run.stream}", f"backbones/{run.backbone}")
-        }
-        texts = {manifest for run in self.runs for manifest in general_inputs(run)}
-        return [*(run.write_spec() for run in self.runs), *sorted(prepared | texts)]
-
     def write_job(self, threads: int, options: str) -> None:
-        """Save what a job reads instead of the suite, with options of `benchmarks.runs.run`."""
-        specs = [f"{run.directory}/spec.json" for run in self.runs]
-        job = {"title": self.title(), "specs": specs, "inputs": self.inputs()}
+        """Save what a job reads instead of the suite, with options of `benchmarks.runs.run`.
+
+        It cannot start without its inputs: specs, and manifests of data and weights.
+        """
+        specs = [run.write_spec() for run in self.runs]
+        prepared = {f"backbones/{run.backbone}" for run in self.runs}
+        for run in self.runs:
+            prepared |= {f"streams/{n}" for n in (run.stream, *general.streams_needed(run.spec))}
+        inputs = [*specs, *sorted(f"resources/{place}/manifest.json" for place in prepared)]
+        job = {"title": self.title(), "specs": specs, "inputs": inputs}
         write_json(BATCHES / f"{self.name}.json", job | {"threads": threads, "options": options})
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All runs of a suite; `runs` are made, `skipped` cannot be."""
+class Plan(Suite):
+    """A suite whose `runs` are made; those that are `skipped` cannot be."""
 
-    file: Path
-    name: str
-    label: str
-    threads: int
-    reference: str | None
     runs: list[PlannedRun]
     skipped: list[PlannedRun]
 
@@ -249,18 +241,11 @@ def load_plan(suite: str, folder: Path | None = None) -> Plan:
         raise DataError(
             f"the data directory {folder} is no folder: correct {DATA_DIR_VARIABLE} or unset it"
         )
-    file, suite = find(str(suite)), load_suite(str(suite), folder)
-    _check_owner(suite.name, file)
-    runs = [PlannedRun(**vars(run), keep=suite.keep) for run in suite.runs]
-    return Plan(
-        file,
-        suite.name,
-        suite.label,
-        suite.threads,
-        suite.reference,
-        [run for run in runs if not run.skip],
-        [run for run in runs if run.skip],
-    )
+    read = load_suite(str(suite), folder)
+    _check_owner(read.name, read.file)
+    runs = [PlannedRun(**vars(run), keep=read.keep) for run in read.runs]
+    made, skipped = ([run for run in runs if bool(run.skip) is skip] for skip in (False, True))
+    return Plan(**vars(read) | {"runs": made, "skipped": skipped})
 
 
 def _note(name: str) -> Path:
@@ -284,13 +269,3 @@ def backbone_inputs(name: str) -> list[str]:
     """Files a backbone is read from; none if its weights come from outside."""
     backbone = backbones.find(name)
     return [str(backbone.file)] if isinstance(backbone, backbones.Embedded) else []
-
-
-def general_inputs(run: PlannedRun) -> list[str]:
-    """Manifests of the streams that have the text on which general ability is measured."""
-    return [f"resources/streams/{name}/manifest.json" for name in general.streams_needed(run.spec)]
-
-
-def pretrain_inputs(name: str) -> list[str]:
-    """Manifests of the streams a backbone is pre-trained on here."""
-    return [f"resources/streams/{backbones.find(name).pretrain_stream}/manifest.json"]

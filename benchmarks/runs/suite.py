@@ -66,12 +66,16 @@ class Suite:
         keep: what its runs keep beside their records, see `runs.kept`.
     """
 
-    name: str
+    file: Path
     label: str
     threads: int
     reference: str | None
     keep: tuple[Keep, ...]
     runs: list[RunSpec] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,7 @@ def load_suite(name: str, data_dir: Path | None = None) -> Suite:
                 f"{suggest(document.reference, labels)}"
             )
     keep = tuple(sorted(set(document.keep)))
-    return Suite(path.stem, document.label, document.threads, document.reference, keep, runs)
+    return Suite(path, document.label, document.threads, document.reference, keep, runs)
 
 
 def _check_unique(runs: list[RunSpec]) -> None:
