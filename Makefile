@@ -5,15 +5,9 @@ TOGETHER ?= 3
 JOB_MINUTES ?= 0
 CORES    ?= all
 PROFILE  ?= profiles/default
-DEADLINE ?=
 STATE_MINUTES ?= 15
-PYTHON   ?=
 UV       ?= uv
 WORKERS  ?= 2
-METHOD   ?=
-METRIC   ?=
-STREAM   ?=
-REFERENCE ?=
 
 # An unpacked bundle has the packages for one Python, and all that the hub would be asked for.
 WHEELS_FOR := $(shell cat wheels/python 2>/dev/null)
