@@ -34,7 +34,6 @@ import copy
 import functools
 import inspect
 import math
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 
 import baselines
@@ -233,12 +233,7 @@ def available_bytes(device: str) -> int:
     """Free memory of the GPU, or what this machine and the job's limit can still give."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    return min([free, *left_to_groups()])
+    return min([psutil.virtual_memory().available, *left_to_groups()])
 
 
 def left_to_groups(
