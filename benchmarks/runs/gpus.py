@@ -90,15 +90,12 @@ def _uuid(name: str, installed: dict[str, str]) -> str:
     return next((uuid for uuid in installed.values() if uuid.startswith(name)), name)
 
 
-def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
+def claim() -> IO:
     """Take a free slot for this process, whose GPU is the only one that CUDA will then see.
 
-    Each slot has a file in `folder`, locked by the process that uses it, which it names. The system
-    releases the lock when the process ends, however it ends. As long as none is free it waits, and
-    says once for whom.
-
-    Args:
-        folder: by default one of the user's own, the same for all jobs on this machine.
+    Each slot has a file in a folder of the user's own, the same for all jobs on this machine,
+    locked by the process that uses it, which it names. The system releases the lock when the
+    process ends, however it ends. As long as none is free it waits, and says once for whom.
 
     Returns:
         The file, locked as long as it is open.
@@ -114,7 +111,7 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
             f"{os.environ.get(VISIBLE)!r}): it did not start and lost nothing, run it on another "
             f"machine"
         )
-    folder = folder or _own_folder()
+    folder = _own_folder()
     waiting = False
     while True:
         holders = []
@@ -132,7 +129,7 @@ def claim(folder: Path | None = None, wait_seconds: float = 1.0) -> IO:
         if not waiting:
             tell(f"waits for a GPU, taken by {visible(', '.join(holders))}")
             waiting = True
-        time.sleep(wait_seconds)
+        time.sleep(1)
 
 
 def _sign(file: IO) -> None:

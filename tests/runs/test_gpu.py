@@ -94,7 +94,7 @@ def test_a_run_has_a_gpu_of_its_own_until_it_is_killed_and_continues(
         os.kill(first.pid, signal.SIGSTOP)
         assert first.is_alive(), Path("first.txt").read_text()
         (slot,) = project.glob(f"treelora-{os.getuid()}/gpu-*.lock")
-        other = claiming(slot.parent, gpus.names()[0])
+        other = claiming(project, gpus.names()[0])
         assert not select.select([other.stdout], [], [], 3)[0]  # it waits
         first.kill()
         first.join()

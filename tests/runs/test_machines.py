@@ -14,21 +14,20 @@ from benchmarks.runs import gpus
 from tests.checkout import ROOT
 
 CLAIM = """
-import os, sys, time
-from pathlib import Path
+import os, time
 from benchmarks.runs import gpus
-held = gpus.claim(Path(sys.argv[1]), wait_seconds=0.05)
+held = gpus.claim()
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(60)
 """
 
 
 def claiming(folder, visible):
-    """A process that takes a GPU and holds it."""
+    """A process that takes a GPU and holds it, with slots in a folder for temporary files."""
     return subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(folder)],
+        [sys.executable, "-c", CLAIM],
         cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,7 +85,7 @@ def test_gpus_are_those_that_are_visible_and_no_more_than_asked(monkeypatch, tmp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus.names() == []
     with pytest.raises(DataError, match="promised a GPU, but there is none"):
-        gpus.claim(tmp_path)
+        gpus.claim()
 
 
 @pytest.fixture
@@ -127,15 +126,17 @@ def test_a_folder_that_is_not_the_users_own_is_refused(planted, shared_folder, m
 
 
 def test_a_lock_follows_no_link_waits_for_no_pipe_and_changes_no_file(shared_folder):
-    slot, precious = shared_folder / "gpu-0.lock", shared_folder / "precious"
+    own, precious = shared_folder / f"treelora-{os.getuid()}", shared_folder / "precious"
+    own.mkdir(mode=0o700)
+    slot = own / "gpu-0.lock"
     precious.write_text("precious")
     for plant in (lambda: slot.symlink_to(precious), lambda: os.mkfifo(slot), slot.mkdir):
         plant()
         with pytest.raises(DataError, match=str(slot)):
-            gpus.claim(shared_folder)
+            gpus.claim()
         slot.rmdir() if slot.is_dir() else slot.unlink()
     os.link(precious, slot)
-    with gpus.claim(shared_folder):
+    with gpus.claim():
         assert precious.read_text() == "precious"
 
 
