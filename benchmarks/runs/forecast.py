@@ -136,7 +136,9 @@ class Forecast:
     def _row(self, label: str, runs: list[PlannedRun]) -> str:
         first, done = runs[0], sum(self.states[run.directory] == "done" for run in runs)
         line = f"  {label:28}{f'{done} of {len(runs)} done':>14}"
-        line += f"{self.times[first.directory]!s:>13} each  {_size(first.spec)}"
+        line += f"{self.times[first.directory]!s:>13} each  "
+        if _may_be_large(first.spec):
+            line += f"{memory.gib(memory.estimate(first.spec).total):>6} GiB  "
         return f"{line}{', '.join(_tables_of(first.spec))}".rstrip()
 
     def _open(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
@@ -190,13 +192,6 @@ def _tables_of(spec: dict) -> list[str]:
 
 def _may_be_large(spec: dict) -> bool:
     return isinstance(backbones.find(spec["backbone"]["name"]), backbones.CausalModel)
-
-
-def _size(spec: dict) -> str:
-    """Memory that the run is estimated to take, where that matters."""
-    if not _may_be_large(spec):
-        return ""
-    return f"{memory.gib(memory.estimate(spec).total):>6} GiB  "
 
 
 def too_large(plan: Plan, available: int) -> list[str]:

@@ -26,9 +26,8 @@ STATES = ("done", "failed", "running", "outdated", "started", "open")
 
 def state(run: PlannedRun) -> str:
     """The run's `status`, or running: some process is making it, on whatever host."""
-    found = run.status()
-    is_open = found not in ("done", "failed")
-    return "running" if is_open and lease.is_held(Path(run.directory)) else found
+    held = lease.is_held(Path(run.directory))
+    return "running" if held and run.is_open() else run.status()
 
 
 def counts(states: Iterable[str]) -> str:
@@ -57,7 +56,7 @@ def describe(plan: Plan) -> str:
     """The status in words: counts by method, what is being made, and why runs failed."""
     states = {run.directory: state(run) for run in plan.runs}
     lines = [heading(plan, states), *outdated(plan)]
-    if set(states.values()) - {"done", "open"} or len(set(states.values())) > 1:
+    if set(states.values()) not in ({"done"}, {"open"}):
         for setting, rows in by_row(plan.runs).items():
             lines.append(f"{setting}:")
             lines += [
@@ -139,7 +138,9 @@ def main() -> None:
     failed = statuses.count("failed")
     left = len(statuses) - statuses.count("done") - failed
     if not left:
-        print(f"{_results(plan)}\n")
+        from analysis import outcome  # which `make status` need not wait for
+
+        print(f"{outcome.text(Path('results') / plan.name / 'runs.jsonl')}\n")
     print(describe(plan))
     if left:
         raise DataError(
@@ -150,13 +151,6 @@ def main() -> None:
         raise DataError(
             f"{failed} of {len(statuses)} runs failed, see above: make retry has them made again"
         )
-
-
-def _results(plan: Plan) -> str:
-    """What they say, once all are collected."""
-    from analysis import outcome  # which `make status` need not wait for
-
-    return outcome.text(Path("results") / plan.name / "runs.jsonl")
 
 
 if __name__ == "__main__":
