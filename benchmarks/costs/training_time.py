@@ -39,13 +39,13 @@ GPU = Throughput(30.0, 300.0, 2.4e12, "an H200 at 45 % (30 %) of its peak, half 
 CPU = Throughput(0.05, 0.05, 1e10, "a core of a server")
 
 
-def assumed(on_gpu: bool, tflops: float | None = None) -> Throughput:
+def assumed(on_gpu: bool, tflops: float | None) -> Throughput:
     """That of a device, or as it is asked."""
     device = GPU if on_gpu else CPU
     return device._replace(float32_tflops=tflops, bfloat16_tflops=tflops) if tflops else device
 
 
-def basis(on_gpu: bool, tflops: float | None = None) -> str:
+def basis(on_gpu: bool, tflops: float | None) -> str:
     """What the estimates rest on, as one line."""
     device = assumed(on_gpu, tflops)
     return (

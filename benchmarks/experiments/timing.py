@@ -347,7 +347,7 @@ SHARING = {
 def one_of_many(o: argparse.Namespace, start: Barrier, seconds: Queue) -> None:
     """A run among several: some steps in each round, begun by all at once."""
     torch.set_num_threads(o.threads)
-    network = network_of(o.backbone, "cpu")
+    network = network_of(o.backbone)
     data = samples(o.backbone, network, o.batch_size * o.steps)
     epoch = shared_loop(o.method, o.backbone, data, 1, o)
     for n in range(o.rounds + 1):  # the first warms up

@@ -62,9 +62,7 @@ class Part:
         return f"{self.name}, {readable(self.n_bytes)}"
 
 
-def write(
-    plan: Plan, wheels: bool = True, limit_gb: float = math.inf
-) -> tuple[Path, list[Part], list[Part]]:
+def write(plan: Plan, wheels: bool, limit_gb: float) -> tuple[Path, list[Part], list[Part]]:
     """Write the archive of a plan, and `ARCHIVE.sha256`.
 
     Args:

@@ -16,12 +16,12 @@ from benchmarks.runs.plan import Batch, PlannedRun
 _known_seconds = functools.cache(recorded_seconds)
 
 
-def seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
+def seconds(run: PlannedRun, on_gpu: bool) -> float | None:
     """That a run is expected to take, None if that is not known."""
     return expected(run.spec, _known_seconds(), on_gpu=on_gpu).seconds
 
 
-def asked_seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
+def asked_seconds(run: PlannedRun, on_gpu: bool) -> float | None:
     """Twice what was recorded of its like; ten times an estimate, which small steps exceed."""
     found = expected(run.spec, _known_seconds(), on_gpu=on_gpu)
     return found.seconds and found.seconds * (10 if found.is_estimate else 2)
@@ -30,8 +30,8 @@ def asked_seconds(run: PlannedRun, on_gpu: bool = False) -> float | None:
 def pack(
     batches: Iterable[Batch],
     minutes: float,
-    seconds: Callable[[PlannedRun], float | None] = seconds,
-    at_once: int = 1,
+    seconds: Callable[[PlannedRun], float | None],
+    at_once: int,
 ) -> list[Batch]:
     """Join neighbours whose open runs together take so many minutes at most.
 

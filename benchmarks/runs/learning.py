@@ -55,13 +55,13 @@ class Run:
         spec: dict,
         key: str,
         state_path: Path,
-        keep: Collection[Keep] = (),
-        deadline: Deadline | None = None,
-        before_save: Callable[[], None] = lambda: None,
-        state_minutes: float = 0,
+        keep: Collection[Keep],
+        deadline: Deadline,
+        before_save: Callable[[], None],
+        state_minutes: float,
     ):
         self.spec, self.key, self.state_path, self.keep = spec, key, state_path, keep
-        self.deadline, self.before_save = deadline or Deadline(), before_save
+        self.deadline, self.before_save = deadline, before_save
         self.state_seconds = 60 * state_minutes
         self.answers_path = state_path.with_suffix(".jsonl.gz")
         self.inside_path = kept.inside(state_path)
@@ -122,7 +122,6 @@ class Run:
         self._general_before(network)
         setting = self.task_of_class, self.tokenizer, self.device
         self.method = build.method_of(spec, network, *setting)
-        self.infers = hasattr(self.method.model, "inferred")  # the task of a test item
         self.tasks = self._tasks()
         size = spec["train"]["batch_size"]
         stages = self.method.stages
@@ -352,11 +351,11 @@ class Run:
             row[task] = cell.score
             if self._is_kept(last, task):
                 self.cells[last, task] = cell
-            if self.infers:
+            if cell.inferred:
                 shares[task] = (torch.tensor(cell.inferred) == task).float().mean().item()
             legal[task] = legal_share(cell.outputs, self.data[task])
-        found = {"task_accuracy": shares} if self.infers else {}
-        return row, found | ({"legal_share": legal} if any(s is not None for s in legal) else {})
+        found = {"task_accuracy": shares, "legal_share": legal}
+        return row, {name: of for name, of in found.items() if any(s is not None for s in of)}
 
     def test(self, task: int, last: int) -> Cell:
         """What is answered to a task when `last` is the last task learnt; see `evaluate.answer`."""

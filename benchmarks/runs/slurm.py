@@ -107,14 +107,13 @@ def check(profile: Path, threads: int) -> list[str]:
     of_train = _pairs(_pairs(asked.get("set-resources")).get("train"))
     asked = {"gpu": 1} | _pairs(asked.get("default-resources")) | of_train
     everywhere = _partitions()
+    names = ", ".join(sorted({partition.name for partition in everywhere}))
     name = asked.get("slurm_partition") or _default_partition()
     if not name:
-        names = ", ".join(sorted({partition.name for partition in everywhere}))
         return [*found, f"{file} has no slurm_partition, and Slurm no default: name one of {names}"]
     name = str(name)
     partitions = [p for p in everywhere if p.name in name.split(",")]  # one job, where it fits
     if not partitions:
-        names = ", ".join(sorted({partition.name for partition in everywhere}))
         return [*found, f"{file} asks for the partition {name!r}, but there are {names}"]
     found += _unmet(asked, threads, name, partitions, file)
     account = asked.get("slurm_account")

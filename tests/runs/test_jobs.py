@@ -37,7 +37,7 @@ def test_neighbours_share_a_job_as_long_as_their_time_fits(project):
 
 def test_what_shares_a_job_has_a_name_and_a_title_of_its_own(project):
     found = batches(project, ("seqlora", "olora"))
-    (joined,) = jobs.pack(found, 60, lambda run: 1)
+    (joined,) = jobs.pack(found, 60, lambda run: 1, 1)
     assert joined.name not in {batch.name for batch in found}
     assert "seqlora" in joined.title() and "olora" in joined.title()
 
@@ -45,7 +45,7 @@ def test_what_shares_a_job_has_a_name_and_a_title_of_its_own(project):
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, "ten", True])
 def test_what_is_no_number_of_minutes_is_named(value):
     with pytest.raises(DataError, match="JOB_MINUTES is a number of minutes"):
-        jobs.pack([], value)
+        jobs.pack([], value, None, 1)
 
 
 def test_a_job_asks_for_more_at_each_attempt_and_never_for_more_than_the_limit(project):
@@ -57,11 +57,11 @@ def test_a_job_asks_for_more_at_each_attempt_and_never_for_more_than_the_limit(p
 
 def test_what_was_recorded_is_doubled_and_an_estimate_is_not_trusted(project, monkeypatch):
     (run,) = plan_of({"seqlora": {"epochs": 7}}, seeds=(0,)).runs
-    estimate = jobs.seconds(run)
-    assert jobs.asked_seconds(run) == 10 * estimate > 0
+    estimate = jobs.seconds(run, on_gpu=False)
+    assert jobs.asked_seconds(run, on_gpu=False) == 10 * estimate > 0
     recorded = {(durations._kind(run.spec), durations.ON_CPU): 100.0}
     monkeypatch.setattr(jobs, "_known_seconds", lambda: recorded)
-    assert jobs.asked_seconds(run) == 200
+    assert jobs.asked_seconds(run, on_gpu=False) == 200
 
 
 def test_two_suites_with_the_same_runs_have_jobs_of_their_own(project):
@@ -74,4 +74,4 @@ def test_two_suites_with_the_same_runs_have_jobs_of_their_own(project):
 
 def test_hours_of_a_cpu_do_not_share_a_job_as_seconds_of_a_gpu(project):
     (run,) = plan_of({"seqlora": {"epochs": 7}}, seeds=(0,)).runs
-    assert jobs.seconds(run) > 100 * jobs.seconds(run, on_gpu=True) > 0
+    assert jobs.seconds(run, on_gpu=False) > 100 * jobs.seconds(run, on_gpu=True) > 0
