@@ -1,10 +1,11 @@
 # What a suite asks for: the jobs that train, and all that is made before and after them.
 import re
+import shlex
 
 from snakemake.logging import logger
 
 from analysis.draw import files
-from benchmarks import backbones
+from benchmarks import backbones, streams
 from benchmarks.common.errors import DataError
 from benchmarks.common.files import check_writable
 from benchmarks.common.options import check_names
@@ -62,13 +63,13 @@ for marker in MARKERS:
     Path(marker).unlink(missing_ok=True)  # of a time when the runs were not open
 
 # Of the data and of the code that prepares it.
-stream_digest = {name: sources.of_stream({"name": name}) for name in plan.pretrain_streams}
-stream_digest |= {
-    run.stream: f"{run.spec['stream']['digest']} {sources.of_stream(run.spec['stream'])}"
-    for run in plan.runs
+stream_digest = {
+    name: f"{asked.get('digest', '')} {sources.of_stream(asked)}".strip()
+    for name, asked in plan.stream_specs.items()
 }
-stream_arguments = {name: name for name in plan.pretrain_streams}
-stream_arguments |= {run.stream: run.stream_arguments for run in plan.runs}
+stream_arguments = {
+    name: shlex.join(streams.of(asked).arguments) for name, asked in plan.stream_specs.items()
+}
 backbone_digest = {run.backbone: run.spec["backbone"]["digest"] for run in plan.runs}
 still_open = {run.directory for run in open_runs}
 RECORDS = [run.record for run in plan.runs if run.directory not in still_open]
@@ -129,7 +130,7 @@ rule prepared:
     input:
         expand(
             "resources/streams/{name}/manifest.json",
-            name=sorted({*plan.streams, *plan.pretrain_streams}),
+            name=sorted(plan.stream_specs),
         ),
         expand("resources/backbones/{name}/manifest.json", name=plan.backbones),
 

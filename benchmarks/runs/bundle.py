@@ -125,12 +125,10 @@ def _check_commit(plan: Plan) -> str:
 
 
 def _streams(plan: Plan) -> list[Part]:
-    known = {name: ({"name": name}, None) for name in plan.pretrain_streams}
-    known |= {run.stream: (run.spec["stream"], run.spec["stream"]["digest"]) for run in plan.runs}
     parts = []
-    for name, (asked, digest) in sorted(known.items()):
+    for name, asked in sorted(plan.stream_specs.items()):
         folder = RESOURCES / "streams" / name
-        manifest = _manifest(folder, digest)
+        manifest = _manifest(folder, asked.get("digest"))
         brought = {shlex.join(streams.of(asked).arguments): manifest}
         parts.append(Part(f"stream {name}", _files(folder), "its data", ("streams", brought)))
     return parts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,6 @@ class PlannedRun(RunSpec):
     def stream(self) -> str:
         """The stream's name on disk."""
         return streams.place(self.spec["stream"])
-
-    @property
-    def stream_arguments(self) -> str:
-        """The stream and its options for the command line of `benchmarks.streams`."""
-        return shlex.join(streams.of(self.spec["stream"]).arguments)
 
     @property
     def backbone(self) -> str:
@@ -193,10 +187,6 @@ class Plan(Suite):
     skipped: list[PlannedRun]
 
     @property
-    def streams(self) -> list[str]:
-        return sorted({run.stream for run in self.runs})
-
-    @property
     def backbones(self) -> list[str]:
         return sorted({run.backbone for run in self.runs})
 
@@ -207,6 +197,12 @@ class Plan(Suite):
         here = [b for b in map(backbones.find, self.backbones) if isinstance(b, backbones.Embedded)]
         texts = {name for run in self.runs for name in general.streams_needed(run.spec)}
         return sorted({b.pretrain_stream for b in here if b.rebuilt} | texts)
+
+    @property
+    def stream_specs(self) -> dict[str, dict]:
+        """What all streams that must be prepared are asked for, by their names on disk."""
+        own = {run.stream: run.spec["stream"] for run in self.runs}
+        return {name: {"name": name} for name in self.pretrain_streams} | own
 
     def claim_results(self) -> None:
         """Note whose `results/NAME` is, from the working directory on, which may be moved."""

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shlex
 import shutil
 import tarfile
 import unicodedata
@@ -530,7 +529,7 @@ def test_a_users_own_tasks_from_the_suite_file_alone(tmp_path, monkeypatch):
     # By the command line of the workflow, and back into the runner.
     monkeypatch.chdir(tmp_path)
     out = Path("resources/streams") / run.stream
-    command_line.main([*shlex.split(run.stream_arguments), "--out", str(out)])
+    command_line.main([*streams.of(run.spec["stream"]).arguments, "--out", str(out)])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["fingerprint"] == run.spec["stream"]["digest"]
     assert [t["name"] for t in manifest["tasks"]] == ["zebra", "ant"]
@@ -594,7 +593,7 @@ def test_options_of_a_benchmark_travel_over_the_command_line(tmp_path, capsys):
     [run] = plan.load_plan(suite_of(tmp_path, {"name": "order1"} | options)).runs
     assert training_time.items(run.spec) is None  # known of the pack of 500 only
     out = tmp_path / "out"
-    command_line.main([*shlex.split(run.stream_arguments), "--out", str(out)])
+    command_line.main([*streams.of(run.spec["stream"]).arguments, "--out", str(out)])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["fingerprint"] == run.spec["stream"]["digest"]
     assert manifest["keep_leaks"] is True
