@@ -17,7 +17,6 @@ from benchmarks.common.errors import as_exit
 from benchmarks.common.files import ROOT, read_json, write_bytes
 from benchmarks.experiments import timing_page
 
-MARKS = "<!-- {0}:begin -->", "<!-- {0}:end -->"  # around what is made in the README
 MADE = "<!-- Made by `make docs`: edits here are lost. -->\n\n"
 BACKBONES = """\
 # Backbones from outside
@@ -43,7 +42,9 @@ def documents() -> dict[str, bytes]:
         "findings": pages.found(verdicts),
     }
     for name, text in parts.items():
-        readme = _filled(readme, *(mark.format(name) for mark in MARKS), text)
+        head, begin, rest = readme.partition(f"<!-- {name}:begin -->")
+        _, end, tail = rest.partition(f"<!-- {name}:end -->")
+        readme = f"{head}{begin}\n\n{text}\n\n{end}{tail}"
     whole = {
         "docs/claims.md": pages.claims_page(verdicts, measured, suites, remarks["claims"]),
         "docs/results.md": pages.results_page(suites, remarks["suites"]),
@@ -59,12 +60,6 @@ def documents() -> dict[str, bytes]:
         "docs/headlines.svg": forest(main, alone=True).encode(),
         **{path: (MADE + text).encode() for path, text in whole.items()},
     }
-
-
-def _filled(page: str, begin: str, end: str, text: str) -> str:
-    """The page with the text between two marks."""
-    head, _, rest = page.partition(begin)
-    return f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
 
 
 def outdated(made: dict[str, bytes]) -> list[str]:
