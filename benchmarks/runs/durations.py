@@ -11,7 +11,7 @@ import heapq
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -54,9 +54,9 @@ def recorded_seconds() -> Known:
     is named on stderr and left out, as is what follows it in the file.
     """
     known = {}
-    for path, read in _files():
+    for path in [*reading.published().values(), *sorted(RUNS.glob("*/*/*/result*.json"))]:
         try:
-            for record in read(path):
+            for record in _records(path):
                 if record["status"] == "done":
                     on = ON_CPU if record["provenance"]["device"].startswith("CPU") else ON_GPU
                     known[_kind(record["spec"]), on] = seconds(record)
@@ -96,12 +96,11 @@ def seconds(record: dict) -> float:
     return max(inside, (finished - started).total_seconds())  # of the last attempt
 
 
-def _files() -> Iterator[tuple[Path, Callable[[Path], Iterable[dict]]]]:
-    """The files of records, and how to read them."""
-    for path in reading.published().values():
-        yield path, lambda path: map(strict_json.parse, reading.lines(path, path.read_bytes()))
-    for path in sorted(RUNS.glob("*/*/*/result*.json")):
-        yield path, lambda path: [read_json(path)]
+def _records(path: Path) -> Iterable[dict]:
+    """Of a run, or all that a suite has published."""
+    if path.suffix == ".json":
+        return [read_json(path)]
+    return map(strict_json.parse, reading.lines(path, path.read_bytes()))
 
 
 def _kind(spec: dict) -> str:

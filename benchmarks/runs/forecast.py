@@ -81,7 +81,7 @@ def machine(
         raise DataError(f"CORES is all or a number of cores, but is {cores!r}: correct it")
     n_cores = available_cpu_count() if cores == "all" else int(cores)
     at_once = max(1, n_cores // threads)
-    if "gpu" in (settings.get("resources") or {}):
+    if slurm.counts_gpus(settings):
         at_once = min(at_once, max(1, len(gpus.slots())))
     return Machine(at_once, together, has_gpu=devices.find() == "cuda")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -123,9 +124,8 @@ class Run:
         setting = self.task_of_class, self.tokenizer, self.device
         self.method = build.method_of(spec, network, *setting)
         self.tasks = self._tasks()
-        size = spec["train"]["batch_size"]
-        stages = self.method.stages
-        self.steps = [stages * t.epochs * -(-len(t.train) // size) for t in self.tasks]
+        size, stages = spec["train"]["batch_size"], self.method.stages
+        self.steps = [stages * t.epochs * math.ceil(len(t.train) / size) for t in self.tasks]
         self.router = WordRouter() if language and not self.method.offline else None
 
     def _network(self) -> torch.nn.Module:

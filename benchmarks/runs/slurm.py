@@ -74,8 +74,13 @@ def check_usable(profile: Path) -> None:
             f"the profile {profile} needs the package {PLUGIN}{asked['executor']}, which is not "
             "installed: make slurm installs that for Slurm"
         )
-    if "gpu" in _pairs(asked.get("resources")):
+    if counts_gpus(asked):
         gpus.slots()
+
+
+def counts_gpus(asked: dict) -> bool:
+    """Whether a profile has Snakemake count the GPUs of this machine."""
+    return "gpu" in _pairs(asked.get("resources"))
 
 
 def has_gpus(asked: dict) -> bool:
