@@ -124,6 +124,8 @@ def test_a_profile_says_how_many_runs_go_at_a_time(tmp_path, monkeypatch):
     assert made(own / "default", "all", 1, 1, n_gpus=4) == forecast.Machine(8, 1, has_gpu=True)
     with pytest.raises(DataError, match="CORES is all or a number of cores, but is 'two'"):
         made(own / "default", "two", 1, 1)
+    (tmp_path / "config.yaml").write_text("resources: [gpu=3]\n")
+    assert made(tmp_path, "8", 1, 1).at_once == 3
 
 
 def test_recorded_times_are_found_without_the_data(project):
