@@ -135,8 +135,8 @@ def regret_gain(regret: Regret) -> Table:
         ],
         rows,
         notes=[
-            f"Below 1 the tree is better; {_bootstrap(regret)} `shuffled` has the arms of "
-            "`unique`: what the tree gains there, it does not owe to likeness.",
+            f"Below 1 the tree is better; {_bootstrap(regret)} 'shuffled' has the arms of "
+            "'unique': what the tree gains there, it does not owe to likeness.",
             f"{SMOOTH} Where it exceeds the regret of random choice it promises nothing.",
         ],
     )
