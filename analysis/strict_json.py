@@ -50,6 +50,6 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _whole(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**63:
         raise ValueError(f"the whole number {quoted(text)} has more than 64 bits")
-    return int(text)
+    return number

@@ -32,7 +32,7 @@ def accuracy(panel: Panel) -> Effects:
         for label, name in names.items()
         # a method itself, not a variant of it
         if not label.startswith(f"{name}-") and name not in FORMS
-        if not panel.is_upper_bound(label)
+        if label not in panel.upper_bounds
     ]
     table = claimed.main_table(panel.modality, "acc").columns
     contenders = [label for label in rivals if label == names[label] and label in table]

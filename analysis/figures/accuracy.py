@@ -47,7 +47,7 @@ def fig4a(panel: Panel) -> Figure:
     for label, runs in panel.drawn.items():
         look, size = methods[label], 1.6 if methods[label].marker == "*" else 1
         plot = look.plot | {"label": called[label], "markersize": 3.8 * size}
-        if panel.is_upper_bound(label):
+        if label in panel.upper_bounds:
             n = len(runs["R"].iloc[0])
             axes.plot([n], [panel.estimates[label]["acc"].mean], clip_on=False, **plot)
             continue

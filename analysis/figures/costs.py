@@ -91,7 +91,7 @@ def fig4c(panel: Panel) -> Figure:
     )
     for label, (speed, score) in points.items():
         look = methods[label]._replace(line="")
-        if panel.is_upper_bound(label):
+        if label in panel.upper_bounds:
             look = look._replace(fill="none")
         size = 9 if look.marker == "*" else 5
         axes.plot(speed.mean, score.mean, label=called[label], markersize=size, **look.plot)

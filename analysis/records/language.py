@@ -5,10 +5,12 @@ Records that are older than one of these lack it: the answer is then empty.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
-from analysis.records.metrics import Estimate, estimate
+from analysis.records.metrics import Estimate, interval
 from analysis.records.runs import Panel
 from analysis.records.schema import task_names
 
@@ -59,8 +61,7 @@ def floor_curve(panel: Panel) -> np.ndarray | None:
 def mean_floor(panel: Panel) -> Estimate | None:
     """The mean floor of the run's tasks, over seeds; None where records have none."""
     means = {seed: np.mean(own) for seed, own in _floors_by_seed(panel).items()}
-    values = pd.DataFrame({"floor": means, "all": 0})
-    return estimate(values, "all")[0]["floor"] if means else None
+    return interval(pd.Series(means)) if means else None
 
 
 def blind_floor(panel: Panel) -> tuple[set[str], Estimate] | None:
@@ -68,20 +69,23 @@ def blind_floor(panel: Panel) -> tuple[set[str], Estimate] | None:
 
     None where records have none.
     """
-    runs = [run for run in panel.done.itertuples() if run.record["stream"].get("blind_floor")]
-    own = {run.seed: run.record["stream"]["blind_floor"] for run in runs}
-    means = {seed: np.mean(found["scores"]) for seed, found in own.items()}
-    values = pd.DataFrame({"floor": means, "all": 0})
-    rules = {found["rule"] for found in own.values()}
-    return (rules, estimate(values, "all")[0]["floor"]) if own else None
+    own = {
+        seed: found
+        for seed, record in zip(panel.done["seed"], panel.done["record"], strict=True)
+        if (found := record["stream"].get("blind_floor"))
+    }
+    means = pd.Series({seed: np.mean(found["scores"]) for seed, found in own.items()})
+    return ({found["rule"] for found in own.values()}, interval(means)) if own else None
 
 
+@cache
 def _floors_by_seed(panel: Panel) -> dict[int, list[float]]:
     known = floors(panel)
+    runs = zip(panel.done["seed"], map(task_names, panel.done["record"]), strict=True)
     return {
-        run.seed: [known[name]["score"] for name in task_names(run.record)]
-        for run in panel.done.itertuples()
-        if known.keys() >= set(task_names(run.record))
+        seed: [known[name]["score"] for name in names]
+        for seed, names in runs
+        if known.keys() >= set(names)
     }
 
 

@@ -75,7 +75,7 @@ _COLUMNS = (
 
 
 def _role(panel: Panel, label: str) -> str:
-    if panel.is_upper_bound(label):
+    if label in panel.upper_bounds:
         return "upper bound"
     if panel.is_untrained(label):
         return UNTRAINED

@@ -261,7 +261,7 @@ class Panel:
             for label, runs in self.finished.items()
             if label == base[label]
             or base.get(base[label]) != base[label]
-            or self.is_upper_bound(label)
+            or label in self.upper_bounds
         }
 
     @cached_property
@@ -321,7 +321,7 @@ class Panel:
         titles = [
             self.titles[label]
             for label, runs in self.finished.items()
-            if not self.is_upper_bound(label) and not all(map(complete, runs["R"]))
+            if label not in self.upper_bounds and not all(map(complete, runs["R"]))
         ]
         what = "Tested only after a task's own training and at the end (evaluate: final)"
         why = f"{what}, so Forgetting, Incremental and curves over tasks are not defined"
@@ -348,11 +348,14 @@ class Panel:
     def beside(self, other: str) -> pd.DataFrame:
         """Every metric by method and seed, to be set beside that of a method with the same seed:
         times and memory of the seeds whose costs compare, see `comparable`."""
+        apart = {
+            (label, seed)
+            for label, runs in self.finished.items()
+            if label != other
+            for seed in set(runs["seed"]).difference(self.comparable(label, other))
+        }
         values = self.values.copy()
-        for label, runs in self.finished.items():
-            apart = runs["seed"][~runs["seed"].isin(self.comparable(label, other))]
-            if label != other and len(apart):
-                values.loc[[(label, seed) for seed in apart], list(OF_THE_MACHINE)] = nan
+        values.loc[[run in apart for run in values.index], list(OF_THE_MACHINE)] = nan
         return values
 
     @cached_property
@@ -362,9 +365,10 @@ class Panel:
         found = {(method, seed): agreement(record) for method, seed, record in runs}
         return {run: own for run, own in found.items() if own}
 
-    def is_upper_bound(self, label: str) -> bool:
-        """Whether the method sees all tasks at once and so is no competitor."""
-        return bool(self.methods[label]["upper_bound"].any())
+    @cached_property
+    def upper_bounds(self) -> set[str]:
+        """The methods that see all tasks at once and so are no competitors."""
+        return set(self.runs["method"][self.runs["upper_bound"]])
 
     def is_untrained(self, label: str) -> bool:
         """Whether it learns nothing, as a model that is shown examples, and so does not compete."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import nan
 
 import numpy as np
@@ -97,10 +98,9 @@ def agreement(record: dict) -> Agreement | None:
     groups = task_groups(record)
     if not trees or not 1 < len(set(groups)) < len(groups):
         return None
-    clusters = np.array(cut(trees[-1], len(set(groups))))
+    clusters = cut(trees[-1], len(set(groups)))
     index = float(adjusted_rand(groups, clusters))
-    copies = np.tile(clusters, (PERMUTATIONS, 1))
-    draws = adjusted_rand(groups, np.random.default_rng(0).permuted(copies, axis=1))
+    draws = _by_chance(tuple(groups), tuple(clusters))
     by_order = cut(halves(range(len(groups))), len(set(groups)))
     return Agreement(
         len(set(clusters)),
@@ -112,6 +112,13 @@ def agreement(record: dict) -> Agreement | None:
         float(np.mean(draws >= index - 1e-12)),
         *_same_group(record["diagnostics"].get("pulls") or [], trees, groups),
     )
+
+
+@cache
+def _by_chance(groups: tuple[str, ...], clusters: tuple[int, ...]) -> np.ndarray:
+    """The index of each permutation; many runs have the same groups and clusters."""
+    copies = np.tile(clusters, (PERMUTATIONS, 1))
+    return adjusted_rand(groups, np.random.default_rng(0).permuted(copies, axis=1))
 
 
 def _same_group(pulls: list, trees: list[dict], groups: list[str]) -> tuple[float, float]:

@@ -250,7 +250,7 @@ def tasks(panel: Panel) -> Table:
         {"method": label, "when": when, "mean": means[mean]} | cells.get((label, when), {})
         for label, means in panel.estimates.items()
         for when, mean in (("learnt", "learning_accuracy"), ("final", "acc"))
-        if when == "final" or not panel.is_upper_bound(label)
+        if when == "final" or label not in panel.upper_bounds
     ]
     floors = language.floors(panel)
     floor = {f"task {task}": Estimate(entry["score"]) for task, entry in floors.items()}

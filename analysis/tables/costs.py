@@ -33,7 +33,7 @@ def speed(panel: Panel) -> Table:
             sweep(panel, name, "epochs").values(),
             key=lambda label: panel.estimates[label]["steps"].mean,
         )
-        if not panel.is_upper_bound(label) and label in trained
+        if label not in panel.upper_bounds and label in trained
     ]
     rows = []
     if trained:

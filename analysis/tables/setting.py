@@ -72,6 +72,7 @@ def setting_notes(panel: Panel) -> list[str]:
     own = f"; by method: {', '.join(varying).replace('_', ' ')}" if varying else ""
     devices, threads = _devices(panel), distinct(panel.runs, "threads")
     sharing = [] if (n := distinct(panel.runs, "runs_per_gpu")) == ["1"] else n
+    compiled = any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
     labels = [seen for seen in distinct(panel.runs, "weights_labels") if seen != "own"]
     seen = panel.modality == "vision" and labels != ["none"]
     unlike = " (the paper's have seen none)" if seen else ""
@@ -94,7 +95,7 @@ def setting_notes(panel: Panel) -> list[str]:
         f"run {', '.join(threads) or 'unknown'}"
         + (f", runs on a GPU at a time {', '.join(sharing)}." if sharing else ".")
         + (mixed if len(devices) > 1 or len(threads) > 1 else "")
-        + (" TIME leaves compilation out." if _compiles(panel) else ""),
+        + (" TIME leaves compilation out." if compiled else ""),
     ]
 
 
@@ -111,10 +112,6 @@ def partly_timed(panel: Panel) -> list[str]:
 def _devices(panel: Panel) -> list[str]:
     """Those that learnt a task of a run; a run that was continued may have more than one."""
     return sorted({*distinct(panel.runs, "device")}.union(*map(learnt_on, panel.runs["record"])))
-
-
-def _compiles(panel: Panel) -> bool:
-    return any(record["spec"]["train"].get("compile") for record in panel.runs["record"])
 
 
 @cache
@@ -228,7 +225,7 @@ def of_methods(
         if first and label not in panel.finished:
             statuses = panel.methods[label]["status"]
             row = row | {first: f"{statuses.iloc[0]} ({len(statuses)})"}
-        competes = not panel.is_upper_bound(label) and not panel.is_untrained(label)
+        competes = label not in panel.upper_bounds and not panel.is_untrained(label)
         (above if competes else below).append(row)
     return Table(
         f"{name}-{panel.slug}",
