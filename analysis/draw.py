@@ -101,7 +101,8 @@ def draw(
         _check_reference(paths, reference)
     named = [path.name.partition(".")[0] if several else str(path) for path in paths]
     say(f"draws {', '.join(named)}")
-    largest = sorted(paths, key=_size, reverse=True)  # so that none waits for a long last one
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
+    largest = sorted(paths, key=sizes.get, reverse=True)  # so that none waits for a long last one
     jobs = [partial(draw_suite, path, out, names, several, reference) for path in largest]
     if several and "claims" in names:
         experiments, *suites = _in_processes([partial(draw_experiments, published), *jobs])
@@ -144,10 +145,6 @@ def _check_reference(paths: list[Path], reference: str) -> None:
             f"There is no row {quoted(reference)} in {named} to take differences to: "
             f"{suggest(reference, labels)}"
         )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _in_processes(jobs: list[Callable]) -> list:

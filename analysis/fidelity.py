@@ -48,16 +48,12 @@ def read() -> dict[str, list[dict]]:
     return groups
 
 
-def _panels(suites: list[Suite]) -> list[tuple[str, Panel]]:
-    return [(f"{panel.slug} ({suite.name})", panel) for suite in suites for panel in suite.panels]
-
-
 def measured(entry: dict, suites: list[Suite]) -> str:
     """What difference the other choice makes, wherever it was measured."""
     found: dict[str, list[str]] = {}
-    for place, panel in _panels(suites):
+    for panel in (panel for suite in suites for panel in suite.panels):
         for text in _measured(entry, panel):
-            found.setdefault(text, []).append(place)
+            found.setdefault(text, []).append(f"{panel.slug} ({panel.suite.name})")
     if not found:
         return "not measured" if "option" in entry or "metric" in entry else ""
     return "; ".join(f"{', '.join(places)}: {text}" for text, places in found.items())

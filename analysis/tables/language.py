@@ -24,14 +24,13 @@ def routing(panel: Panel) -> Table:
         Column("difference", "Δ", percent, signed=True),
         Column("n", "Seeds"),
     ]
-    found = language.routed(panel).assign(n=1)
+    found = language.routed(panel)
     rows = []
     if len(found) > 0:
         own = found.dropna()
         own = own.assign(difference=own["task_accuracy"] - own["router_accuracy"])
-        counts = own["n"].groupby("method").count()
-        cells = estimate(own.drop(columns="n"), "method")
-        rows = [{"method": label} | row | {"n": int(counts[label])} for label, row in cells.items()]
+        seeds, cells = own.groupby("method").size(), estimate(own, "method")
+        rows = [{"method": label} | row | {"n": int(seeds[label])} for label, row in cells.items()]
     notes = [
         "Acc@task: the share of test prompts whose task the method finds after the last task, mean "
         "over tasks; word counts: that of the nearest mean of hashed word counts of the training "

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from math import isnan, nan
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.records.metrics import OF_THE_MACHINE, Estimate
 from analysis.tables.latex import typeset
@@ -19,14 +18,9 @@ from analysis.text import markdown
 ABSENT = "–"
 
 
-def own_markdown(text: str) -> str:
-    """Markdown of our own, such as code, in one cell."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
 def csv(frame: pd.DataFrame) -> str:
     """Comma-separated values; text that a spreadsheet would take for a formula is quoted."""
-    texts = [key for key in frame if frame[key].dtype in (object, "str")]
+    texts = [key for key, kind in frame.dtypes.items() if kind in (object, "str")]
     return frame.assign(**{key: frame[key].map(_no_formula) for key in texts}).to_csv(
         index=False, lineterminator="\n"
     )
@@ -40,15 +34,6 @@ def _no_formula(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
-
-
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-TEMPLATES.filters |= {**{"markdown": markdown, "own_markdown": own_markdown}}
 
 
 class Number(NamedTuple):
@@ -168,7 +153,27 @@ class Table:
 
     def markdown(self) -> str:
         """A GitHub table under its title, and the notes as a list."""
-        return TEMPLATES.get_template("table.md.j2").render(table=self).strip() + "\n"
+
+        def line(cells: Iterable[str]) -> str:
+            return "".join(f"| {cell} " for cell in cells) + "|"
+
+        def shown(cell: Cell, column: Column) -> str:
+            text = cell.text
+            if column.markup:
+                text = text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+            else:
+                text = markdown(text)
+            return f"**{text}**" if cell.bold else text
+
+        lines = [
+            f"**{markdown(self.title)}**\n",
+            line(markdown(column.title) for column in self.columns),
+            line("---:" if column.show else ":---" for column in self.columns),
+            *(line(map(shown, cells, self.columns)) for cells in chain(*self.grid)),
+            "",
+            *(f"- {markdown(note)}" for note in (*self.setting, *self.notes)),
+        ]
+        return "\n".join(lines).strip() + "\n"
 
     def latex(self, narrow: bool = False) -> str:
         """For a document that loads array and booktabs, in two columns or, `narrow`, one."""

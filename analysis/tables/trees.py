@@ -30,15 +30,15 @@ def trees(panel: Panel) -> Table:
         Column("same_group_by_chance", "by chance, %", percent),
     ]
     found = [
-        {"method": method, "n": 1} | dataclasses.asdict(own)
+        {"method": method} | dataclasses.asdict(own)
         for (method, _), own in panel.agreements.items()
     ]
     rows = []
     if found:
         values = pd.DataFrame(found)
-        counts = values.groupby("method")["n"].sum()
-        cells = estimate(values.drop(columns="n"), "method")
-        rows = [{"method": m, "n": int(counts[m])} | means for m, means in cells.items()]
+        seeds = values["method"].value_counts()
+        cells = estimate(values, "method")
+        rows = [{"method": m, "n": int(seeds[m])} | means for m, means in cells.items()]
     notes = [
         "ARI: adjusted Rand index of the planted groups and the tree after the last task, cut at "
         "the depth where its number of clusters is closest to that of the groups (of two such "
