@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import exp, inf, isfinite, isnan, log, nan, sqrt
 
 import numpy as np
@@ -221,12 +220,12 @@ class Verdict:
     suites: tuple[str, ...] = ()
     speaks: bool = True
 
-    @cached_property
+    @property
     def judged(self) -> list[Effect]:
         """The effects that the claim is about."""
         return [effect for effect in self.effects if not effect.beside]
 
-    @cached_property
+    @property
     def effect(self) -> Effect | None:
         """The least favourable one, which decides: of those that fail the one that surely does."""
 
