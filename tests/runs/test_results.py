@@ -327,7 +327,7 @@ def test_of_a_run_of_several_suites_the_own_record_is_restored(project, monkeypa
     (one,) = plan.runs
     monkeypatch.setattr(reading, "PUBLISHED", project / "published")
     path = Path(one.record)
-    for threads, suite in ((7, plan), (8, dataclasses.replace(plan, name="another"))):
+    for threads, suite in ((7, plan), (8, dataclasses.replace(plan, file=Path("another.yaml")))):
         facts = whole["provenance"] | {"dirty": False, "threads": threads}
         write_json(path, whole | {"provenance": facts})
         results.publish(suite, Path("runs.jsonl"))
