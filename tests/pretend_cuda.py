@@ -9,6 +9,7 @@ their numbers and their speed are only seen on a real one.
 """
 
 import contextlib
+import functools
 import importlib
 import sys
 from unittest import mock
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from benchmarks.runs import state
 
@@ -91,23 +92,29 @@ class Far(torch.Tensor):
         name = op._schema.name
         if name == "aten::_local_scalar_dense":
             return op(args[0].value)
+        is_far = torch.device(kwargs["device"]) == DEVICE if kwargs.get("device") else True
+        kwargs |= {key: None for key in ("device", "pin_memory") if key in kwargs}
+        if _draws(op):
+            kwargs["generator"] = kwargs.get("generator") or _GENERATOR
         far, near = [], []
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, torch.Tensor):
-                (far if isinstance(leaf, Far) else near).append(leaf)
+
+        def value(x):
+            if isinstance(x, Far):
+                far.append(x)
+                return x.value
+            if isinstance(x, torch.Tensor):
+                near.append(x)
+            return [value(part) for part in x] if isinstance(x, list | tuple) else x
+
+        values, named = value(args), {key: value(x) for key, x in kwargs.items()}
         mixed = name not in _COPIES and any(leaf.dim() for leaf in near)
         if name in _INDEXED:  # the GPU takes indices that lie on the CPU, and no values
             near_values = [x for x in args[2:3] if not isinstance(x, Far) and x.dim()]
             mixed = not isinstance(args[0], Far) or bool(near_values)
         if mixed:
             raise RuntimeError(f"{name}: not all tensors are on the same device")
-        is_far = torch.device(kwargs["device"]) == DEVICE if kwargs.get("device") else True
-        kwargs |= {key: None for key in ("device", "pin_memory") if key in kwargs}
-        if any(a.name == "generator" for a in op._schema.arguments):
-            kwargs["generator"] = kwargs.get("generator") or _GENERATOR
         own = {id(leaf.value): leaf for leaf in far}
-        values = tree_map(lambda x: x.value if isinstance(x, Far) else x, (args, kwargs))
-        made = op(*values[0], **values[1])
+        made = op(*values, **named)
         for leaf in far:
             assert leaf.size() == leaf.value.size(), f"{name} changes a size: not pretended"
         if name == "aten::copy_":
@@ -116,9 +123,16 @@ class Far(torch.Tensor):
         def back(x):
             if id(x) in own:
                 return own[id(x)]
+            if isinstance(x, list | tuple):
+                return type(x)(map(back, x))
             return Far(x) if is_far and isinstance(x, torch.Tensor) else x
 
-        return tree_map(back, made)
+        return back(made)
+
+
+@functools.cache
+def _draws(op) -> bool:
+    return any(argument.name == "generator" for argument in op._schema.arguments)
 
 
 def _factory(make):
