@@ -155,8 +155,8 @@ def examples(data: Samples) -> list[tuple[str, str]]:
     return [(f"{prompt} ", answer) for prompt, answer in parts]
 
 
-def tasks(modality: str, n: int = N_TASKS, epochs: int = 2) -> list[Task]:
-    data = [samples(modality, t) for t in range(n)]
+def tasks(modality: str, n: int = N_TASKS, epochs: int = 2, n_samples: int = 12) -> list[Task]:
+    data = [samples(modality, t, n_samples) for t in range(n)]
     texts = [() if modality == "vision" else examples(each) for each in data]
     return [Task(t, f"task{t}", data[t], epochs, texts[t]) for t in range(n)]
 

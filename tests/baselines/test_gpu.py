@@ -12,6 +12,8 @@ from treelora import TreeRegulariser
 
 pytestmark = pytest.mark.gpu
 
+N_SAMPLES = 8  # of a task, two steps: on a pretended GPU each takes long
+
 
 def test_two_memories_do_not_mix():
     """On a pretended GPU as on a real one, or it would rehearse nothing."""
@@ -29,7 +31,7 @@ def learnt(name, modality, n_tasks=1, device="cuda", **shared):
     """A method and the losses of its steps."""
     method = tiny.method(name, modality, shared={"device": device} | shared)
     losses = []
-    for task in tiny.tasks(modality, n_tasks, epochs=1):
+    for task in tiny.tasks(modality, n_tasks, epochs=1, n_samples=N_SAMPLES):
         torch.manual_seed(task.index)
         method.learn(task, lambda loss, n: losses.append(loss.item()))
     return method, losses
@@ -55,7 +57,7 @@ def test_a_method_learns_on_the_gpu_and_is_continued_there(case, tmp_path):
     before, after = outputs(method, modality), outputs(fresh, modality)
     assert before.is_cuda and before.isfinite().all()
     torch.testing.assert_close(before, after)
-    fresh.learn(tiny.tasks(modality, 2, epochs=1)[1])
+    fresh.learn(tiny.tasks(modality, 2, epochs=1, n_samples=N_SAMPLES)[1])
     if modality == "language":
         prompts = tiny.samples(modality, 0).x[:, :, :-2].to("cuda")
         assert 1 <= fresh.model.eval().generate(prompts, 3).shape[1] <= 3
@@ -66,7 +68,7 @@ def test_the_samples_of_a_task_lie_on_the_gpu_where_they_fit(modality, monkeypat
     def lies_there():
         method = tiny.method("seqlora", modality, shared={"device": "cuda"})
         places = []
-        (task,) = tiny.tasks(modality, 1, epochs=1)
+        (task,) = tiny.tasks(modality, 1, epochs=1, n_samples=N_SAMPLES)
         method.learn(task, lambda *step: places.append(method.loop.dataloader.dataset.x.is_cuda))
         return places[0]
 
