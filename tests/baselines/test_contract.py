@@ -192,16 +192,25 @@ def learnt(place, modality: str) -> SimpleNamespace:
 
     Attributes:
         frozen: parameters that require no gradient at first, by name.
-        lives: the tasks, see `live`.
-        state: of the method after two tasks.
+        outputs: of its model before the first task.
+        lives: the tasks, see `live`; the second has two epochs.
+        states: of the method before the second and the third task, by the task's index.
     """
     method = tiny.method(place, modality)
+    outputs = tiny.outputs(method, modality)
     frozen = {n: p.clone() for n, p in method.model.named_parameters() if not p.requires_grad}
-    lives = []
+    lives, states = [], {}
     for task in tiny.tasks(modality, epochs=1):
-        kept = saved(method) if task.index == 2 else None
-        lives.append(live(method, task))
-    return SimpleNamespace(method=method, frozen=frozen, lives=lives, state=kept)
+        if task.index:
+            states[task.index] = saved(method)
+        lives.append(live(method, second_task(modality) if task.index == 1 else task))
+    return SimpleNamespace(
+        method=method, frozen=frozen, outputs=outputs, lives=lives, states=states
+    )
+
+
+def second_task(modality: str):
+    return tiny.tasks(modality, 2, epochs=2)[1]
 
 
 def test_learning_reports_its_work_and_lowers_the_loss(case):
@@ -246,7 +255,7 @@ def test_a_test_leaves_no_trace(case):
 
 
 def test_every_task_changes_what_it_trains(case):
-    before = tiny.outputs(tiny.method(*case), case[1])
+    before = learnt(*case).outputs
     for life in learnt(*case).lives:
         check_moved(life)
         assert not torch.equal(life.outputs, before), "a task changes no output"
@@ -255,7 +264,7 @@ def test_every_task_changes_what_it_trains(case):
 
 def test_a_restored_method_learns_on_as_if_never_stopped(case):
     life, fresh = learnt(*case), tiny.method(*case)
-    fresh.load_state_dict(life.state)
+    fresh.load_state_dict(life.states[2])
     assert torch.equal(tiny.outputs(fresh, case[1]), life.lives[1].outputs)
     check_same(live(fresh, tiny.tasks(case[1], epochs=1)[2]), life.lives[2])
 
@@ -266,47 +275,42 @@ class Stopped(Exception):
 
 def test_a_task_that_was_stopped_goes_on_as_if_never_stopped(case):
     """In the middle of an epoch, in the first and in the last stage of learning."""
-    (first,), second = tiny.tasks(case[1], 1, epochs=1), tiny.tasks(case[1], 2)[1]
-    whole, n_seen = tiny.method(*case), []
-    tiny.learn(whole, first)
-    state = saved(whole)
-    torch.manual_seed(1000 + second.index)  # as `tiny.learn` does
-    report = whole.learn(second, lambda loss, n: n_seen.append(n))
-    outputs = tiny.outputs(whole, case[1])
-    assert bool(n_seen) == bool(whole.stages), "stages are those of the loop's steps"
-    n_steps = 2 * 3  # of a stage, two epochs
-    assert len(n_seen) == whole.stages * n_steps
-    for stop_at in {2, len(n_seen) - 2} if n_seen else ():
-        stopped, fresh = tiny.method(*case), tiny.method(*case)
-        stopped.load_state_dict(state)
-        inside = stopped_inside(stopped, second, stop_at)
+    state, whole, task = learnt(*case).states[1], learnt(*case).lives[1], second_task(case[1])
+    stopped = tiny.method(*case)
+    n_steps = stopped.stages * 2 * 3  # two epochs
+    assert whole.report["steps"] == n_steps, "stages are those of the loop's steps"
+    stopped.load_state_dict(state)
+    for inside in stopped_inside(stopped, task, [2, n_steps - 2]) if n_steps else ():
+        fresh = tiny.method(*case)
         fresh.load_state_dict(state)
         fresh.loop.resume = inside, None
-        again = tiny.learn(fresh, second)
-        assert torch.equal(tiny.outputs(fresh, case[1]), outputs)
-        assert not different(memory(whole), memory(fresh))
+        report = tiny.learn(fresh, task)
+        assert not different(whole.after, memory(fresh))
+        assert torch.equal(tiny.outputs(fresh, case[1]), whole.outputs)
         for what in ("steps", "samples", "last_loss"):
-            assert again[what] == report[what]
+            assert report[what] == whole.report[what]
 
 
-def stopped_inside(method, task, stop_at):
-    """What a file gives of the state inside a task, after so many steps."""
-    seen, kept = [], []
+def stopped_inside(method, task, save_at):
+    """What files give of the states inside a task after these steps, the last of which stops it."""
+    seen, files = [], []
 
     def report(loss, n):
         seen.append(n)
-        if len(seen) == stop_at:
-            kept.append(method.loop.snapshot(None))
+        if len(seen) in save_at:
+            state = method.loop.snapshot(None)
+            check_state(state, "its state")
+            files.append(io.BytesIO())
+            torch.save(state, files[-1])
+        if len(seen) == save_at[-1]:
             raise Stopped
 
-    torch.manual_seed(1000 + task.index)
+    torch.manual_seed(1000 + task.index)  # as `tiny.learn` does
     with pytest.raises(Stopped):
         method.learn(task, report)
-    check_state(kept[0], "its state")
-    file = io.BytesIO()
-    torch.save(kept[0], file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+    for file in files:
+        file.seek(0)
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 def check_options(case, options: dict) -> None:
