@@ -193,7 +193,7 @@ def learnt(place, modality: str) -> SimpleNamespace:
     Attributes:
         frozen: parameters that require no gradient at first, by name.
         outputs: of its model before the first task.
-        lives: the tasks, see `live`; the second has two epochs.
+        lives: the tasks, see `live`; the third has two epochs.
         states: of the method before the second and the third task, by the task's index.
     """
     method = tiny.method(place, modality)
@@ -203,14 +203,14 @@ def learnt(place, modality: str) -> SimpleNamespace:
     for task in tiny.tasks(modality, epochs=1):
         if task.index:
             states[task.index] = saved(method)
-        lives.append(live(method, second_task(modality) if task.index == 1 else task))
+        lives.append(live(method, third_task(modality) if task.index == 2 else task))
     return SimpleNamespace(
         method=method, frozen=frozen, outputs=outputs, lives=lives, states=states
     )
 
 
-def second_task(modality: str):
-    return tiny.tasks(modality, 2, epochs=2)[1]
+def third_task(modality: str):
+    return tiny.tasks(modality, epochs=2)[2]
 
 
 def test_learning_reports_its_work_and_lowers_the_loss(case):
@@ -266,7 +266,7 @@ def test_a_restored_method_learns_on_as_if_never_stopped(case):
     life, fresh = learnt(*case), tiny.method(*case)
     fresh.load_state_dict(life.states[2])
     assert torch.equal(tiny.outputs(fresh, case[1]), life.lives[1].outputs)
-    check_same(live(fresh, tiny.tasks(case[1], epochs=1)[2]), life.lives[2])
+    check_same(live(fresh, third_task(case[1])), life.lives[2])
 
 
 class Stopped(Exception):
@@ -275,7 +275,7 @@ class Stopped(Exception):
 
 def test_a_task_that_was_stopped_goes_on_as_if_never_stopped(case):
     """In the middle of an epoch, in the first and in the last stage of learning."""
-    state, whole, task = learnt(*case).states[1], learnt(*case).lives[1], second_task(case[1])
+    state, whole, task = learnt(*case).states[2], learnt(*case).lives[2], third_task(case[1])
     stopped = tiny.method(*case)
     n_steps = stopped.stages * 2 * 3  # two epochs
     assert whole.report["steps"] == n_steps, "stages are those of the loop's steps"
