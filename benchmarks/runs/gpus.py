@@ -13,6 +13,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIMIT = "GPUS"  # of the environment, and of make's command line
 SHARE = "RUNS_PER_GPU"  # likewise
 MOST_SHARES = 64
+FORGIVEN_SECONDS = 24 * 3600  # after which what was faulty is tried again
 
 
 def names() -> list[str]:
@@ -96,6 +98,7 @@ def claim() -> IO:
     Each slot has a file in a folder of the user's own, the same for all jobs on this machine,
     locked by the process that uses it, which it names. The system releases the lock when the
     process ends, however it ends. As long as none is free it waits, and says once for whom.
+    GPUs that were faulty are left out as long as there are others.
 
     Returns:
         The file, locked as long as it is open.
@@ -115,7 +118,7 @@ def claim() -> IO:
     waiting = False
     while True:
         holders = []
-        for slot, gpu in found.items():
+        for slot, gpu in _sound(found, folder).items():
             file = _open(folder / f"gpu-{slot.replace('/', '-')}.lock")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,6 +133,28 @@ def claim() -> IO:
             tell(f"waits for a GPU, taken by {visible(', '.join(holders))}")
             waiting = True
         time.sleep(1)
+
+
+def note_faulty() -> None:
+    """The GPU that this process has claimed is left out for a day, or until its file is deleted."""
+    path = _fault(_own_folder(), os.environ[VISIBLE])
+    with _open(path) as file:
+        os.utime(file.fileno())
+    tell(f"other runs leave this GPU out for a day: delete {path} to let them take it")
+
+
+def _fault(folder: Path, gpu: str) -> Path:
+    return folder / f"gpu-{gpu.replace('/', '-')}.faulty"
+
+
+def _sound(found: dict[str, str], folder: Path) -> dict[str, str]:
+    """The slots of GPUs that were not faulty of late, or all if there are none."""
+    since, faulty = time.time() - FORGIVEN_SECONDS, set()
+    for gpu in set(found.values()):
+        with suppress(FileNotFoundError):
+            if _fault(folder, gpu).stat().st_mtime > since:
+                faulty.add(gpu)
+    return {slot: gpu for slot, gpu in found.items() if gpu not in faulty} or found
 
 
 def _sign(file: IO) -> None:

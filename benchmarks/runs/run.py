@@ -201,7 +201,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # gives leases back
     torch.set_num_threads(options.threads)
-    left, failed = [], False
+    left, failed, own = [], False, None
     try:
         until = Deadline(min(filter(None, (options.deadline, end_of_allocation())), default=None))
         several = options.gpus and len(gpus.names()) > 1  # those of a group of jobs
@@ -219,6 +219,8 @@ def main() -> None:
     except Postponed as error:
         if isinstance(error, FaultyGPU):
             slurm.note_faulty_node()
+            if own:
+                gpus.note_faulty()
         tell(str(error))
         raise SystemExit(Postponed.EXIT) from error
     except DataError as error:

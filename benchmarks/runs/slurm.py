@@ -23,7 +23,6 @@ from benchmarks.runs import gpus
 
 # The nodes on which a job found no GPU that works, an empty file for each.
 FAULTY = Path("results/faulty-nodes")
-FORGIVEN_SECONDS = 24 * 3600
 PLUGIN = "snakemake-executor-plugin-"
 OWN_EXECUTORS = ("local", "dryrun", "touch")
 
@@ -37,7 +36,7 @@ def note_faulty_node() -> None:
 
 def excluded_nodes() -> str | None:
     """The option of sbatch that keeps a job off nodes whose GPUs have failed; None if none has."""
-    since = time.time() - FORGIVEN_SECONDS
+    since = time.time() - gpus.FORGIVEN_SECONDS
     nodes = sorted(path.name for path in FAULTY.glob("*") if path.stat().st_mtime > since)
     return f"--exclude={shlex.quote(','.join(nodes))}" if nodes else None
 

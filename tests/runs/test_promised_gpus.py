@@ -1,6 +1,8 @@
 """Runs that were promised a GPU, or not, on a machine that has none."""
 
+import os
 import sys
+import time
 
 import pytest
 
@@ -15,6 +17,7 @@ def test_a_run_that_was_promised_a_gpu_does_not_train_on_the_cpu(
     """The driver may list a GPU that torch cannot use. No record says failed; state is kept."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(gpus, "claim", lambda: True)
+    monkeypatch.setattr(gpus, "note_faulty", lambda: None)
     monkeypatch.setattr(run, "make", lambda *_: pytest.fail("trained"))
     (tmp_path / "state.pt").write_text("state")
     monkeypatch.setattr(sys, "argv", ["run", str(tmp_path / "spec.json"), *promise.split()])
@@ -24,6 +27,33 @@ def test_a_run_that_was_promised_a_gpu_does_not_train_on_the_cpu(
     said = capsys.readouterr().err.strip()
     assert "promised a GPU, but torch cannot use one (" in said and "\n" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_other_runs_leave_out_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
+    """It would be free at once, and each run of the queue would end on it."""
+    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["run", str(tmp_path / "spec.json"), "--own-gpu"])
+
+    def taken():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,MIG-7/1/0")
+        with gpus.claim():
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def fail():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,MIG-7/1/0")
+        with pytest.raises(SystemExit):
+            run.main()
+
+    assert taken() == "GPU-a"
+    fail()
+    assert taken() == "MIG-7/1/0"
+    (fault,) = tmp_path.glob("*/*.faulty")
+    os.utime(fault, (time.time() - gpus.FORGIVEN_SECONDS - 60,) * 2)
+    assert taken() == "GPU-a"
+    fail()
+    assert taken() == "MIG-7/1/0"
+    fail()
+    assert taken() == "GPU-a", "where all are faulty they are tried again"
 
 
 def test_runs_of_a_group_take_a_gpu_each_of_those_that_it_was_given(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.common.errors import DataError
-from benchmarks.runs import forecast, slurm
+from benchmarks.runs import forecast, gpus, slurm
 from tests.checkout import ROOT
 
 SINFO = """\
@@ -159,5 +159,5 @@ def test_nodes_on_which_a_gpu_failed_are_avoided_for_a_day(tmp_path, monkeypatch
         monkeypatch.setenv("SLURMD_NODENAME", node)
         slurm.note_faulty_node()
     assert slurm.excluded_nodes() == "--exclude=n3,n7"
-    os.utime(slurm.FAULTY / "n7", (time.time() - slurm.FORGIVEN_SECONDS - 60,) * 2)
+    os.utime(slurm.FAULTY / "n7", (time.time() - gpus.FORGIVEN_SECONDS - 60,) * 2)
     assert slurm.excluded_nodes() == "--exclude=n3"
