@@ -100,8 +100,7 @@ class GradientMemory:
         width = len(moment)
         self.retain = 2 * (self.dimension + n_new) > width
         new, free = vectors[:, :n_new], vectors[:, n_new:]
-        # contiguous, as a restored one is: products of another layout differ in the last bit
-        self.basis = free.contiguous() if self.retain else torch.cat([self.basis, new], dim=1)
+        self.basis = free if self.retain else torch.cat([self.basis, new], dim=1)
 
 
 class KeysValues(nn.Module):

@@ -76,7 +76,7 @@ class Writer:
         if isinstance(value, Tensor):
             frozen = isinstance(value, nn.Parameter) and not value.requires_grad
             fixed = frozen and id(value) not in self._trained
-            return (None, None) if fixed else ("tensor", lambda: value.detach().clone())
+            return (None, None) if fixed else ("tensor", lambda: _copied(value))
         if isinstance(value, np.ndarray | np.generic):
             kind = "array" if isinstance(value, np.ndarray) else "scalar"
             return (kind, lambda: _numbers(value)) if value.dtype.kind in "biufc" else (None, None)
@@ -244,9 +244,17 @@ def _numbers(array: np.ndarray | np.generic) -> Tensor:
 
 
 def _copied(state: Any) -> Any:
-    """An optimiser's state apart from its tensors, which go on changing."""
+    """A tensor or an optimiser's state apart from what goes on changing.
+
+    A slice is one of a copy of the whole, as in a file: a product with the same numbers at other
+    places of memory may differ in the last bit.
+    """
     if isinstance(state, Tensor):
-        return state.detach().clone()
+        copy = state.detach().clone()
+        if state.layout is torch.strided and copy.stride() != state.stride():
+            whole, where = state.untyped_storage().clone(), state.storage_offset()
+            copy.set_(whole, where, state.shape, state.stride())
+        return copy
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
     return [_copied(value) for value in state] if isinstance(state, list | tuple) else state
