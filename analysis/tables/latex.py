@@ -7,12 +7,9 @@ import unicodedata
 from functools import cache
 from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from analysis.text import visible
-
-if TYPE_CHECKING:
-    from analysis.tables.table import Table
 
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -47,6 +44,18 @@ LONG = (
     f"\\begingroup{SMALL}\n"
 )
 WRAPPED = 84  # what a column of text gets at least, if it has more to say
+
+
+class Table(Protocol):
+    """What is asked of a `table.Table`."""
+
+    name: str
+    title: str
+    columns: list
+    notes: list[str]
+    setting: list[str]
+
+    def grid(self) -> list[list[list]]: ...
 
 
 @cache

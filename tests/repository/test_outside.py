@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from analysis.__main__ import main as analyse
-from benchmarks import backbones
+from benchmarks import backbones, streams
 from benchmarks.common.files import write_json
 from benchmarks.runs.plan import load_plan
 from benchmarks.runs.results import collect
@@ -55,7 +54,9 @@ def test_what_is_from_outside_is_run_and_drawn(tmp_path, monkeypatch):
 
     plan = load_plan("own/outside.yaml")
     stream = f"resources/streams/{plan.runs[0].stream}"
-    module("benchmarks.streams", *shlex.split(plan.runs[0].stream_arguments), "--out", stream)
+    module(
+        "benchmarks.streams", *streams.of(plan.runs[0].spec["stream"]).arguments, "--out", stream
+    )
     weights = tmp_path / "resources/backbones/micro-vit"
     weights.mkdir(parents=True)
     backbone = backbones.find("micro-vit").prepare(weights, None)
