@@ -31,6 +31,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """What cannot be loaded is one sentence, and not one for each test."""
+    gc.disable()  # or collecting the tests takes a third longer
     try:
         if method := config.getoption("method"):
             import baselines
@@ -58,6 +59,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """Runs ask for garbage to be collected, which is not among what was imported for all tests."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

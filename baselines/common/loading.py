@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pkgutil
 import re
 import sys
 import sysconfig
@@ -25,8 +24,8 @@ _LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib",
 
 def stems(package: ModuleType) -> set[str]:
     """Names of a package's files; those that begin with `_` only help the others."""
-    files = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
-    return {name for name in files if not name.startswith("_")}
+    files = (path for folder in package.__path__ for path in Path(folder).glob("[!_]*.py"))
+    return {path.stem for path in files}
 
 
 def module_of(place: str, package: ModuleType, known: Collection[str]) -> str:

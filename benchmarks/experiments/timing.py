@@ -360,7 +360,7 @@ def one_of_many(o: argparse.Namespace, start: Barrier, seconds: Queue) -> None:
 def sharing(o: argparse.Namespace) -> dict:
     rows = []
     for many in o.runs_per_gpu:
-        context = torch.multiprocessing.get_context("spawn")
+        context = torch.multiprocessing.get_context("forkserver")
         start, seconds = context.Barrier(many), context.Queue()
         runs = [
             context.Process(target=one_of_many, args=(o, start, seconds), daemon=True)

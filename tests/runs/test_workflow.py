@@ -5,10 +5,10 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 
+import processes
 import pytest
 import yaml
 
@@ -202,7 +202,8 @@ def test_a_notebook_gets_a_row_for_each_run_and_draws(checkout):
     """Its method is a file outside, of which the checkout has a copy under the same name."""
     copy, aside = checkout.folder / "baselines/anchor.py", checkout.folder / "aside.py"
     copy.rename(aside)
-    code, shown = checkout.run(sys.executable, "examples/notebook.py", PYTHONPATH=".")
+    command = processes.interpreter(), "examples/notebook.py"
+    code, shown = checkout.run(*command, PYTHONPATH=".")
     again = checkout.snakemake("--dry-run", suite="results/first-look.yaml")
     aside.rename(copy)
     runs = [(method, seed) for method in ("seqlora", "anchor") for seed in (0, 1)]
