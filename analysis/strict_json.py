@@ -27,6 +27,8 @@ def parse(text: str | bytes, as_text: Callable[[str], str] = str) -> Any:
         if isinstance(value, dict):
             return {key: plain(entry, depth + 1) for key, entry in value.items()}
         if isinstance(value, list):
+            if {*map(type, value)} <= {int, float} and all(map(isfinite, value)):
+                return value  # nearly all that a record holds is in such lists
             return [plain(entry, depth + 1) for entry in value]
         if isinstance(value, float) and not isfinite(value):
             raise ValueError("a number is not finite")

@@ -31,6 +31,8 @@ from analysis.records.reading import DAMAGED, read_bytes, unpack
 from analysis.records.schema import SCHEMA
 from analysis.text import visible
 
+DECODER = json.JSONDecoder(parse_constant=lambda name: _require(False, f"the number {name}"))
+
 
 class Cell(NamedTuple):
     """What was answered to the items of one task: a label or a text, and a score in [0, 1], each.
@@ -160,7 +162,7 @@ def _runs(lines: list[bytes]) -> Iterator[Predictions]:
 
 
 def _parse(line: bytes) -> dict:
-    value = json.loads(line, parse_constant=lambda name: _require(False, f"the number {name}"))
+    value = DECODER.decode(line.decode())
     _require(isinstance(value, dict), "a line that is no object")
     return value
 
