@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -32,8 +33,8 @@ _context.set_forkserver_preload(
 )
 _environment = dict(os.environ)  # at collection: no test's own, whichever comes first
 
-# A `python`. Its standard output and error are those of the process that is forked.
-_PYTHON = """#!{python} -IS
+# What a `python` runs. Its standard output and error are those of the process that is forked.
+_CLIENT = """
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -68,14 +69,15 @@ def interpreter() -> str:
         forkserver.ensure_running()
     folder = tempfile.mkdtemp(prefix="python-", dir="/tmp")  # paths of sockets are short
     atexit.register(shutil.rmtree, folder)
-    python, address = Path(folder, "python"), f"{folder}/socket"
-    python.write_text(_PYTHON.format(python=sys.executable, address=address))
-    python.chmod(0o700)
+    python, client, address = (f"{folder}/{name}" for name in ("python", "client.py", "socket"))
+    Path(client).write_text(_CLIENT.format(address=address))
+    Path(python).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {client} "$@"\n')
+    Path(python).chmod(0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
-    Thread(target=_listen, args=(listener, str(python)), daemon=True).start()
-    return str(python)
+    Thread(target=_listen, args=(listener, python), daemon=True).start()
+    return python
 
 
 def _listen(listener, python):
