@@ -47,7 +47,7 @@ COMPILE   = $(UV) pip compile --quiet --universal --fork-strategy fewest --pytho
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help replicate plan status verify retry restore rescore bundle pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract lint lock clean
+.PHONY: help replicate plan status verify retry restore rescore bundle pretrain figures unlock publish docs experiments slurm test test-fast test-cluster contract style lint lock clean
 
 #: SUITE=demo       one of those below, or the path of a suite file
 #: CORES=all        that are used at a time; PROFILE=profiles/gpu GPUS=8 takes GPUs
@@ -118,7 +118,7 @@ experiments: .venv/requirements.lock ## Make anew what belongs to no suite: the 
 slurm: .venv/requirements.lock ## Install what profiles/slurm needs
 	@$(call PIP,.venv) -r requirements-slurm.lock
 
-test: lint ## Check style and workflow, then run every test
+test: style ## Check style, then run every test
 	$(PYTEST)
 
 test-fast: .venv/requirements.lock ## Run the tests that are not slow, to work by
@@ -132,9 +132,11 @@ contract: .venv/requirements.lock ## Ask a method or a stream what all must keep
 	    tests/streams/test_contract.py --stream=$(call quoted,$(value STREAM)),\
 	    tests/baselines/test_contract.py $(if $(value METHOD),--method=$(call quoted,$(value METHOD))))
 
-lint: .venv/requirements.lock ## Check style and workflow
+style: .venv/requirements.lock ## Check style alone
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+lint: style ## Check style and workflow, as the tests do
 	.venv/bin/python -m snakemake --lint
 
 lock: ## Resolve requirements*.in anew (needs uv; UPGRADE=1 takes newer versions)

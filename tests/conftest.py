@@ -46,11 +46,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The longest file first, or one worker waits for the other in the end.
+    """The longest file first and small ones last, or one worker waits for the other in the end.
 
     Of a contract that is asked of one method or stream, what is not asked of all is left out.
     """
-    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    size = functools.cache(lambda path: path.stat().st_size)
+    items.sort(key=lambda item: (item.path.name != "test_workflow.py", -size(item.path)))
     if config.getoption("method") or config.getoption("stream"):
         asked = [item for item in items if "case" in " ".join(item.fixturenames)]
         items[:] = [item for item in asked if not item.get_closest_marker("skip")]  # of no case

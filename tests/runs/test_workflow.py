@@ -263,6 +263,11 @@ def test_short_runs_share_a_job_and_leave_one_for_each_core(checkout):
     assert jobs["1"] == 1 < jobs["2"] < 4
 
 
+def test_it_is_written_as_snakemake_advises(checkout):
+    code, shown = checkout.module("snakemake", "--lint")
+    assert code == 0, shown
+
+
 def test_an_unknown_suite_is_one_sentence(checkout):
     for asked, near in (("suite=smoek", "smoke"), ("suit=smoke", "'suite'")):
         code, shown = checkout.module("snakemake", "--config", asked)
