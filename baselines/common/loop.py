@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import Dataset
 
-# Avalanche warns at import about optional packages that are not used here. Of what it imports, half
-# the time goes to what two of its metrics need and nothing here does: nothing stands in for it.
+# Avalanche warns at import about optional packages that are not used here. Half of its import goes
+# to packages of two of its metrics, which nothing here needs: empty modules stand in meanwhile.
 logging.getLogger("avalanche").setLevel(logging.ERROR)
 UNUSED = {"torchmetrics", "torchmetrics.functional", "wandb"} - sys.modules.keys()
 for name in UNUSED:
