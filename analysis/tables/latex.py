@@ -54,8 +54,7 @@ class Table(Protocol):
     columns: list
     notes: list[str]
     setting: list[str]
-
-    def grid(self) -> list[list[list]]: ...
+    grid: list[list[list]]
 
 
 @cache
